@@ -1,0 +1,1 @@
+"""The attention maths of Infinite-ID, as pure tensor functions."""

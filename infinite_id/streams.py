@@ -1,0 +1,97 @@
+"""The two streams: how identity and text rows share one batch, and the same noise.
+
+Both streams start from the same noise and advance together; every cond chunk of a forward holds
+the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling', inference).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Row layout of one cond chunk: `identity` rows, then `text` rows (0: a single stream)."""
+
+    identity: int
+    text: int
+
+    @property
+    def rows(self) -> int:
+        return self.identity + self.text
+
+    def double(self, x: Tensor) -> Tensor:
+        """`(identity, ...)` -> `(identity + text, ...)`: the text stream gets the same values."""
+        return torch.cat([x, x[: self.text]])
+
+    def split(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+        """`(chunks * rows, l, d)` -> identity `(chunks * identity, l, d)`, text likewise.
+
+        A host patch may cut each row into tiles: then every row is that many rows, tiles inside.
+        """
+        per_chunk = rearrange(x, "(c r) l d -> c r l d", c=chunks)
+        cut = per_chunk.shape[1] * self.identity // self.rows
+        return per_chunk[:, :cut].flatten(0, 1), per_chunk[:, cut:].flatten(0, 1)
+
+    def join(self, identity: Tensor, text: Tensor, chunks: int) -> Tensor:
+        """Invert `split`."""
+        if self.text == 0:
+            return identity
+        parts = [rearrange(x, "(c r) l d -> c r l d", c=chunks) for x in (identity, text)]
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+class SharedNoise(TorchFunctionMode):
+    """While active, random normals of the doubled latent's shape are the same in both streams.
+
+    Noise is drawn at the shape that a single stream would draw it, so the identity stream gets
+    exactly the numbers it would get alone, whatever sampler asks for them and on any device.
+    """
+
+    def __init__(self, streams: Streams, channels: int) -> None:
+        super().__init__()
+        self._streams = streams
+        self._channels = channels
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.randn_like and self._is_latent(args[0].shape):
+            return self._streams.double(func(args[0][: self._streams.identity], **kwargs))
+        if func is torch.randn:
+            size = _pop_size(args, kwargs)
+            if self._is_latent(size):
+                single = func((self._streams.identity, *size[1:]), **kwargs)
+                return self._streams.double(single)
+            return func(size, **kwargs)
+        return func(*args, **kwargs)
+
+    def _is_latent(self, shape: Sequence[int]) -> bool:
+        return tuple(shape[:2]) == (self._streams.rows, self._channels)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Suspend the mode, so that a model's forward does not pay for it."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+def _pop_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The size of a `torch.randn` call, given as one sequence or as several numbers."""
+    if "size" in kwargs:
+        return tuple(kwargs.pop("size"))
+    return tuple(args[0]) if isinstance(args[0], Sequence) else tuple(args)
