@@ -1,0 +1,213 @@
+"""One forward of the UNet: image cross-attention and mixed attention around its own.
+
+APPLY_MODEL sees the patch tables as this very forward will use them, so whatever other packs put
+there, before or after us, statically or for one call, is wrapped here and never lost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
+
+from ..attention.blocks import Block
+from ..attention.cross import Attend, add_image_attention
+from ..attention.mask import Area, mask_tokens
+from ..attention.mixed import Mixing, Style, adapt, mix, needs_text_stream
+from ..streams import Streams
+from .sampling import RUN, STEP, Person, Run, Step
+
+Options = dict[str, Any]
+Replacement = Callable[[Tensor, Tensor, Tensor, Options], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What the hooks of one forward share.
+
+    Attributes:
+        people: those who act at this sigma, at least one.
+        positive: for each cond chunk of the batch, whether it is positive.
+        areas: for each cond chunk, the crop of the latent that it covers.
+    """
+
+    people: list[Person]
+    streams: Streams
+    latent: tuple[int, int]
+    positive: list[bool]
+    areas: list[Area | None]
+
+    @property
+    def chunks(self) -> int:
+        return len(self.positive)
+
+    @property
+    def mixing(self) -> Mixing:
+        return self.people[-1].application.mixing
+
+    @property
+    def style(self) -> Style:
+        return self.people[-1].application.style
+
+
+def apply_model(
+    executor: WrapperExecutor,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: Options = {},  # noqa: B006  # the host's own signature
+    **kwargs: Any,
+) -> Tensor:
+    """Run the host's forward with the identity's hooks around whatever attention is patched in."""
+    forward = _begin(x, t, transformer_options)
+    if forward is not None:
+        transformer_options = _hook(transformer_options, forward)
+    return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def _begin(x: Tensor, t: Tensor, options: Options) -> Forward | None:
+    run: Run = options[RUN]
+    step: Step = options[STEP]
+    chunks = options["cond_or_uncond"]
+    if x.shape[0] != len(chunks) * run.streams.rows:
+        raise RuntimeError(
+            f"Infinite-ID: the model was called with {x.shape[0]} rows where {len(chunks)} conds "
+            f"of {run.streams.rows} rows (both streams) were expected. A node that cuts "
+            "the batch into pieces, such as a context window or a tiled sampler, is in the way: "
+            "switch it off, or set mixed attention 'off' and style 'photo'."
+        )
+    people = [person for person in run.people if person.acts_at(t[0])]
+    if not people:
+        return None
+    return Forward(
+        people=people,
+        streams=run.streams,
+        latent=run.latent,
+        positive=[index in step.positive for index in chunks],
+        areas=[step.areas.get(uuid) for uuid in options["uuids"]],
+    )
+
+
+def _hook(options: Options, forward: Forward) -> Options:
+    """Copy the options, every layer's attention wrapped; the caller's tables stay as they are."""
+    tables: dict[str, dict[Any, Replacement]] = options.get("patches_replace", {})
+    blocks = [Block(*block) for block in forward.people[0].key_values]
+    hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}
+    for block in blocks:
+        hooked["attn2"][block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
+    if forward.streams.text and needs_text_stream(forward.mixing, forward.style):
+        hooked["attn1"] = dict(tables.get("attn1", {}))
+        for block in blocks:
+            hooked["attn1"][block] = make_attn1(forward, _foreign(tables, "attn1", block))
+    return {**options, "patches_replace": hooked}
+
+
+def _foreign(
+    tables: dict[str, dict[Any, Replacement]], name: str, block: Block
+) -> Replacement | None:
+    """The replacement that the host would have called for this block, if any."""
+    table = tables.get(name, {})
+    return table.get(block, table.get((block.stage, block.number)))
+
+
+def make_attn1(forward: Forward, foreign: Replacement | None) -> Replacement:
+    """Mixed attention: the host's `attn1` replacement for one block.
+
+    Around a foreign replacement only the style is applied: what it computes from q, k and v of
+    equal length is its own affair, and twice as many keys would break it.
+    """
+    streams, chunks, style = forward.streams, forward.chunks, forward.style
+    mixing = forward.mixing if foreign is None else Mixing.OFF
+
+    def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
+        k_id, k_t = streams.split(k, chunks)
+        v_id, v_t = streams.split(v, chunks)
+        k_mixed, v_mixed = mix(mixing, style, k_id, k_t), mix(mixing, style, v_id, v_t)
+        if foreign is not None:
+            return foreign(
+                q, streams.join(k_mixed, k_t, chunks), streams.join(v_mixed, v_t, chunks), options
+            )
+        q_id, q_t = streams.split(q, chunks)
+        attend = make_attend(options)
+        return streams.join(attend(q_id, k_mixed, v_mixed), attend(q_t, k_t, v_t), chunks)
+
+    return attn1
+
+
+def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
+    """Image cross-attention beside the text's: the host's `attn2` replacement for one block."""
+    streams, chunks = forward.streams, forward.chunks
+
+    def attn2(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
+        attend = make_attend(options)
+        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
+        identity, text = streams.split(out, chunks)
+        q_id, _ = streams.split(q, chunks)
+        for person in forward.people:
+            k_id, v_id = _select_key_values(forward, person, block, q)
+            if person.application.style_in_cross_attention:
+                k_id = adapt(forward.style, k_id, streams.split(k, chunks)[0])
+                v_id = adapt(forward.style, v_id, streams.split(v, chunks)[0])
+            mask = _mask(forward, person, options["activations_shape"], like=q)
+            weight = person.application.weight
+            identity = add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask)
+        return streams.join(identity, text, chunks)
+
+    return attn2
+
+
+def make_attend(options: Options) -> Attend:
+    """The attention that the host would use in this layer, overrides included."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return optimized_attention(
+            q,
+            k,
+            v,
+            options["n_heads"],
+            attn_precision=options["attn_precision"],
+            transformer_options=options,
+        )
+
+    return attend
+
+
+def _select_key_values(
+    forward: Forward, person: Person, block: Block, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """K', V' for the identity rows: the identity in positive chunks, no identity in the others."""
+    k, v = person.project(block, like)
+    rows = forward.streams.identity
+
+    def select(x: Tensor) -> Tensor:
+        identity, unconditional = x[:1], x[1:]
+        chunks = [identity if p else unconditional for p in forward.positive]
+        return torch.cat([chunk.expand(rows, -1, -1) for chunk in chunks])
+
+    return select(k), select(v)
+
+
+def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> Tensor | None:
+    """A person's mask for the identity rows, `(chunks * identity, tokens, 1)`."""
+    if person.mask is None:
+        return None
+    grid = (shape[-2], shape[-1])
+    key = (grid, forward.chunks, *forward.areas, like.device, like.dtype)
+    if key not in person.mask_cache:
+        rows = forward.streams.identity
+        chunks = [
+            _repeat(mask_tokens(person.mask, forward.latent, area, grid), rows)
+            for area in forward.areas
+        ]
+        person.mask_cache[key] = torch.cat(chunks).to(like)
+    return person.mask_cache[key]
+
+
+def _repeat(mask: Tensor, rows: int) -> Tensor:
+    """One mask for every row of a batch, or as many masks as rows, repeated to their number."""
+    return mask.repeat(-(-rows // mask.shape[0]), 1, 1)[:rows]

@@ -1,0 +1,52 @@
+"""Applying an identity to a ComfyUI model.
+
+Nothing is put into the model's patch tables here. A model carries its applications and four
+wrappers; the attention hooks are made for each forward, around whatever is in the tables by then.
+So other packs' patches are never dropped or seen by us before or after the fact, in either order.
+"""
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ..adapter import check_fits
+from ..application import Application
+from ..attention.blocks import Layers, context_width, list_layers
+from .forward import apply_model
+from .sampling import APPLICATIONS, KEY, calc_cond_batch, outer_sample, predict_noise
+
+_WRAPPERS = {
+    WrappersMP.OUTER_SAMPLE: outer_sample,
+    WrappersMP.PREDICT_NOISE: predict_noise,
+    WrappersMP.CALC_COND_BATCH: calc_cond_batch,
+    WrappersMP.APPLY_MODEL: apply_model,
+}
+
+
+def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
+    """Return a clone of the model with one more identity applied; the model is not changed.
+
+    Raises:
+        ValueError: if the model is no SDXL-like UNet or the identity's adapter does not fit it.
+    """
+    check_fits(application.identity.adapter, *read_unet(model))
+    patched = model.clone()
+    options = patched.model_options["transformer_options"]
+    options[APPLICATIONS] = (*options.get(APPLICATIONS, ()), application)
+    for kind, wrapper in _WRAPPERS.items():
+        patched.remove_wrappers_with_key(kind, KEY)
+        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def read_unet(model: ModelPatcher) -> tuple[Layers, int]:
+    """The cross-attention layers and the context width of a model's UNet.
+
+    Raises:
+        ValueError: if the model's network is not a UNet with cross-attention.
+    """
+    network = model.model.diffusion_model
+    if not hasattr(network, "input_blocks") or not context_width(network):
+        raise ValueError(
+            f"Infinite-ID works on SDXL models; this model is {type(model.model).__name__}."
+        )
+    return list_layers(network), context_width(network)
