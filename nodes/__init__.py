@@ -1,0 +1,21 @@
+"""What ComfyUI sees: sockets, folders and nodes. The method is in `infinite_id`."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import folders
+from .apply import ApplyInfiniteID
+from .identity import EncodeIdentity
+from .load import LoadFaceAnalysis, LoadInfiniteIDModel
+
+
+class InfiniteIDExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadInfiniteIDModel, LoadFaceAnalysis, EncodeIdentity, ApplyInfiniteID]
+
+
+async def comfy_entrypoint() -> InfiniteIDExtension:
+    """Called once by the host."""
+    return InfiniteIDExtension()

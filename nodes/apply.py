@@ -1,0 +1,128 @@
+"""Applying an identity to a model."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..infinite_id.application import Application
+from ..infinite_id.attention.mixed import Mixing, Style
+from ..infinite_id.host.patch import apply
+from ..infinite_id.identity import Identity
+from . import sockets
+
+
+class ApplyInfiniteID(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDApply",
+            display_name="Apply Infinite-ID",
+            category=sockets.CATEGORY,
+            description="Makes an SDXL model draw this person. The prompt alone is drawn beside "
+            "it in a second stream, and the person's picture reads from that one, so the "
+            "prompt keeps its say; this doubles the work of each step.",
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL model, patched by other nodes or not."),
+                sockets.Identity.Input("identity", tooltip="From Encode Identity."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="Strength of the identity: 1 is the paper's, 0 leaves the model as is.",
+                ),
+                io.Combo.Input(
+                    "style",
+                    options=[style.value for style in Style],
+                    default=Style.PHOTO.value,
+                    tooltip="'photo' for photographs. 'style (AdaIN-mean)' when the prompt asks "
+                    "for a style, such as an oil painting: the text's picture then sets the "
+                    "style. 'style (full AdaIN)' styles more and loses likeness; for comparison.",
+                ),
+                io.Combo.Input(
+                    "mixed_attention",
+                    options=[mixing.value for mixing in Mixing],
+                    default=Mixing.MIXED.value,
+                    tooltip="'mixed': the person's picture reads the prompt's picture beside "
+                    "itself (the paper's method). 'mutual': it reads the prompt's picture "
+                    "instead of itself. 'off': it does not read it; with style 'photo' this "
+                    "needs no second stream and costs next to nothing.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When in the sampling the identity begins to act (0: at the start).",
+                    advanced=True,
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When in the sampling the identity ceases to act (1: at the end).",
+                    advanced=True,
+                ),
+                io.Boolean.Input(
+                    "style_in_cross_attention",
+                    default=False,
+                    tooltip="Adapt the identity's own keys and values to the text's as well. "
+                    "Stronger style, weaker likeness. No effect with style 'photo'.",
+                    advanced=True,
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where in the picture the person is; elsewhere the identity adds "
+                    "nothing. Any resolution. Without it: everywhere.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model", tooltip="For any sampler or guider."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        identity: Identity,
+        weight: float,
+        style: str,
+        mixed_attention: str,
+        start_percent: float,
+        end_percent: float,
+        style_in_cross_attention: bool,
+        mask: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        if weight == 0:
+            return io.NodeOutput(model)
+        application = Application(
+            identity=identity,
+            weight=weight,
+            mixing=Mixing(mixed_attention),
+            style=Style(style),
+            style_in_cross_attention=style_in_cross_attention,
+            start=start_percent,
+            end=end_percent,
+            mask=None if mask is None else _check_mask(mask),
+        )
+        return io.NodeOutput(apply(model, application))
+
+
+def _check_mask(mask: torch.Tensor) -> torch.Tensor:
+    """A mask as `(batch, height, width)` in 0..1.
+
+    Raises:
+        ValueError: if it holds NaN or infinite values.
+    """
+    if not torch.isfinite(mask).all():
+        raise ValueError("Apply Infinite-ID: the mask holds values that are not numbers (NaN).")
+    return mask.reshape(-1, *mask.shape[-2:]).clamp(0, 1)

@@ -1,0 +1,11 @@
+"""Every socket type of the pack, named once."""
+
+from comfy_api.latest import io
+
+Adapter = io.Custom("INFINITE_ID_MODEL")
+Identity = io.Custom("INFINITE_ID_IDENTITY")
+FaceAnalysis = io.Custom("INSIGHTFACE")
+"""A raw `insightface.app.FaceAnalysis`, as other packs pass it."""
+FACE_ANALYSIS_TYPES = [FaceAnalysis, io.Custom("FACEANALYSIS")]
+
+CATEGORY = "Infinite-ID"
