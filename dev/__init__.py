@@ -1,0 +1,1 @@
+"""Developer tool: sets up a real ComfyUI with real face nets, runs the demo and the tests."""

@@ -1,0 +1,108 @@
+"""A headless Chromium for the tests of the web page. Runs inside the environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from .cache import SetUpError, step
+
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PLACES = {
+    "darwin": (
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+        "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    ),
+    "win32": (
+        "%ProgramFiles%/Google/Chrome/Application/chrome.exe",
+        "%ProgramFiles(x86)%/Google/Chrome/Application/chrome.exe",
+        "%LocalAppData%/Google/Chrome/Application/chrome.exe",
+        "%ProgramFiles(x86)%/Microsoft/Edge/Application/msedge.exe",
+    ),
+}
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+MISSING = (
+    "No Chromium found, and it could not be installed. Install Chromium or Chrome, "
+    "or name its executable in the environment variable CHROME."
+)
+
+
+def chromium() -> Path:
+    """A Chromium's executable: `CHROME`, an installed one, or one that this installs.
+
+    Raises SetUpError when there is none and none can be had.
+    """
+    found = _find()
+    if found is None:
+        _install()
+        found = _find()
+    if found is None:
+        raise SetUpError(MISSING)
+    return found
+
+
+@contextmanager
+def open_page(url: str) -> Iterator[Page]:
+    """A page of a fresh headless Chromium at `url`. Raises SetUpError without a Chromium."""
+    executable = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, headless=True, args=_flags(), chromium_sandbox=not _root()
+        )
+        try:
+            page = browser.new_page(viewport={"width": 1600, "height": 1000})
+            page.goto(url)
+            yield page
+        finally:
+            browser.close()
+
+
+def _flags() -> list[str]:
+    return [*FLAGS, "--no-sandbox"] if _root() else list(FLAGS)
+
+
+def _root() -> bool:
+    """Chromium refuses its sandbox to root."""
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def _find() -> Path | None:
+    if chosen := os.environ.get("CHROME"):
+        return Path(chosen)
+    on_path = [found for name in COMMANDS if (found := shutil.which(name))]
+    places = [os.path.expandvars(place) for place in PLACES.get(sys.platform, ())]
+    candidates = [Path(name) for name in (*on_path, *places)] + [_playwrights_own()]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _playwrights_own() -> Path:
+    """Where playwright keeps the Chromium that `playwright install` brings."""
+    with sync_playwright() as playwright:
+        return Path(playwright.chromium.executable_path)
+
+
+def _install() -> None:
+    """Playwright's own download first; on Debian as root, the distribution's package."""
+    commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
+    if _root() and shutil.which("apt-get"):
+        commands += [["apt-get", "update"], ["apt-get", "install", "--yes", "chromium"]]
+    with step("Browser: installing Chromium"):
+        for command in commands:
+            quiet = subprocess.DEVNULL
+            subprocess.run(command, check=False, stdout=quiet, stderr=quiet)
+            if _find():
+                return

@@ -1,0 +1,49 @@
+"""What `python -m dev test` runs: style, types, tests. Runs inside the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cache import ROOT
+from .comfyui import host_folder
+from .face_pack import face_root
+
+STYLE = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
+PACKAGES = ("infinite_id", "nodes", "dev", "miniature")
+
+
+def check(pytest_arguments: Sequence[str]) -> int:
+    """Run every check, then pytest with these arguments; return the first failure's exit code."""
+    environment = {
+        **os.environ,
+        "COMFYUI_PATH": str(host_folder()),
+        "INFINITE_ID_FACE_ROOT": str(face_root()),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        commands = [*STYLE, _types(Path(folder)), ("pytest", *pytest_arguments)]
+        codes = [_run(command, environment | {"MYPYPATH": folder}) for command in commands]
+    return next((code for code in codes if code), 0)
+
+
+def _types(folder: Path) -> tuple[str, ...]:
+    """Check the pack as the package `pack`, whatever the checkout's own folder is called."""
+    (folder / "pack").symlink_to(ROOT, target_is_directory=True)
+    return ("mypy", *(word for name in PACKAGES for word in ("--package", f"pack.{name}")))
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    shown = " ".join(command)
+    print(f"[test] {shown}", flush=True)
+    start = time.perf_counter()
+    # -P keeps the checkout off sys.path, where its `nodes/` would hide ComfyUI's nodes.py.
+    python = [sys.executable, "-P", "-m"]
+    done = subprocess.run([*python, *command], check=False, cwd=ROOT, env=environment)
+    verdict = f"failed ({done.returncode})" if done.returncode else "passed"
+    print(f"[test] {shown}: {verdict}, {time.perf_counter() - start:.1f} s", flush=True)
+    return done.returncode

@@ -1,0 +1,85 @@
+"""The Python environment that everything else here runs in: a venv in the cache."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import comfyui
+from .cache import ROOT, cache_root, fingerprint, pip, step
+
+TORCH = ("torch==2.14.1", "torchvision==0.29.1")
+# ComfyUI imports torchaudio unguarded. No other torch may come with it: this pair is known to run.
+TORCHAUDIO = ("--no-deps", "torchaudio==2.11.0")
+REQUIREMENT_FILES = (
+    ROOT / "requirements.txt",
+    ROOT / "requirements" / "insightface.txt",
+    ROOT / "dev" / "requirements.txt",
+)
+
+
+def prepare() -> Path:
+    """Make the environment, and the host whose requirements it needs; return its Python.
+
+    Done when the marker is there. A set-up that broke off goes on where it stopped: pip passes
+    over what is installed and takes finished downloads from its own cache.
+    Raises SetUpError when a download or an installation fails.
+    """
+    folder = _folder()
+    python = _python(folder)
+    created, complete = folder / "created", folder / "complete"
+    if not created.exists():
+        _create(folder)
+        created.touch()
+    host_requirements = comfyui.fetch(python)
+    if not complete.exists():
+        _install(python, host_requirements)
+        complete.touch()
+    return python
+
+
+def is_current() -> bool:
+    """Whether this very process runs in the environment."""
+    return Path(sys.prefix).resolve() == _folder().resolve()
+
+
+def rerun(python: Path, arguments: Sequence[str]) -> int:
+    """Run `python -m dev ARGUMENTS` in the environment and return its exit code."""
+    return subprocess.run([python, "-m", "dev", *arguments], check=False).returncode
+
+
+def _folder() -> Path:
+    key = fingerprint(
+        platform.python_version(),
+        *TORCH,
+        *TORCHAUDIO,
+        comfyui.requirements_key(),
+        *REQUIREMENT_FILES,
+    )
+    return cache_root() / f"environment-{key}"
+
+
+def _python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _create(folder: Path) -> None:
+    """A new environment with a new pip; what an interruption left of one is cleared away."""
+    with step(f"Python environment: creating {folder}"):
+        venv.create(folder, with_pip=True, clear=True, symlinks=os.name != "nt")
+        pip(_python(folder), "install", "--upgrade", "pip")
+
+
+def _install(python: Path, host_requirements: Path) -> None:
+    with step(f"Python environment: installing {' '.join(TORCH)} (this can take minutes)"):
+        pip(python, "install", *TORCH)
+        pip(python, "install", *TORCHAUDIO)
+    own = ROOT / "requirements.txt", ROOT / "dev" / "requirements.txt"
+    files = [word for path in (host_requirements, *own) for word in ("--requirement", path)]
+    with step("Python environment: installing the requirements of ComfyUI and of this pack"):
+        pip(python, "install", *files)
