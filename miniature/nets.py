@@ -1,0 +1,63 @@
+"""The miniature's networks as the host's own modules, and the layout of its checkpoint.
+
+A checkpoint is one SDXL checkpoint in fp16:
+
+    model.diffusion_model.*      the UNet
+    conditioner.embedders.0.*    the smaller text encoder, transformers' key names
+    conditioner.embedders.1.*    the larger one, OpenCLIP's key names
+    first_stage_model.*          the autoencoder, a TAESD: 8 pixels to a latent, 4 channels
+
+The CLIP vision model is a file of its own, with transformers' key names.
+"""
+
+from __future__ import annotations
+
+import comfy.latent_formats
+import comfy.ops
+import torch
+from comfy.clip_model import CLIPVisionModelProjection
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.taesd.taesd import TAESD
+
+from .host import Miniature
+from .shapes import LATENT_CHANNELS, UNETS, clip_vision_config
+from .text import MiniatureClipModel
+
+Tensors = dict[str, torch.Tensor]
+
+
+def unet(variant: str) -> UNetModel:
+    return UNetModel(**UNETS[variant].config(), operations=comfy.ops.disable_weight_init)
+
+
+def text_encoders() -> MiniatureClipModel:
+    return MiniatureClipModel(dtype=torch.float32)
+
+
+def autoencoder() -> TAESD:
+    """Works on latents as the UNet sees them; the host's latents are larger by SDXL's factor."""
+    model = TAESD(latent_channels=LATENT_CHANNELS)
+    torch.nn.init.constant_(model.vae_scale, comfy.latent_formats.SDXL.scale_factor)
+    return model
+
+
+def clip_vision() -> CLIPVisionModelProjection:
+    return CLIPVisionModelProjection(
+        clip_vision_config(), torch.float32, "cpu", comfy.ops.disable_weight_init
+    )
+
+
+def checkpoint(variant: str, unet: Tensors, text: Tensors, vae: Tensors) -> Tensors:
+    """The checkpoint's tensors from the three networks' state dicts."""
+    model = Miniature(UNETS[variant].config())
+    return as_half(
+        model.process_unet_state_dict_for_saving(unet)
+        | model.process_clip_state_dict_for_saving(text)
+        | model.process_vae_state_dict_for_saving(vae)
+    )
+
+
+def as_half(tensors: Tensors) -> Tensors:
+    return {
+        name: (x.half() if x.is_floating_point() else x).contiguous() for name, x in tensors.items()
+    }
