@@ -9,6 +9,7 @@ Everything that the server reads and writes is in a fresh base directory.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -39,6 +40,8 @@ PACK_CONTENTS = (
 )
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 START_SECONDS = 300.0
+# The page greets a first-time user with a gallery over everything else.
+SETTINGS = {"Comfy.TutorialCompleted": True}
 
 
 @contextmanager
@@ -87,6 +90,9 @@ def _install(
 ) -> None:
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
+    user = base / "user" / "default"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     install_pack(base / "custom_nodes")
     for source in custom_nodes:
         _copy(source, base / "custom_nodes" / source.name)

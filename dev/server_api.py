@@ -6,15 +6,17 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 Prompt = dict[str, dict[str, Any]]
 Report = Callable[[str, dict[str, Any]], None]
+T = TypeVar("T")
 
 
 class ServerError(Exception):
@@ -65,7 +67,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """The JSON at a path of the API. Raises aiohttp.ClientError when there is none."""
-        return asyncio.run(_get(self.url + path))
+        return _run(_get(self.url + path))
 
     def object_info(self, node: str = "") -> dict[str, Any]:
         """What the server says about one node type, or about all. Raises aiohttp.ClientError."""
@@ -77,7 +79,7 @@ class Server:
 
         Raises aiohttp.ClientError when the server refuses it.
         """
-        return asyncio.run(_upload(self.url, image, name or image.name))
+        return _run(_upload(self.url, image, name or image.name))
 
     def files(self, run: Run, node: str, kind: str = "images") -> list[Path]:
         """The files that a node of that run saved or previewed."""
@@ -92,9 +94,15 @@ class Server:
         Raises ServerError when the server goes away, and TimeoutError after `timeout` seconds.
         """
         try:
-            return asyncio.run(asyncio.wait_for(_follow(self.url, prompt, report), timeout))
+            return _run(asyncio.wait_for(_follow(self.url, prompt, report), timeout))
         except aiohttp.ClientError as error:
             raise ServerError(f"The server went away: {error}", self.log) from error
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, in a thread of its own: a browser's driver keeps a loop in this one."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 async def _get(url: str) -> Any:

@@ -41,8 +41,10 @@ def to_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
 
 def _inputs(node: dict[str, Any], sources: Mapping[int, list[Any]]) -> dict[str, Any]:
     values = node.get("widgets_values", ())
-    names = [entry["name"] for entry in node.get("inputs", ()) if "widget" in entry]
-    inputs = {name: values[index] for index, name in _positions(names, values)}
+    widgets = [entry for entry in node.get("inputs", ()) if "widget" in entry]
+    buttons = {entry["name"] for entry in widgets if entry["type"] == "IMAGEUPLOAD"}
+    places = _positions([entry["name"] for entry in widgets], values)
+    inputs = {name: values[index] for index, name in places if name not in buttons}
     for entry in node.get("inputs", ()):
         if entry.get("link") is not None:
             inputs[entry["name"]] = sources[entry["link"]]

@@ -54,9 +54,10 @@ class Face:
     embedding: NDArray[np.float32]
 
     @property
-    def area(self) -> float:
+    def size(self) -> tuple[float, float]:
+        """Width and height of the box in photo pixels."""
         left, top, right, bottom = self.box
-        return float((right - left) * (bottom - top))
+        return float(right - left), float(bottom - top)
 
 
 def list_packs(roots: Sequence[Path]) -> dict[str, Path]:
@@ -144,7 +145,7 @@ def detect(analysis: Any, photo: Photo) -> list[Face]:
         border = max(photo.shape[:2]) // 2
         padded = np.pad(photo, ((border, border), (border, border), (0, 0)))
         faces = [_read_face(face, offset=border) for face in analysis.get(padded)]
-    return sorted(faces, key=lambda face: face.area, reverse=True)
+    return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
 
 
 def _read_face(face: Any, offset: int) -> Face:

@@ -14,6 +14,9 @@ from ..infinite_id.mixing import stack
 from ..infinite_id.photo import read_photo, to_image
 from . import sockets
 
+SMALLEST_FACE = 32
+"""In photo pixels. ArcFace sees 112: what is scaled up further is a blur, not a person."""
+
 
 class EncodeIdentity(io.ComfyNode):
     @classmethod
@@ -134,5 +137,11 @@ def _find_face(face_analysis: Any, photo: Photo, name: str) -> Face:
         raise FaceError(
             f"No face found in {name}. Use a photo in which the face is upright, "
             "sharp and at least 60 pixels wide, or raise the detection size in Load Face Analysis."
+        )
+    width, height = faces[0].size
+    if min(width, height) < SMALLEST_FACE:
+        raise FaceError(
+            f"The face in {name} is {width:.0f}x{height:.0f} pixels small; at least "
+            f"{SMALLEST_FACE}x{SMALLEST_FACE} are needed to recognise anybody. Use a larger photo."
         )
     return faces[0]

@@ -1,0 +1,73 @@
+"""The real web page in a headless Chromium, over a real server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pack.dev.browser import open_page
+from pack.dev.photos import photos
+from pack.dev.server import running_server
+from pack.dev.server_api import Server
+from pack.dev.small_models import small_models
+from pack.dev.workflow import read, to_prompt, workflow_files
+from playwright.sync_api import Page
+
+ARTIFACTS = Path(__file__).parents[2] / "ci-artifacts"
+READY = "window.app?.graph && window.app.extensionManager && document.querySelector('canvas')"
+BAD_NODES = """() => {
+    const nodes = window.app.graph.nodes
+    return nodes.filter(n => n.has_errors || n.constructor.nodeData === undefined && n.type !== 'MarkdownNote')
+                .map(n => n.type)
+}"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    small = small_models()
+    with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
+        for name in ("obama", "group"):
+            server.upload(photos()[name])
+        yield server
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    with open_page(server.url) as page:
+        page.wait_for_function(READY, timeout=120_000)
+        yield page
+
+
+@pytest.mark.parametrize("path", workflow_files(), ids=lambda path: path.stem)
+def test_workflow_opens_converts_and_runs(path: Path, page: Page) -> None:
+    """No missing node, no red input; what the page would queue is what we queue, and it runs."""
+    values: dict[str, Any] = {**small_models().values, "image": photos()["obama"].name}
+    workflow = read(path, values)
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.wait_for_timeout(1500)
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
+    assert page.evaluate(BAD_NODES) == []
+    assert page.locator(".p-dialog").count() == 0, "the page complains in a dialog"
+
+    prompt = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    converted = {
+        node: {"class_type": entry["class_type"], "inputs": entry["inputs"]}
+        for node, entry in prompt.items()
+    }
+    assert converted == to_prompt(workflow)
+
+    page.evaluate("async () => await window.app.queuePrompt(0)")
+    page.wait_for_function(
+        "() => window.app.graph.nodes.some(n => n.type === 'SaveImage' && n.imgs?.length)",
+        timeout=300_000,
+    )
+    page.wait_for_timeout(500)
+    page.screenshot(path=ARTIFACTS / f"{path.stem}-ran.png")
+
+
+def test_error_shows_at_its_node(server: Server, page: Page) -> None:
+    """A photo without a face stops the run at Encode Identity, with a message that helps."""
+    values = {**small_models().values, "image": server.upload(photos()["landscape"])}
+    workflow = read(workflow_files()[0], values)
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
