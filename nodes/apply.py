@@ -102,6 +102,11 @@ class ApplyInfiniteID(io.ComfyNode):
         style_in_cross_attention: bool,
         mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
+        if start_percent >= end_percent:
+            raise ValueError(
+                f"Apply Infinite-ID: start_percent ({start_percent}) must be below end_percent "
+                f"({end_percent}), or the identity never acts."
+            )
         if weight == 0:
             return io.NodeOutput(model)
         application = Application(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from ..infinite_id.adapter import Adapter, encode
@@ -63,10 +64,11 @@ class EncodeIdentity(io.ComfyNode):
         cls, adapter: Adapter, face_analysis: Any, clip_vision: Any, image: torch.Tensor
     ) -> io.NodeOutput:
         photos = [_read(image, index) for index in range(len(image))]
-        faces = [
-            _find_face(face_analysis, photo, _name(image, index))
-            for index, photo in enumerate(photos)
-        ]
+        progress = ProgressBar(len(photos))
+        faces = []
+        for index, photo in enumerate(photos):
+            faces.append(_find_face(face_analysis, photo, _name(image, index)))
+            progress.update(1)
         size = clip_vision.image_size
         crops = torch.cat([to_image(align(p, f, size)) for p, f in zip(photos, faces, strict=True)])
         masks = [draw_mask(p.shape[:2], f) for p, f in zip(photos, faces, strict=True)]

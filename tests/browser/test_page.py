@@ -11,14 +11,15 @@ from pack.dev.server import running_server
 from pack.dev.server_api import Server
 from pack.dev.small_models import small_models
 from pack.dev.workflow import read, to_prompt, workflow_files
+from PIL import Image
 from playwright.sync_api import Page
 
 ARTIFACTS = Path(__file__).parents[2] / "ci-artifacts"
 READY = "window.app?.graph && window.app.extensionManager && document.querySelector('canvas')"
 BAD_NODES = """() => {
     const nodes = window.app.graph.nodes
-    return nodes.filter(n => n.has_errors || n.constructor.nodeData === undefined && n.type !== 'MarkdownNote')
-                .map(n => n.type)
+    const unknown = n => n.constructor.nodeData === undefined && n.type !== 'MarkdownNote'
+    return nodes.filter(n => n.has_errors || unknown(n)).map(n => n.type)
 }"""
 
 
@@ -26,8 +27,10 @@ BAD_NODES = """() => {
 def server() -> Iterator[Server]:
     small = small_models()
     with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
-        for name in ("obama", "group"):
-            server.upload(photos()[name])
+        server.upload(photos()["obama"])
+        blank = server.base / "noface.png"
+        Image.new("RGB", (64, 64)).save(blank)
+        server.upload(blank)
         yield server
 
 
@@ -45,6 +48,8 @@ def test_workflow_opens_converts_and_runs(path: Path, page: Page) -> None:
     workflow = read(path, values)
     page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(1500)
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1000)
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
     assert page.evaluate(BAD_NODES) == []
@@ -66,8 +71,17 @@ def test_workflow_opens_converts_and_runs(path: Path, page: Page) -> None:
     page.screenshot(path=ARTIFACTS / f"{path.stem}-ran.png")
 
 
-def test_error_shows_at_its_node(server: Server, page: Page) -> None:
-    """A photo without a face stops the run at Encode Identity, with a message that helps."""
-    values = {**small_models().values, "image": server.upload(photos()["landscape"])}
-    workflow = read(workflow_files()[0], values)
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+def test_error_shows_at_its_node(page: Page) -> None:
+    """A photo without a face stops the run at Encode Identity, and the page marks that node."""
+    values = {**small_models().values, "image": "noface.png"}
+    page.evaluate("graph => window.app.loadGraphData(graph)", read(workflow_files()[0], values))
+    page.evaluate("async () => await window.app.queuePrompt(0)")
+    page.wait_for_function("() => window.app.lastExecutionError", timeout=120_000)
+    page.wait_for_timeout(500)
+    page.screenshot(path=ARTIFACTS / "error.png")
+    error = page.evaluate("() => window.app.lastExecutionError")
+    assert error["node_type"] == "InfiniteIDEncodeIdentity"
+    assert "No face found in photo 1 of 1 (64x64)" in error["exception_message"]
+    page.get_by_text("View details").first.click()
+    page.get_by_text("No face found in photo").first.wait_for(timeout=10_000)
+    page.screenshot(path=ARTIFACTS / "error-details.png")

@@ -37,7 +37,9 @@ def test_same_graph_twice_gives_the_same_picture(graph: Any) -> None:
     other = graph.picture(graph.run(seed=7))
     again_run = graph.run()
     again = graph.picture(again_run)
-    assert any(graph.classes[node] == "KSampler" for node in again_run.seconds), "only the cache ran"
+    assert any(graph.classes[node] == "KSampler" for node in again_run.seconds), (
+        "only the cache ran"
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

@@ -1,0 +1,140 @@
+"""Mistakes in the graph are refused at the node that holds them, in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.clip_vision
+import comfy.model_base
+import comfy.supported_models
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.attention.blocks import SDXL
+from pack.infinite_id.face import Face
+from pack.infinite_id.identity import Identity
+from pack.infinite_id.mapper import MapperConfig
+from pack.infinite_id.mixing import stack
+from pack.infinite_id.photo import read_photo
+from pack.miniature.random_weights import write
+from pack.nodes.apply import ApplyInfiniteID
+from pack.nodes.identity import EncodeIdentity, encode_identity
+
+if TYPE_CHECKING:
+    from pack.tests.host.world import World
+
+SD15 = {
+    "image_size": 32,
+    "model_channels": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "use_spatial_transformer": True,
+    "context_dim": 768,
+    "num_heads": 8,
+}
+SETTINGS: dict[str, Any] = {
+    "weight": 1.0,
+    "style": "photo",
+    "mixed_attention": "mixed",
+    "start_percent": 0.0,
+    "end_percent": 1.0,
+    "style_in_cross_attention": False,
+}
+
+
+def apply(model: ModelPatcher, identity: Identity, **changes: Any) -> Any:
+    return ApplyInfiniteID.execute(model, identity, **{**SETTINGS, **changes})
+
+
+def patcher(network: Any) -> ModelPatcher:
+    return ModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+
+
+def test_sd15_model(tiny: World) -> None:
+    config = comfy.supported_models.SD15(SD15)
+    model = patcher(comfy.model_base.BaseModel(config, device=torch.device("cpu")))
+    with pytest.raises(ValueError, match=r"does not fit this model.*768 wide context.*SDXL"):
+        apply(model, tiny.identity)
+
+
+def test_model_without_a_unet(tiny: World) -> None:
+    shape = {"depth": 1, "in_channels": 4, "patch_size": 2, "num_patches": 64, "adm_in_channels": 8}
+    config = comfy.supported_models.SD3(shape)
+    model = patcher(comfy.model_base.SD3(config, device=torch.device("cpu")))
+    with pytest.raises(ValueError, match="works on SDXL models; this model is SD3"):
+        apply(model, tiny.identity)
+
+
+def test_identity_of_an_adapter_for_another_model(tiny: World, deep: World) -> None:
+    with pytest.raises(ValueError, match=r"70 cross-attention layers.*Model: 11 layers"):
+        apply(tiny.model, deep.identity)
+
+
+def test_adapter_with_wrong_widths(deep: World) -> None:
+    own = deep.identity.adapter.config
+    wider = AdapterConfig(own.mapper, {block: 2 * width for block, width in own.layers.items()})
+    identity = Identity(deep.identity.tokens, deep.identity.tokens, Adapter(wider), ())
+    with pytest.raises(
+        ValueError, match=r"Layer widths differ, 70 in all, first input_4_0: 128 != 64"
+    ):
+        apply(deep.model, identity)
+
+
+def test_identities_of_different_adapters(tiny: World, deep: World) -> None:
+    with pytest.raises(ValueError, match="different adapters cannot be mixed"):
+        stack([tiny.identity, deep.identity])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_mask_that_is_no_number(tiny: World, bad: float) -> None:
+    mask = torch.ones(1, 64, 64)
+    mask[0, 3, 5] = bad
+    with pytest.raises(ValueError, match="mask holds values that are not numbers"):
+        apply(tiny.model, tiny.identity, mask=mask)
+
+
+def test_range_that_never_acts(tiny: World) -> None:
+    with pytest.raises(
+        ValueError, match=r"start_percent \(0.6\) must be below end_percent \(0.4\)"
+    ):
+        apply(tiny.model, tiny.identity, start_percent=0.6, end_percent=0.4)
+
+
+@pytest.fixture(scope="module")
+def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder: Path = tmp_path_factory.mktemp("clip")
+    return comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
+
+
+def some_face(width: int = 512) -> Face:
+    box = torch.tensor([0.0, 0.0, 64.0, 64.0]).numpy()
+    return Face(box, box[:4].reshape(2, 2), 0.9, torch.ones(width).numpy())
+
+
+def test_wrong_clip_vision_model(clip_vision: Any) -> None:
+    adapter = Adapter(AdapterConfig(MapperConfig(), dict(list(SDXL.items())[:1])))
+    with pytest.raises(ValueError, match=r"gives 64 wide features.*1280 wide.*ViT-H/14"):
+        encode_identity(adapter, clip_vision, [some_face()], torch.zeros(1, 224, 224, 3))
+
+
+def test_wrong_face_model(clip_vision: Any) -> None:
+    mapper = MapperConfig(clip_width=64, token_width=128)
+    adapter = Adapter(AdapterConfig(mapper, dict(list(SDXL.items())[:1])))
+    with pytest.raises(ValueError, match=r"gives 128 numbers.*trained on 512"):
+        encode_identity(adapter, clip_vision, [some_face(128)], torch.zeros(1, 224, 224, 3))
+
+
+def test_image_that_is_no_photo(tiny: World, clip_vision: Any) -> None:
+    image = torch.rand(2, 64, 48, 3)
+    image[1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"cannot use photo 2 of 2 \(48x64\): .*NaN"):
+        EncodeIdentity.execute(tiny.identity.adapter, None, clip_vision, image)
+    with pytest.raises(ValueError, match="2 channels; expected 1, 3 or 4"):
+        read_photo(torch.rand(8, 8, 2))

@@ -1,0 +1,58 @@
+"""What the tree promises: who may import whom, and what each folder needs to run."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server"}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Absolute module names that a file imports; relative ones start with their dots."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or ""))
+    return names
+
+
+def sources(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("path", sources("infinite_id"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_method_knows_no_nodes_and_only_its_host_part_the_host(path: Path) -> None:
+    roots = {name.lstrip(".").partition(".")[0] for name in imports(path)}
+    assert "nodes" not in roots
+    if "host" not in path.relative_to(ROOT / "infinite_id").parts:
+        assert not roots & HOST_MODULES
+
+
+@pytest.mark.parametrize("path", sources("infinite_id") + sources("nodes"))
+def test_heavy_packages_are_imported_when_used(path: Path) -> None:
+    """One missing package must not hide every node, nor slow the host's start."""
+    roots = {name.partition(".")[0] for name in imports(path, top_level_only=True)}
+    assert not roots & {"insightface", "onnxruntime", "onnx", "cv2", "skimage"}
+
+
+@pytest.mark.parametrize("name", ["__main__", "cache", "comfyui", "environment"])
+def test_set_up_starts_on_a_bare_python(name: str) -> None:
+    found = imports(ROOT / "dev" / f"{name}.py", top_level_only=True)
+    assert {n.partition(".")[0] for n in found if not n.startswith(".")} <= sys.stdlib_module_names
+
+
+def test_every_node_has_a_help_page() -> None:
+    pages = {path.stem for path in (ROOT / "nodes" / "help" / "docs").glob("*.md")}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources("nodes")]
+    keywords = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+    ids = {ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "node_id"}
+    assert ids
+    assert ids == pages
