@@ -49,15 +49,16 @@ def list_layers(unet: Any) -> Layers:
     The width is the cross-attention's inner width, which K' and V' must share with q.
     Raises AttributeError for a network without these stages (it is no SD-style UNet).
     """
-    return {block: t.attn2.to_q.out_features for block, t in _transformers(unet)}
+    return {block: t.attn2.to_q.out_features for block, t in list_transformers(unet)}
 
 
 def context_width(unet: Any) -> int:
     """The width of the text tokens that a UNet's cross-attention reads; 0 if it has none."""
-    return next((t.attn2.to_k.in_features for _, t in _transformers(unet)), 0)
+    return next((t.attn2.to_k.in_features for _, t in list_transformers(unet)), 0)
 
 
-def _transformers(unet: Any) -> Iterator[tuple[Block, Any]]:
+def list_transformers(unet: Any) -> Iterator[tuple[Block, Any]]:
+    """Every transformer block with its address, in order of execution."""
     stages = {
         "input": unet.input_blocks,
         "middle": [unet.middle_block],

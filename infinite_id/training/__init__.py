@@ -1,0 +1,1 @@
+"""Identity-enhanced training: the seed that trainers grow from."""
