@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from .attention.blocks import SDXL, Block, Layers
-from .mapper import IdentityMapper, MapperConfig
+from .lora import FaceLoRA
+from .mappers import MapperConfig, MapperSpec
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """All that fixes the shape of an adapter's weights."""
 
-    mapper: MapperConfig
+    mapper: MapperSpec
     layers: Layers
 
     @classmethod
@@ -39,7 +40,8 @@ class Adapter(nn.Module):
         super().__init__()
         self.config = config
         self.name = "unsaved adapter"
-        self.mapper = IdentityMapper(config.mapper)
+        self.lora: FaceLoRA | None = None
+        self.mapper = config.mapper.build()
         self.layers = nn.ModuleDict(
             {
                 str(block): ImageProjection(config.mapper.token_width, width)
@@ -94,7 +96,8 @@ def encode(adapter: Adapter, face: Tensor, clip: Tensor) -> Tensor:
     """Identity tokens in float32, whatever the weights are stored in.
 
     Args:
-        face: `(b, face_width)`; clip: `(b, l, clip_width)`; both on the CPU.
+        face: `(b, face_width)`; clip: `(b, l, clip_width)`; both on the CPU. What the adapter's
+            recipe does not ask for is not read.
 
     Returns:
         `(b, tokens, token_width)` float32 on the CPU.

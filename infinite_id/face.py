@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .mappers import Crop
+
 Photo = NDArray[np.uint8]
 Points = NDArray[np.float32]
 
@@ -29,8 +31,8 @@ PROVIDERS = {
 _ARCFACE = 112
 """The side of ArcFace's aligned crop, in which the oval below is given."""
 _OVAL_CENTRE, _OVAL_RADII = np.array([56.0, 60.0]), np.array([42.0, 58.0])
-_LOOSE = 0.65
-"""The share of the loose crop's side that the ArcFace crop takes: hairline to neck."""
+_SHARE = {Crop.LOOSE: 0.65, Crop.ARCFACE: 1.0}
+"""The share of a crop's side that the ArcFace crop takes."""
 
 
 class FaceError(ValueError):
@@ -157,11 +159,12 @@ def _read_face(face: Any, offset: int) -> Face:
     )
 
 
-def align(photo: Photo, face: Face, size: int) -> Photo:
-    """Cut out a face, upright and centred, from hairline to neck: `(size, size, 3)`."""
+def align(photo: Photo, face: Face, size: int, crop: Crop = Crop.LOOSE) -> Photo:
+    """Cut out a face, upright and centred: `(size, size, 3)`."""
     import cv2
 
-    zoom, shift = _LOOSE * size / _ARCFACE, (1 - _LOOSE) * size / 2
+    share = _SHARE[crop]
+    zoom, shift = share * size / _ARCFACE, (1 - share) * size / 2
     matrix = np.array([[zoom, 0, shift], [0, zoom, shift], [0, 0, 1]]) @ _arcface_matrix(face)
     scale = float(np.hypot(*matrix[0, :2]))
     source: Any = photo
@@ -169,8 +172,8 @@ def align(photo: Photo, face: Face, size: int) -> Photo:
         shrink = 2 * scale
         source = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.diag([1 / shrink, 1 / shrink, 1])
-    crop: Any = cv2.warpAffine(source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
-    return crop
+    cut: Any = cv2.warpAffine(source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
+    return cut
 
 
 def draw_mask(shape: tuple[int, int], face: Face) -> NDArray[np.float32]:

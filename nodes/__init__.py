@@ -6,6 +6,7 @@ from . import folders
 from .apply import ApplyInfiniteID
 from .identity import EncodeIdentity
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
+from .lora import ApplyFaceIDLoRA
 
 
 class InfiniteIDExtension(ComfyExtension):
@@ -13,7 +14,13 @@ class InfiniteIDExtension(ComfyExtension):
         folders.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadInfiniteIDModel, LoadFaceAnalysis, EncodeIdentity, ApplyInfiniteID]
+        return [
+            LoadInfiniteIDModel,
+            LoadFaceAnalysis,
+            EncodeIdentity,
+            ApplyInfiniteID,
+            ApplyFaceIDLoRA,
+        ]
 
 
 async def comfy_entrypoint() -> InfiniteIDExtension:

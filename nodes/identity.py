@@ -7,14 +7,13 @@ import torch
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
-from ..infinite_id.adapter import Adapter, encode
+from ..infinite_id.adapter import Adapter
 from ..infinite_id.face import Face, FaceError, Photo, align, detect, draw_mask
-from ..infinite_id.host.clip import encode_image, encode_nothing
-from ..infinite_id.identity import Identity
-from ..infinite_id.mixing import stack
+from ..infinite_id.host.encode import encode_identity
 from ..infinite_id.photo import read_photo, to_image
 from . import sockets
 
+CROP_SIZE = 224
 SMALLEST_FACE = 32
 """In photo pixels. ArcFace sees 112: what is scaled up further is a blur, not a person."""
 
@@ -35,12 +34,13 @@ class EncodeIdentity(io.ComfyNode):
                     sockets.FACE_ANALYSIS_TYPES,
                     tooltip="From Load Face Analysis, or another pack's InsightFace loader.",
                 ),
+                io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="The CLIP image encoder that the adapter was trained with: "
-                    "CLIP ViT-H/14 for SDXL adapters.",
+                    optional=True,
+                    tooltip="The CLIP image encoder that the adapter was trained with, mostly "
+                    "CLIP ViT-H/14. FaceID and InstantID need none.",
                 ),
-                io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
             ],
             outputs=[
                 sockets.Identity.Output(
@@ -61,7 +61,7 @@ class EncodeIdentity(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, adapter: Adapter, face_analysis: Any, clip_vision: Any, image: torch.Tensor
+        cls, adapter: Adapter, face_analysis: Any, image: torch.Tensor, clip_vision: Any = None
     ) -> io.NodeOutput:
         photos = [_read(image, index) for index in range(len(image))]
         progress = ProgressBar(len(photos))
@@ -69,8 +69,10 @@ class EncodeIdentity(io.ComfyNode):
         for index, photo in enumerate(photos):
             faces.append(_find_face(face_analysis, photo, _name(image, index)))
             progress.update(1)
-        size = clip_vision.image_size
-        crops = torch.cat([to_image(align(p, f, size)) for p, f in zip(photos, faces, strict=True)])
+        size = CROP_SIZE if clip_vision is None else clip_vision.image_size
+        crop = adapter.config.mapper.recipe.crop
+        cuts = [align(p, f, size, crop) for p, f in zip(photos, faces, strict=True)]
+        crops = torch.cat([to_image(cut) for cut in cuts])
         masks = [draw_mask(p.shape[:2], f) for p, f in zip(photos, faces, strict=True)]
         identity = encode_identity(adapter, clip_vision, faces, crops)
         return io.NodeOutput(
@@ -78,46 +80,6 @@ class EncodeIdentity(io.ComfyNode):
             crops,
             torch.from_numpy(np.stack(masks)),
             ui=ui.PreviewImage(crops, cls=cls),
-        )
-
-
-def encode_identity(
-    adapter: Adapter, clip_vision: Any, faces: list[Face], crops: torch.Tensor
-) -> Identity:
-    """Map each face to its tokens and stack them.
-
-    Args:
-        crops: `(number of faces, size, size, 3)` float in 0..1, the aligned faces.
-
-    Raises:
-        ValueError: if the CLIP encoder or the recogniser is not the adapter's.
-    """
-    hidden = encode_image(clip_vision, crops).cpu()
-    nothing = encode_nothing(clip_vision).cpu()
-    vectors = torch.from_numpy(np.stack([face.embedding for face in faces]))
-    _check_widths(adapter, vectors, hidden)
-    tokens = encode(adapter, vectors, hidden)
-    unconditional = encode(adapter, torch.zeros_like(vectors[:1]), nothing)
-    return stack(
-        [
-            Identity(token[None], unconditional, adapter, (f"face of score {face.score:.2f}",))
-            for token, face in zip(tokens, faces, strict=True)
-        ]
-    )
-
-
-def _check_widths(adapter: Adapter, vectors: torch.Tensor, hidden: torch.Tensor) -> None:
-    config = adapter.config.mapper
-    if hidden.shape[-1] != config.clip_width:
-        raise ValueError(
-            f"The CLIP vision model gives {hidden.shape[-1]} wide features, and the adapter "
-            f"'{adapter.name}' was trained on {config.clip_width} wide ones. SDXL adapters need "
-            "CLIP ViT-H/14 (1280 wide) in Load CLIP Vision."
-        )
-    if vectors.shape[-1] != config.face_width:
-        raise ValueError(
-            f"The face model gives {vectors.shape[-1]} numbers, and the adapter '{adapter.name}' "
-            f"was trained on {config.face_width}: choose its face model in Load Face Analysis."
         )
 
 

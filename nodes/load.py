@@ -1,12 +1,12 @@
 """Loader nodes."""
 
-from pathlib import Path
+import logging
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..infinite_id import face, formats
+from ..infinite_id.adapter import Adapter
 from . import folders, sockets
 
 
@@ -17,38 +17,63 @@ class LoadInfiniteIDModel(io.ComfyNode):
             node_id="InfiniteIDLoadModel",
             display_name="Load Infinite-ID Model",
             category=sockets.CATEGORY,
-            description="Loads an Infinite-ID adapter: the mappers that turn a face into identity "
-            "tokens, and the image cross-attention weights. Files: models/infinite_id.",
+            description="Loads an adapter: the mapper that turns a face into identity tokens, and "
+            "the image cross-attention weights. Native Infinite-ID adapters, and for SDXL "
+            "IP-Adapter FaceID, FaceID PlusV2, Plus Face and InstantID, told apart by contents.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=folder_paths.get_filename_list(folders.ADAPTERS),
-                    tooltip="A native Infinite-ID adapter (.safetensors) in models/infinite_id.",
-                )
+                    options=folders.list_adapters(),
+                    tooltip="A .safetensors or .bin file in models/infinite_id, models/ipadapter "
+                    "or models/instantid.",
+                ),
+                io.Float.Input(
+                    "shortcut_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="FaceID PlusV2 only: how much of the CLIP features is added to the "
+                    "face vector's tokens. Other adapters ignore it.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 sockets.Adapter.Output(
-                    "adapter", display_name="adapter", tooltip="For Encode Identity."
-                )
+                    "adapter",
+                    display_name="adapter",
+                    tooltip="For Encode Identity, and Apply FaceID LoRA.",
+                ),
+                io.String.Output(
+                    "info",
+                    display_name="info",
+                    tooltip="What the file was recognised as, and the models that it wants.",
+                ),
             ],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str) -> Any:
-        return _stamp(folder_paths.get_full_path(folders.ADAPTERS, model_name))
+    def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
+        stat = folders.find_adapter(model_name).stat()
+        return stat.st_size, stat.st_mtime_ns
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(folders.ADAPTERS, model_name)
-        return io.NodeOutput(formats.load(Path(path)))
+    def execute(cls, model_name: str, shortcut_scale: float) -> io.NodeOutput:
+        adapter = formats.load(folders.find_adapter(model_name), shortcut_scale)
+        info = describe(adapter)
+        logging.info("Infinite-ID: %s", info)
+        return io.NodeOutput(adapter, info)
 
 
-def _stamp(path: str | None) -> tuple[int, int] | None:
-    """Changes when a file is replaced under the same name."""
-    if path is None:
-        return None
-    stat = Path(path).stat()
-    return stat.st_size, stat.st_mtime_ns
+def describe(adapter: Adapter) -> str:
+    """What an adapter is and what it wants, in one line."""
+    recipe = adapter.config.mapper.recipe
+    wants = [
+        f"face model {recipe.face_model}" if recipe.face_width else "a face model to find faces",
+        f"CLIP vision {recipe.clip_model}" if recipe.clip_width else "no CLIP vision",
+        *(["with a LoRA: see Apply FaceID LoRA"] if adapter.lora else []),
+    ]
+    return f"{adapter.name} is {recipe.name}; wants {', '.join(wants)}"
 
 
 class LoadFaceAnalysis(io.ComfyNode):

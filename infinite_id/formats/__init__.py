@@ -1,6 +1,47 @@
-"""Adapter files. One module a format; `load` recognises a file by its contents."""
+"""Adapter files, recognised by their contents and never by their names."""
 
+from pathlib import Path
+
+from ..adapter import Adapter
+from . import ip_adapter, native
 from .errors import FormatError
-from .native import load, save
+from .files import TensorFile, open_tensors
+from .native import save
 
 __all__ = ["FormatError", "load", "save"]
+
+
+def load(path: Path, shortcut_scale: float = 1.0) -> Adapter:
+    """Read an adapter of any known format; weights keep the file's dtype, on the CPU.
+
+    Args:
+        path: a `.safetensors` file, or a PyTorch `.bin`.
+        shortcut_scale: for FaceID PlusV2, see `FaceIDPlusConfig`.
+
+    Raises:
+        FormatError: if the file is damaged, is none of the known formats, or its tensors do not
+            fit its format. Shapes are checked before anything is read, and nothing is executed.
+        FileNotFoundError: if there is no such file.
+    """
+    with open_tensors(path) as file:
+        adapter = _load(file, shortcut_scale)
+    adapter.requires_grad_(False)
+    adapter.name = path.name
+    return adapter
+
+
+def _load(file: TensorFile, shortcut_scale: float) -> Adapter:
+    if native.matches(file.metadata):
+        return native.load(file)
+    if ip_adapter.matches(file.shapes):
+        return ip_adapter.load(file, shortcut_scale)
+    if any(name.startswith(("id_adapter.", "id_adapter_attn_layers.")) for name in file.shapes):
+        raise FormatError(
+            f"{file.path.name} is a PuLID adapter. It needs EVA-CLIP, which ComfyUI does not "
+            "load: use it with PuLID's own node pack."
+        )
+    raise FormatError(
+        f"{file.path.name} is no adapter that this pack knows (native Infinite-ID, IP-Adapter "
+        f"FaceID, FaceID PlusV2, Plus Face, InstantID). It holds {len(file.shapes)} tensors, such "
+        f"as {', '.join(list(file.shapes)[:3])}."
+    )

@@ -5,27 +5,29 @@ from comfy import model_management
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
+from ..mappers import ClipLayer
 
-def encode_image(clip: ClipVisionModel, image: Tensor) -> Tensor:
-    """Last hidden states of pictures.
+
+def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tensor:
+    """Hidden states of pictures.
 
     Args:
         image: `(b, h, w, 3)` float in 0..1.
 
     Returns:
-        `(b, tokens, clip_width)` on the host's intermediate device.
+        `(b, tokens, clip_width)` on the CPU.
     """
-    return clip.encode_image(image)["last_hidden_state"]
+    return clip.encode_image(image)[layer.value].cpu()
 
 
-def encode_nothing(clip: ClipVisionModel) -> Tensor:
-    """Last hidden states of the zero picture in *normalised* pixel space, as in training.
+def encode_nothing(clip: ClipVisionModel, layer: ClipLayer) -> Tensor:
+    """Hidden states of the picture that is zero in *normalised* pixel space, as in training.
 
     Returns:
-        `(1, tokens, clip_width)` on the host's intermediate device.
+        `(1, tokens, clip_width)` on the CPU.
     """
     model_management.load_model_gpu(clip.patcher)
     size = clip.image_size
     pixels = torch.zeros(1, 3, size, size, device=clip.load_device)
-    hidden = clip.model(pixel_values=pixels, intermediate_output=-2)[0]
-    return hidden.to(model_management.intermediate_device())
+    last, penultimate = clip.model(pixel_values=pixels, intermediate_output=-2)[:2]
+    return (last if layer is ClipLayer.LAST else penultimate).cpu()

@@ -4,7 +4,7 @@ import torch
 
 from ..adapter import Adapter, AdapterConfig
 from ..attention.blocks import list_layers, list_transformers
-from ..mapper import MapperConfig
+from ..mappers import MapperConfig
 
 
 @torch.no_grad()

@@ -14,13 +14,14 @@ from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.face import Face
+from pack.infinite_id.host.encode import encode_identity
 from pack.infinite_id.identity import Identity
-from pack.infinite_id.mapper import MapperConfig
+from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mixing import stack
 from pack.infinite_id.photo import read_photo
 from pack.miniature.random_weights import write
 from pack.nodes.apply import ApplyInfiniteID
-from pack.nodes.identity import EncodeIdentity, encode_identity
+from pack.nodes.identity import EncodeIdentity
 
 if TYPE_CHECKING:
     from pack.tests.host.world import World
@@ -120,7 +121,7 @@ def some_face(width: int = 512) -> Face:
 
 def test_wrong_clip_vision_model(clip_vision: Any) -> None:
     adapter = Adapter(AdapterConfig(MapperConfig(), dict(list(SDXL.items())[:1])))
-    with pytest.raises(ValueError, match=r"gives 64 wide features.*1280 wide.*ViT-H/14"):
+    with pytest.raises(ValueError, match=r"gives 64 wide features.*1280 wide.*load CLIP ViT-H/14"):
         encode_identity(adapter, clip_vision, [some_face()], torch.zeros(1, 224, 224, 3))
 
 
@@ -135,6 +136,6 @@ def test_image_that_is_no_photo(tiny: World, clip_vision: Any) -> None:
     image = torch.rand(2, 64, 48, 3)
     image[1, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"cannot use photo 2 of 2 \(48x64\): .*NaN"):
-        EncodeIdentity.execute(tiny.identity.adapter, None, clip_vision, image)
+        EncodeIdentity.execute(tiny.identity.adapter, None, image, clip_vision)
     with pytest.raises(ValueError, match="2 channels; expected 1, 3 or 4"):
         read_photo(torch.rand(8, 8, 2))

@@ -73,7 +73,7 @@ def test_odd_photos_work(graph: Any, image: str) -> None:
         ({"model_name": "gone.safetensors"}, LOAD, ["gone.safetensors"]),
         ({"model_name": "truncated.safetensors"}, LOAD, ["truncated.safetensors is damaged"]),
         ({"model_name": "text.safetensors"}, LOAD, ["text.safetensors is damaged"]),
-        ({"model_name": "foreign.safetensors"}, LOAD, ["foreign.safetensors is not a native"]),
+        ({"model_name": "foreign.safetensors"}, LOAD, ["foreign.safetensors is no adapter that this pack knows"]),
         ({"pack": "gone"}, "InfiniteIDLoadFaceAnalysis", ["gone"]),
         ({"provider": "DirectML"}, "InfiniteIDLoadFaceAnalysis", ["DirectML", "CPUExecution"]),
     ],

@@ -1,4 +1,4 @@
-"""Mappers: features of a face -> identity tokens (Infinite-ID, figure 'decoupling', left)."""
+"""Infinite-ID's own mappers (figure 'decoupling', left)."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from .base import ClipLayer, Crop, FaceVector, Recipe, name_clip_model
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,22 @@ class MapperConfig:
     clip_width: int = 1280
     clip_hidden: int = 1280
     token_width: int = 2048
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(
+            name="Infinite-ID",
+            face_width=self.face_width,
+            face_vector=FaceVector.NORMED,
+            face_model="the recogniser that it was trained with",
+            clip_width=self.clip_width,
+            clip_layer=ClipLayer.LAST,
+            crop=Crop.LOOSE,
+            clip_model=name_clip_model(self.clip_width),
+        )
+
+    def build(self) -> nn.Module:
+        return IdentityMapper(self)
 
 
 class FaceMapper(nn.Module):
@@ -33,7 +51,7 @@ class FaceMapper(nn.Module):
         )
         self.norm = nn.LayerNorm(config.token_width)
 
-    def forward(self, face: Tensor) -> Tensor:
+    def read(self, face: Tensor) -> Tensor:
         """`(b, face_width)` -> `(b, face_tokens, token_width)`; the input is L2-normalised."""
         tokens = self.proj(normalize(face, dim=-1))
         return self.norm(rearrange(tokens, "b (n d) -> b n d", n=self.tokens))
@@ -74,4 +92,4 @@ class IdentityMapper(nn.Module):
         Returns:
             `(b, face_tokens + l, token_width)`.
         """
-        return torch.cat([self.face(face), self.clip(clip)], dim=1)
+        return torch.cat([self.face.read(face), self.clip(clip)], dim=1)

@@ -1,0 +1,144 @@
+"""IP-Adapter FaceID, FaceID PlusV2, Plus Face and InstantID for SDXL.
+
+`image_proj.*` is the mapper. `ip_adapter.<2n+1>.to_{k,v}_ip.weight` are K', V' of the n-th
+cross-attention in the order *down, up, mid*, which is not the order of execution. FaceID files hold
+LoRA weights beside them, `ip_adapter.<m>.to_{q,k,v,out}_lora.{down,up}.weight`, of all 140
+attentions: they are kept apart, as `FaceLoRA`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..adapter import Adapter, AdapterConfig
+from ..attention.blocks import SDXL, Block
+from ..lora import FaceLoRA
+from ..mappers import MapperSpec
+from ..mappers.ip_adapter import (
+    FaceIDConfig,
+    FaceIDPlusConfig,
+    InstantIDConfig,
+    PerceiverConfig,
+    PlusConfig,
+)
+from ..mappers.resampler import HEAD_WIDTH
+from .errors import FormatError, Shapes, check_shapes
+from .files import TensorFile
+
+ORDER: tuple[Block, ...] = tuple(
+    block for stage in ("input", "output", "middle") for block in SDXL if block.stage == stage
+)
+"""SDXL's cross-attentions as diffusers numbers them: down, up, mid."""
+
+_LORA = re.compile(r"ip_adapter\.(\d+)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+_ARCFACE_WIDTH = 512
+
+
+def matches(names: Mapping[str, object]) -> bool:
+    """Whether these are the tensors of an IP-Adapter-like file."""
+    return any(name.startswith("image_proj.") for name in names)
+
+
+def load(file: TensorFile, shortcut_scale: float) -> Adapter:
+    """Read an adapter and, if there is one, its LoRA.
+
+    Raises:
+        FormatError: if the tensors are not those of an SDXL face adapter, listing what differs.
+    """
+    file.check_floats()
+    names = {_rename(name): name for name in file.shapes}
+    shapes = {name: file.shapes[original] for name, original in names.items()}
+    config = AdapterConfig(recognise(file.path, shapes, shortcut_scale), SDXL)
+    with torch.device("meta"):
+        adapter = Adapter(config)
+    own = {_to_file_name(key): key for key in adapter.state_dict()}
+    lora = {name for name in shapes if _LORA.fullmatch(name)}
+    expected = {name: tuple(adapter.state_dict()[key].shape) for name, key in own.items()}
+    check_shapes(file.path, {n: s for n, s in shapes.items() if n not in lora}, expected)
+    adapter.load_state_dict({own[n]: file.read(names[n]) for n in own}, assign=True)
+    adapter.lora = _read_lora(file, {name: names[name] for name in lora})
+    return adapter
+
+
+def recognise(path: Path, shapes: Shapes, shortcut_scale: float) -> MapperSpec:
+    """Tell the architecture of the mapper from its tensors.
+
+    Raises:
+        FormatError: if it is none that takes a face, or one for another model than SDXL.
+    """
+    count = sum(name.endswith("to_k_ip.weight") for name in shapes)
+    if count != len(SDXL):
+        raise FormatError(
+            f"{path.name} has {count} cross-attention layers; SDXL has {len(SDXL)}. It was made "
+            "for another model (16 layers: SD 1.5). Use the adapter's SDXL version."
+        )
+    try:
+        if "image_proj.latents" in shapes:
+            return _recognise_resampler(shapes)
+        if "image_proj.perceiver_resampler.proj_in.weight" in shapes:
+            perceiver = _perceiver(shapes, "image_proj.perceiver_resampler.")
+            return FaceIDPlusConfig(_face_mlp(shapes), perceiver, shortcut_scale)
+        return _face_mlp(shapes)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise FormatError(
+            f"{path.name} is an IP-Adapter without a known face projection (its 'image_proj' has "
+            "other tensors). Known are FaceID, FaceID PlusV2, Plus Face and InstantID."
+        ) from error
+
+
+def _recognise_resampler(shapes: Shapes) -> MapperSpec:
+    _, tokens, _ = shapes["image_proj.latents"]
+    (token_width,) = shapes["image_proj.norm_out.weight"]
+    perceiver = _perceiver(shapes, "image_proj.")
+    kind = InstantIDConfig if perceiver.features == _ARCFACE_WIDTH else PlusConfig
+    return kind(tokens, perceiver, token_width)
+
+
+def _face_mlp(shapes: Shapes) -> FaceIDConfig:
+    hidden, face = shapes["image_proj.proj.0.weight"]
+    (token_width,) = shapes["image_proj.norm.weight"]
+    tokens = shapes["image_proj.proj.2.weight"][0] // token_width
+    return FaceIDConfig(face, hidden, tokens, token_width)
+
+
+def _perceiver(shapes: Shapes, prefix: str) -> PerceiverConfig:
+    width, features = shapes[f"{prefix}proj_in.weight"]
+    inner, _ = shapes[f"{prefix}layers.0.0.to_q.weight"]
+    hidden, _ = shapes[f"{prefix}layers.0.1.1.weight"]
+    if inner % HEAD_WIDTH:
+        raise ValueError(f"{inner} is no multiple of a head's width")
+    depth = sum(
+        bool(re.fullmatch(rf"{re.escape(prefix)}layers\.\d+\.0\.to_q\.weight", n)) for n in shapes
+    )
+    return PerceiverConfig(width, inner, hidden, depth, features)
+
+
+def _rename(name: str) -> str:
+    """Some converters write `adapter_modules` for `ip_adapter`."""
+    return re.sub(r"^adapter_modules\.", "ip_adapter.", name)
+
+
+def _to_file_name(key: str) -> str:
+    """The file's name for an entry of `Adapter.state_dict()`."""
+    if key.startswith("mapper."):
+        return key.replace("mapper.", "image_proj.", 1)
+    _, block, projection, _ = key.split(".")
+    number = 2 * ORDER.index(Block.parse(block)) + 1
+    return f"ip_adapter.{number}.{projection}_ip.weight"
+
+
+def _read_lora(file: TensorFile, names: dict[str, str]) -> FaceLoRA | None:
+    """`{new name: name in the file}` -> the LoRA with its attentions' addresses."""
+    tensors: dict[tuple[Block, str, str, str], Tensor] = {}
+    for name, original in names.items():
+        match = _LORA.fullmatch(name)
+        assert match is not None
+        number, projection, side = match.groups()
+        if int(number) >= 2 * len(ORDER):
+            raise FormatError(f"{file.path.name}: there is no attention {number} in SDXL.")
+        attention = "attn2" if int(number) % 2 else "attn1"
+        tensors[ORDER[int(number) // 2], attention, projection, side] = file.read(original)
+    return FaceLoRA(tensors) if tensors else None

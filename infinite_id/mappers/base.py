@@ -1,0 +1,72 @@
+"""What every mapper has in common: the features it eats and the tokens it gives."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from torch import nn
+
+
+class FaceVector(Enum):
+    """Which of the recogniser's vectors a mapper was trained on."""
+
+    NORMED = "normalised"
+    RAW = "raw"
+
+
+class ClipLayer(Enum):
+    """Which hidden states of the CLIP image encoder a mapper was trained on."""
+
+    LAST = "last_hidden_state"
+    PENULTIMATE = "penultimate_hidden_states"
+
+
+class Crop(Enum):
+    """Which part of the photo the CLIP image encoder sees."""
+
+    LOOSE = "hairline to neck"
+    ARCFACE = "the face alone, as ArcFace sees it"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an adapter wants to be fed; a width of 0 means that it takes no such features.
+
+    Attributes:
+        name: what kind of adapter this is, for the user.
+        face_width, face_vector: of the recogniser's vector.
+        clip_width, clip_layer, crop: of the CLIP hidden states, and the picture they are of.
+        face_model, clip_model: the models that fit, in the user's words; empty if none is needed.
+    """
+
+    name: str
+    face_width: int
+    face_vector: FaceVector
+    face_model: str
+    clip_width: int
+    clip_layer: ClipLayer
+    crop: Crop
+    clip_model: str
+
+
+def name_clip_model(width: int) -> str:
+    """The CLIP image encoder whose hidden states have this width."""
+    known = {1280: "CLIP ViT-H/14", 1664: "CLIP ViT-bigG/14", 1024: "CLIP ViT-L/14"}
+    return known.get(width, f"a CLIP image encoder {width} wide")
+
+
+class MapperSpec(Protocol):
+    """The architecture of a mapper: all that fixes the shapes of its weights."""
+
+    @property
+    def token_width(self) -> int: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    def build(self) -> nn.Module:
+        """A network `(face (b, face_width), clip (b, l, clip_width)) -> (b, tokens, token_width)`.
+
+        Its weights are not meaningful yet.
+        """
+        ...

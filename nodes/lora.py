@@ -1,0 +1,49 @@
+"""The LoRA inside FaceID adapters, as an ordinary model LoRA."""
+
+from typing import Any
+
+from comfy.sd import load_lora_for_models
+from comfy_api.latest import io
+
+from ..infinite_id.adapter import Adapter
+from . import sockets
+
+
+class ApplyFaceIDLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDFaceLoRA",
+            display_name="Apply FaceID LoRA",
+            category=sockets.CATEGORY,
+            description="FaceID adapters were trained together with a LoRA of the model's "
+            "attention. This applies it, as Load LoRA would, with a strength. It acts on both "
+            "streams.",
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL model."),
+                sockets.Adapter.Input(
+                    "adapter", tooltip="A FaceID adapter, from Load Infinite-ID Model."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.6,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 is as trained; lower keeps more of the prompt. 0: no LoRA.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("patched", display_name="model", tooltip="For Apply Infinite-ID.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, adapter: Adapter, strength: float) -> io.NodeOutput:
+        if adapter.lora is None:
+            raise ValueError(
+                f"The adapter '{adapter.name}' holds no LoRA; only FaceID adapters do. Remove "
+                "Apply FaceID LoRA, or load a FaceID adapter."
+            )
+        patched, _ = load_lora_for_models(model, None, adapter.lora.to_state_dict(), strength, 0)
+        return io.NodeOutput(patched)
