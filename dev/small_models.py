@@ -69,7 +69,7 @@ def main(host: Path, folder: Path) -> None:
     from infinite_id.adapter import Adapter, AdapterConfig
     from infinite_id.attention.blocks import list_layers
     from infinite_id.formats import save
-    from infinite_id.mapper import MapperConfig
+    from infinite_id.mappers import MapperConfig
     from miniature import random_weights
     from miniature.shapes import CONTEXT_WIDTH, clip_vision_config
 
