@@ -58,6 +58,7 @@ class SharedNoise(TorchFunctionMode):
         super().__init__()
         self._streams = streams
         self._channels = channels
+        self._is_paused = False
 
     def __torch_function__(
         self,
@@ -82,12 +83,20 @@ class SharedNoise(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Suspend the mode, so that a model's forward does not pay for it."""
+        """Suspend the mode, so that a model's forward does not pay for it.
+
+        A guider may evaluate another guider: the inner pause of a pause does nothing.
+        """
+        if self._is_paused:
+            yield
+            return
+        self._is_paused = True
         self.__exit__(None, None, None)
         try:
             yield
         finally:
             self.__enter__()
+            self._is_paused = False
 
 
 def _pop_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:

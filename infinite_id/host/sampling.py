@@ -107,7 +107,7 @@ def outer_sample(
             *args,
             **kwargs,
         )
-    return samples[: streams.identity]
+    return samples[: streams.identity].clone()  # a view would keep the text stream's half
 
 
 def predict_noise(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
@@ -166,13 +166,13 @@ def _make_ready(application: Application, guider: CFGGuider) -> Person:
 
 def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:
     """Indices of the positive conds: guiders order them as they like, and some have three."""
-    positive = {id(cond) for cond in run.guider.conds["positive"]}
+    positive = {id(cond) for cond in run.guider.conds.get("positive", ())}
     found = frozenset(
         index
         for index, group in enumerate(conds)
         if group is not None and any(id(cond) in positive for cond in group)
     )
-    # A pack that evaluates copies of the conds leaves the host's order: positive comes first.
+    # Guiders with other names, or copies of the conds, leave the host's order: positive first.
     return found or frozenset({0})
 
 

@@ -86,7 +86,7 @@ def test_other_shapes_and_functions_are_left_alone() -> None:
 def test_paused_inside_and_over_outside() -> None:
     noise = SharedNoise(TWO, channels=4)
     with noise:
-        with noise.paused():
+        with noise.paused(), noise.paused():
             drawn = torch.randn(DOUBLED)
             assert not torch.equal(drawn[:2], drawn[2:])
         drawn = torch.randn(DOUBLED)
