@@ -21,8 +21,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     try:
         options = _parse(arguments)
-        if not environment.is_current():
-            return environment.rerun(environment.prepare(), arguments)
+        if not environment.is_current(options.command):
+            small = options.command == "face-pack"
+            python = environment.prepare_for_nets() if small else environment.prepare()
+            return environment.rerun(python, arguments)
         return _run(options)
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ def demo() -> int:
         image = server.upload(photos()["obama"])
         prompt = to_prompt(read(workflow, {**small.values, "image": image}))
         print(f"Queueing {workflow.relative_to(ROOT)} with the photo {image}")
-        run = server.queue(prompt, report=_show_progress)
+        run = server.queue(prompt, report=partial(_show_progress, prompt))
         return _finish(run, prompt, server.base)
 
 
-def _show_progress(event: str, data: dict[str, Any]) -> None:
+def _show_progress(prompt: Prompt, event: str, data: dict[str, Any]) -> None:
     if event == "progress":
-        print(f"  step {data['value']} of {data['max']}", flush=True)
+        node = prompt[data["node"]]["class_type"]
+        print(f"  {node}: {data['value']} of {data['max']}", flush=True)
 
 
 def _finish(run: Run, prompt: Prompt, base: Path) -> int:

