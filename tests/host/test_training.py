@@ -9,7 +9,7 @@ import pytest
 import torch
 from pack.infinite_id.attention.blocks import context_width, list_transformers
 from pack.infinite_id.host.training import make_predict
-from pack.infinite_id.mapper import MapperConfig
+from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.training.initialise import new_adapter
 from pack.infinite_id.training.step import Pairs, drop_identity, identity_loss
 
