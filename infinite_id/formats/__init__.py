@@ -43,5 +43,5 @@ def _load(file: TensorFile, shortcut_scale: float) -> Adapter:
     raise FormatError(
         f"{file.path.name} is no adapter that this pack knows (native Infinite-ID, IP-Adapter "
         f"FaceID, FaceID PlusV2, Plus Face, InstantID). It holds {len(file.shapes)} tensors, such "
-        f"as {', '.join(list(file.shapes)[:3])}."
+        f"as {', '.join(name[:100] for name in list(file.shapes)[:3])}."
     )

@@ -5,6 +5,9 @@ from pathlib import Path
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+MAX_WIDTH = 65536
+"""More than any layer of an adapter has; what declares more is refused before it costs memory."""
+
 
 class FormatError(ValueError):
     """A file is not what it should be; the message names the file and what to do."""
@@ -26,6 +29,6 @@ def check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:
         ),
     ]
     if problems:
-        listed = "\n  ".join(problems[:20])
+        listed = "\n  ".join(problem[:200] for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise FormatError(f"{path.name}: {len(problems)} tensors do not fit:\n  {listed}{more}")

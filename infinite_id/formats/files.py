@@ -1,6 +1,7 @@
 """Tensor files from strangers: what they hold is looked at before anything is read or believed."""
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .errors import FormatError
 
 FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 _SAFETENSORS_FLOATS = {"F32", "F16", "BF16"}
+_MAX_TENSORS = 10_000  # in a pickle, which can name one dictionary any number of times
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TensorFile:
         if wrong:
             raise FormatError(
                 f"{self.path.name}: {len(wrong)} tensors are not float32, float16 or bfloat16, "
-                f"first {wrong[0]}. Use the original, unquantised file."
+                f"first {wrong[0][:100]}. Use the original, unquantised file."
             )
 
 
@@ -86,6 +88,7 @@ class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path
 
 def _open_pickle(path: Path) -> TensorFile:
     try:
+        _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise
@@ -106,16 +109,48 @@ def _open_pickle(path: Path) -> TensorFile:
     )
 
 
-def _flatten(path: Path, content: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors with dotted names."""
-    if isinstance(content, Tensor):
-        return {prefix.removesuffix("."): content}
-    if not isinstance(content, dict):
-        raise FormatError(f"{path.name}: '{prefix}' is a {type(content).__name__}, not a tensor.")
-    flat: dict[str, Tensor] = {}
-    for name, value in content.items():
-        flat |= _flatten(path, value, f"{prefix}{name}.")
+def _check_stored(path: Path) -> None:
+    """PyTorch stores its archives' files as they are; compressed ones could inflate to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed")
+
+
+def _flatten(path: Path, content: Any) -> dict[str, Tensor]:
+    """`{name: tensor}` or `{part: {name: tensor}}` with dotted names; nothing is nested deeper."""
+    flat: dict[str, Any] = {}
+    for part, value in _check_dict(path, "content", content).items():
+        if isinstance(value, Tensor):
+            flat[str(part)] = value
+            continue
+        inner = _check_dict(path, str(part), value)
+        if len(flat) + len(inner) > _MAX_TENSORS:
+            raise FormatError(f"{path.name} holds more than {_MAX_TENSORS} tensors: no adapter.")
+        flat |= {f"{part}.{name}": x for name, x in inner.items()}
+    for name, value in flat.items():
+        _check_tensor(path, name, value)
     return flat
+
+
+def _check_dict(path: Path, name: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise FormatError(f"{path.name}: '{name[:100]}' is a {kind}, not a dictionary of tensors.")
+    return value
+
+
+def _check_tensor(path: Path, name: str, value: Any) -> None:
+    """Raises FormatError for what is no tensor, or one whose numbers are not all in the file."""
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise FormatError(f"{path.name}: '{name[:100]}' is a {kind}, not a tensor.")
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        raise FormatError(
+            f"{path.name}: '{name[:100]}' is no ordinary tensor (it is sparse, quantised, expanded "
+            "or without contents). Use the adapter's original file."
+        )
 
 
 def _damaged(path: Path, error: Exception) -> FormatError:

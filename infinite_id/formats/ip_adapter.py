@@ -25,7 +25,7 @@ from ..mappers.ip_adapter import (
     PlusConfig,
 )
 from ..mappers.resampler import HEAD_WIDTH
-from .errors import FormatError, Shapes, check_shapes
+from .errors import MAX_WIDTH, FormatError, Shapes, check_shapes
 from .files import TensorFile
 
 ORDER: tuple[Block, ...] = tuple(
@@ -33,7 +33,7 @@ ORDER: tuple[Block, ...] = tuple(
 )
 """SDXL's cross-attentions as diffusers numbers them: down, up, mid."""
 
-_LORA = re.compile(r"ip_adapter\.(\d+)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+_LORA = re.compile(r"ip_adapter\.(0|[1-9][0-9]{0,3})\.to_(q|k|v|out)_lora\.(down|up)\.weight")
 _ARCFACE_WIDTH = 512
 
 
@@ -50,14 +50,19 @@ def load(file: TensorFile, shortcut_scale: float) -> Adapter:
     """
     file.check_floats()
     names = {_rename(name): name for name in file.shapes}
+    if len(names) != len(file.shapes):
+        raise FormatError(
+            f"{file.path.name} holds layers twice, as 'ip_adapter' and as 'adapter_modules'."
+        )
     shapes = {name: file.shapes[original] for name, original in names.items()}
     config = AdapterConfig(recognise(file.path, shapes, shortcut_scale), SDXL)
     with torch.device("meta"):
         adapter = Adapter(config)
     own = {_to_file_name(key): key for key in adapter.state_dict()}
-    lora = {name for name in shapes if _LORA.fullmatch(name)}
+    lora = {name: shape for name, shape in shapes.items() if _LORA.fullmatch(name)}
     expected = {name: tuple(adapter.state_dict()[key].shape) for name, key in own.items()}
     check_shapes(file.path, {n: s for n, s in shapes.items() if n not in lora}, expected)
+    _check_lora(file.path, lora)
     adapter.load_state_dict({own[n]: file.read(names[n]) for n in own}, assign=True)
     adapter.lora = _read_lora(file, {name: names[name] for name in lora})
     return adapter
@@ -76,17 +81,28 @@ def recognise(path: Path, shapes: Shapes, shortcut_scale: float) -> MapperSpec:
             "for another model (16 layers: SD 1.5). Use the adapter's SDXL version."
         )
     try:
+        _check_sizes(shapes)
         if "image_proj.latents" in shapes:
             return _recognise_resampler(shapes)
         if "image_proj.perceiver_resampler.proj_in.weight" in shapes:
+            face = _face_mlp(shapes)
             perceiver = _perceiver(shapes, "image_proj.perceiver_resampler.")
-            return FaceIDPlusConfig(_face_mlp(shapes), perceiver, shortcut_scale)
+            if perceiver.width != face.token_width:
+                raise ValueError(f"{perceiver.width} wide perceiver of {face.token_width} tokens")
+            return FaceIDPlusConfig(face, perceiver, shortcut_scale)
         return _face_mlp(shapes)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise FormatError(
             f"{path.name} is an IP-Adapter without a known face projection (its 'image_proj' has "
             "other tensors). Known are FaceID, FaceID PlusV2, Plus Face and InstantID."
         ) from error
+
+
+def _check_sizes(shapes: Shapes) -> None:
+    """Raises ValueError if the mapper's tensors are empty or absurdly large."""
+    sizes = [n for name, s in shapes.items() if name.startswith("image_proj.") for n in s]
+    if not all(0 < n <= MAX_WIDTH for n in sizes):
+        raise ValueError(f"sizes out of range: {min(sizes)} to {max(sizes)}")
 
 
 def _recognise_resampler(shapes: Shapes) -> MapperSpec:
@@ -130,6 +146,26 @@ def _to_file_name(key: str) -> str:
     return f"ip_adapter.{number}.{projection}_ip.weight"
 
 
+def _check_lora(path: Path, shapes: Shapes) -> None:
+    """Raises FormatError unless both halves of each layer are there and fit it and each other."""
+    for name in shapes:
+        match = _LORA.fullmatch(name)
+        assert match is not None
+        number, projection = int(match[1]), match[2]
+        if number >= 2 * len(ORDER):
+            raise FormatError(f"{path.name}: there is no attention {number} in SDXL.")
+        width = SDXL[ORDER[number // 2]]
+        reads_text = number % 2 == 1 and projection in "kv"
+        layer = name.rsplit(".", 2)[0]
+        down, up = (shapes.get(f"{layer}.{side}.weight", ()) for side in ("down", "up"))
+        fits = len(down) == 2 and down[0] > 0 and (reads_text or down[1] == width)
+        if not fits or up != (width, down[0]):
+            raise FormatError(
+                f"{path.name}: its LoRA does not fit SDXL at {layer}, {width} wide: "
+                f"down {down or 'missing'}, up {up or 'missing'}."
+            )
+
+
 def _read_lora(file: TensorFile, names: dict[str, str]) -> FaceLoRA | None:
     """`{new name: name in the file}` -> the LoRA with its attentions' addresses."""
     tensors: dict[tuple[Block, str, str, str], Tensor] = {}
@@ -137,8 +173,6 @@ def _read_lora(file: TensorFile, names: dict[str, str]) -> FaceLoRA | None:
         match = _LORA.fullmatch(name)
         assert match is not None
         number, projection, side = match.groups()
-        if int(number) >= 2 * len(ORDER):
-            raise FormatError(f"{file.path.name}: there is no attention {number} in SDXL.")
         attention = "attn2" if int(number) % 2 else "attn1"
         tensors[ORDER[int(number) // 2], attention, projection, side] = file.read(original)
     return FaceLoRA(tensors) if tensors else None

@@ -28,12 +28,12 @@ from safetensors.torch import save_file
 from ..adapter import Adapter, AdapterConfig
 from ..attention.blocks import Block
 from ..mappers import MapperConfig
-from .errors import FormatError, check_shapes
+from .errors import MAX_WIDTH, FormatError, check_shapes
 from .files import TensorFile
 
 FORMAT = "infinite-id"
 VERSION = "1"
-_MAX_WIDTH = 65536
+_MAX_LAYERS = 1024
 
 
 def save(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -83,9 +83,13 @@ def _read_config(path: Path, metadata: dict[str, str]) -> AdapterConfig:
         layers = json.loads(metadata["layers"])
         mapper_config = MapperConfig(**{f.name: mapper.pop(f.name) for f in fields(MapperConfig)})
         layer_config = {Block.parse(block): width for block, width in layers.items()}
+        if len(layer_config) != len(layers) or len(layers) > _MAX_LAYERS:
+            raise ValueError(f"{len(layers)} layers, {len(layer_config)} of them different")
         widths = [*asdict(mapper_config).values(), *layer_config.values()]
-        if mapper or not all(type(w) is int and 0 < w <= _MAX_WIDTH for w in widths):
+        if mapper or not all(type(w) is int and 0 < w <= MAX_WIDTH for w in widths):
             raise ValueError(f"widths out of range or unknown fields: {mapper or widths}")
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path.name}: its metadata cannot be read ({error!r}).") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            f"{path.name}: its metadata cannot be read ({repr(error)[:500]})."
+        ) from error
     return AdapterConfig(mapper_config, layer_config)

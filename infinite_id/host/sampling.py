@@ -165,15 +165,18 @@ def _make_ready(application: Application, guider: CFGGuider) -> Person:
 
 
 def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:
-    """Indices of the positive conds: guiders order them as they like, and some have three."""
-    positive = {id(cond) for cond in run.guider.conds.get("positive", ())}
-    found = frozenset(
-        index
-        for index, group in enumerate(conds)
-        if group is not None and any(id(cond) in positive for cond in group)
-    )
+    """Indices of the positive conds: guiders order them as they like, and some have three.
+
+    There may be none: self-attention guidance evaluates the negative conds alone.
+    """
+    given = run.guider.conds
+    positive = {id(cond) for cond in given.get("positive", ())}
+    known = {id(cond) for group in given.values() for cond in group or ()}
+    here = [{id(cond) for cond in group or ()} for group in conds]
+    if positive and any(group & known for group in here):
+        return frozenset(index for index, group in enumerate(here) if group & positive)
     # Guiders with other names, or copies of the conds, leave the host's order: positive first.
-    return found or frozenset({0})
+    return frozenset({0})
 
 
 def _find_areas(conds: list[Conds | None]) -> dict[Any, Area]:
