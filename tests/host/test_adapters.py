@@ -1,0 +1,347 @@
+"""Adapters that users already have, on the real host: from the file to the UNet's output.
+
+The miniature with SDXL's 70 layers is narrower than SDXL, so that files of its widths are read by
+telling the reader of files those widths; names, numbering and structure are the published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.lora
+import folder_paths
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from pack.infinite_id import formats
+from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.application import Application
+from pack.infinite_id.attention.blocks import list_layers
+from pack.infinite_id.attention.mixed import Mixing
+from pack.infinite_id.face import Face
+from pack.infinite_id.formats import ip_adapter
+from pack.infinite_id.host.encode import encode_identity
+from pack.infinite_id.host.patch import apply
+from pack.infinite_id.identity import Identity
+from pack.miniature.host import register
+from pack.miniature.random_weights import write
+from pack.nodes import folders
+from pack.nodes.load import LoadInfiniteIDModel, describe
+from pack.nodes.lora import ApplyFaceIDLoRA
+from pack.tests.host.unet_adapters import list_attentions, make_file
+from pack.tests.host.world import World, difference
+from pack.tests.unit import adapter_files
+from pack.tests.unit.adapter_files import Tensors
+from pack.tests.unit.test_mappers import reference
+from torch import Tensor, nn
+
+TOLERANCE = 1e-5
+LATER = 1e-4  # after a step: guidance enlarges what the first forward rounded
+KINDS = ("FaceID", "FaceID PlusV2", "Plus Face", "InstantID")
+TOKEN_WIDTH = 128  # the miniature's context
+CLIP_WIDTH = 64
+WEIGHT = 0.8
+STEPS = 2
+
+
+# --- Files of the miniature's widths -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file's tensors, and what the pack read from it."""
+
+    tensors: Tensors
+    adapter: Adapter
+
+
+@pytest.fixture(params=KINDS)
+def case(
+    request: pytest.FixtureRequest, deep: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Case:
+    return read(request.param, deep, tmp_path, monkeypatch)
+
+
+def read(kind: str, deep: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    monkeypatch.setattr(ip_adapter, "SDXL", list_layers(deep.unet))
+    tensors = make_file(deep.unet, kind, TOKEN_WIDTH, CLIP_WIDTH)
+    path = adapter_files.write_safetensors(folder / "some file.safetensors", tensors)
+    adapter = formats.load(path)
+    assert adapter.config.mapper.recipe.name.endswith(kind)
+    return Case(tensors, adapter)
+
+
+# --- Tokens ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    register()
+    folder = tmp_path_factory.mktemp("clip")
+    return comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
+
+
+def draw_face() -> Face:
+    generator = torch.Generator().manual_seed(6)
+    box = torch.tensor([0.0, 0.0, 64.0, 64.0]).numpy()
+    return Face(box, box.reshape(2, 2), 0.9, torch.randn(512, generator=generator).numpy())
+
+
+def draw_crop() -> Tensor:
+    return torch.rand(1, 224, 224, 3, generator=torch.Generator().manual_seed(7))
+
+
+def expect_tokens(case: Case, clip: Any) -> tuple[Tensor, Tensor]:
+    """Tokens and unconditional tokens, by the published arithmetic on the host's CLIP states."""
+    kind = next(k for k in reversed(KINDS) if case.adapter.config.mapper.recipe.name.endswith(k))
+    start = "image_proj."
+    weights = {n.removeprefix(start): x for n, x in case.tensors.items() if n.startswith(start)}
+    face = torch.from_numpy(draw_face().embedding)[None]
+    hidden = clip.encode_image(draw_crop())["penultimate_hidden_states"]
+    nothing = clip.model(pixel_values=torch.zeros(1, 3, 224, 224), intermediate_output=-2)[1]
+    with torch.inference_mode():
+        tokens = reference(kind, weights, face, hidden)
+        return tokens, reference(kind, weights, torch.zeros_like(face), nothing)
+
+
+def encode(case: Case, clip: Any) -> Identity:
+    return encode_identity(case.adapter, clip, [draw_face()], draw_crop())
+
+
+def test_tokens(case: Case, clip: Any) -> None:
+    """Both sides, from a face and a crop, with the host's CLIP encoder."""
+    identity = encode(case, clip)
+    tokens, unconditional = expect_tokens(case, clip)
+    assert difference(identity.tokens, tokens) <= TOLERANCE
+    assert difference(identity.unconditional, unconditional) <= TOLERANCE
+    assert difference(identity.tokens, identity.unconditional) > 1e-2
+
+
+@torch.inference_mode()
+def test_nothing_is_the_mean_colour(clip: Any) -> None:
+    """The picture that is zero in normalised pixels is one of CLIP's mean colour, not a black one.
+
+    The host rounds pictures to 8 bits: hence the tolerance.
+    """
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).expand(1, 224, 224, 3)
+    nothing = clip.model(pixel_values=torch.zeros(1, 3, 224, 224), intermediate_output=-2)[1]
+    hidden = "penultimate_hidden_states"
+    grey = difference(nothing, clip.encode_image(mean)[hidden])
+    black = difference(nothing, clip.encode_image(torch.zeros_like(mean))[hidden])
+    assert grey < 0.05 < black
+    assert grey < black / 5
+
+
+# --- The UNet's output -------------------------------------------------------------------------
+
+
+@contextmanager
+def reference_hooks(unet: Any, tensors: Tensors, tokens: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """Every attn2 of the UNet, computed anew: text attention plus WEIGHT times image attention.
+
+    Weights come by the file's numbers; `tokens` are for rows of the positive and the negative.
+    """
+    handles = []
+    for number, (_, attention) in enumerate(list_attentions(unet)):
+        if number % 2:
+            names = (f"ip_adapter.{number}.to_{x}_ip.weight" for x in "kv")
+            hook = make_reference_hook(*(tensors[name] for name in names), tokens)
+            handles.append(attention.register_forward_hook(hook, with_kwargs=True))
+    assert len(handles) == 70
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def make_reference_hook(to_k: Tensor, to_v: Tensor, tokens: tuple[Tensor, Tensor]) -> Any:
+    def hook(attention: Any, args: Any, kwargs: Any, _output: Tensor) -> Tensor:
+        (x,), text = args, kwargs["context"]
+        conds = kwargs["transformer_options"]["cond_or_uncond"]
+        rows = len(x) // len(conds)
+        identity = torch.cat([tokens[cond].expand(rows, -1, -1) for cond in conds])
+        q = attention.to_q(x)
+        out = attend(q, attention.to_k(text), attention.to_v(text), attention.heads)
+        image = attend(q, identity @ to_k.T, identity @ to_v.T, attention.heads)
+        return attention.to_out(out + WEIGHT * image)
+
+    return hook
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    parts = zip(*(x.chunk(heads, -1) for x in (q, k, v)), strict=True)
+    scale = (q.shape[-1] // heads) ** -0.5
+    return torch.cat([(q @ k.mT * scale).softmax(-1) @ v for q, k, v in parts], -1)
+
+
+def run(world: World, model: ModelPatcher, cfg: float = 5.0) -> list[Tensor]:
+    """What the UNet gave at each step, and the samples."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: Any, _args: Any, output: Tensor) -> None:
+        outputs.append(output.clone())
+
+    handle = world.unet.register_forward_hook(keep)
+    try:
+        samples = world.sample(model, steps=STEPS, cfg=cfg)
+    finally:
+        handle.remove()
+    assert len(outputs) == STEPS
+    return [*outputs, samples]
+
+
+def test_unet_output(case: Case, clip: Any, deep: World) -> None:
+    """Identity attention only: file, face and crop -> UNet, all 70 layers, both conds."""
+    identity = encode(case, clip)
+    application = Application(identity, weight=WEIGHT, mixing=Mixing.OFF)
+    ours = run(deep, apply(deep.model, application))
+    with reference_hooks(deep.unet, case.tensors, expect_tokens(case, clip)):
+        theirs = run(deep, deep.model)
+    found = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+    print(case.adapter.config.mapper.recipe.name, *(f"{x:.1e}" for x in found))
+    assert found[0] <= TOLERANCE
+    assert max(found) <= LATER
+    assert difference(ours[0], run(deep, deep.model)[0]) > 1e-2
+
+
+# --- FaceID's LoRA -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def face_id(deep: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    return read("FaceID", deep, tmp_path, monkeypatch)
+
+
+def apply_lora(model: ModelPatcher, adapter: Adapter, strength: float) -> ModelPatcher:
+    return ApplyFaceIDLoRA.execute(model, adapter, strength).result[0]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer that the LoRA changes."""
+
+    name: str
+    linear: nn.Linear
+    change: Tensor
+
+
+def list_lora(unet: Any, tensors: Tensors) -> list[Layer]:
+    """`up @ down` of every layer, by the file's numbers."""
+    layers = []
+    for number, (name, attention) in enumerate(list_attentions(unet)):
+        for x in ("q", "k", "v", "out"):
+            part = "to_out.0" if x == "out" else f"to_{x}"
+            start = f"ip_adapter.{number}.to_{x}_lora"
+            change = tensors[f"{start}.up.weight"] @ tensors[f"{start}.down.weight"]
+            layers.append(Layer(f"{name}.{part}", attention.get_submodule(part), change))
+    return layers
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6, -0.5])
+def test_lora_changes_every_attention(deep: World, face_id: Case, strength: float) -> None:
+    """W + strength * up @ down, for q, k, v and out of all 140 attentions and nothing else."""
+    patches = apply_lora(deep.model, face_id.adapter, strength).patches
+    layers = list_lora(deep.unet, face_id.tensors)
+    assert len(layers) == 560
+    assert patches.keys() == {f"diffusion_model.{layer.name}.weight" for layer in layers}
+    for layer in layers:
+        key = f"diffusion_model.{layer.name}.weight"
+        weight = layer.linear.weight.detach()
+        patched = comfy.lora.calculate_weight(patches[key], weight.clone(), key)
+        assert difference(patched - weight, strength * layer.change) <= TOLERANCE
+    assert deep.model.patches == {}
+
+
+def test_lora_in_the_unet_output(deep: World, face_id: Case) -> None:
+    """The host's result is that of a UNet whose weights were changed by hand; later, of none."""
+    before = run(deep, deep.model)
+    ours = run(deep, apply_lora(deep.model, face_id.adapter, 0.6))
+    after = run(deep, deep.model)
+    layers = list_lora(deep.unet, face_id.tensors)
+    originals = [layer.linear.weight.detach().clone() for layer in layers]
+    with torch.no_grad():
+        for layer in layers:
+            layer.linear.weight += 0.6 * layer.change
+        theirs = run(deep, deep.model)
+        for layer, original in zip(layers, originals, strict=True):
+            layer.linear.weight.copy_(original)
+    assert difference(ours[0], theirs[0]) <= TOLERANCE
+    assert difference(ours[-1], theirs[-1]) <= LATER
+    assert difference(ours[0], before[0]) > 1e-2
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_lora_of_strength_zero(deep: World, face_id: Case) -> None:
+    ours = run(deep, apply_lora(deep.model, face_id.adapter, 0.0))
+    assert all(torch.equal(a, b) for a, b in zip(ours, run(deep, deep.model), strict=True))
+
+
+def test_lora_with_the_identity(deep: World, face_id: Case, clip: Any) -> None:
+    """As FaceID was trained: LoRA and image attention at once, in either order of the nodes."""
+    application = Application(encode(face_id, clip), weight=WEIGHT, mixing=Mixing.OFF)
+    one = run(deep, apply_lora(apply(deep.model, application), face_id.adapter, 1.0))
+    two = run(deep, apply(apply_lora(deep.model, face_id.adapter, 1.0), application))
+    with reference_hooks(deep.unet, face_id.tensors, expect_tokens(face_id, clip)):
+        theirs = run(deep, apply_lora(deep.model, face_id.adapter, 1.0))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert difference(one[0], theirs[0]) <= TOLERANCE
+    assert difference(one[-1], theirs[-1]) <= LATER
+
+
+@pytest.mark.parametrize("kind", ["InstantID", "Plus Face"])
+def test_adapter_without_lora(
+    kind: str, deep: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = read(kind, deep, tmp_path, monkeypatch).adapter
+    with pytest.raises(ValueError, match="holds no LoRA; only FaceID adapters do"):
+        apply_lora(deep.model, adapter, 1.0)
+
+
+# --- The loader node ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank", "told"),
+    [
+        (
+            "FaceID",
+            2,
+            "IP-Adapter FaceID; wants face model buffalo_l, no CLIP vision, with a LoRA: see Apply "
+            "FaceID LoRA",
+        ),
+        (
+            "FaceID PlusV2",
+            0,
+            "IP-Adapter FaceID PlusV2; wants face model buffalo_l, CLIP vision CLIP ViT-H/14",
+        ),
+        (
+            "Plus Face",
+            0,
+            "IP-Adapter Plus Face; wants a face model to find faces, CLIP vision CLIP ViT-H/14",
+        ),
+        ("InstantID", 0, "InstantID; wants face model antelopev2, no CLIP vision"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["ipadapter", "instantid"])
+def test_loader_node_tells_what_it_found(
+    kind: str, rank: int, told: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another pack's folder, as `.bin`, under a name that says something else."""
+    folders.register()
+    known = folder_paths.folder_names_and_paths[folder]
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], set(known[1]))
+    )
+    tensors = adapter_files.make(kind, 64 if "V2" in kind else 8, lora_rank=rank)
+    adapter_files.write_bin(tmp_path / "sd15 plus.bin", tensors)
+    choice = f"{folder}/sd15 plus.bin"
+    assert choice in folders.list_adapters()
+    adapter, info = LoadInfiniteIDModel.execute(choice, 0.5).result
+    assert info == describe(adapter) == f"sd15 plus.bin is {told}"
+    assert getattr(adapter.config.mapper, "scale", 0.5) == 0.5

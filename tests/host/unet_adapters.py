@@ -1,0 +1,61 @@
+"""Adapter files as published but for their layers' widths, which are those of a given UNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pack.tests.unit import adapter_files
+from pack.tests.unit.adapter_files import LAYERS, Shapes, Tensors
+from torch import nn
+
+RANK = 4
+
+
+def list_attentions(unet: Any) -> list[tuple[str, Any]]:
+    """All 140 with their names in the UNet, by their numbers in FaceID files."""
+    names: dict[nn.Module, str] = {module: name for name, module in unet.named_modules()}
+    transformers = [find_transformer(unet, block) for block, _ in LAYERS]
+    return [(names[a], a) for t in transformers for a in (t.attn1, t.attn2)]
+
+
+def find_transformer(unet: Any, block: str) -> Any:
+    stage, number, index = block.split("_")
+    blocks = {"input": unet.input_blocks, "output": unet.output_blocks}
+    place = unet.middle_block if stage == "middle" else blocks[stage][int(number)]
+    return place[1].transformer_blocks[int(index)]
+
+
+def make_file(unet: Any, kind: str, token_width: int, clip_width: int) -> Tensors:
+    """A file of a UNet with SDXL's 70 layers, all weights random; FaceID's with a LoRA."""
+    shapes = shape_projection(kind, token_width, clip_width)
+    for number, (_, attention) in enumerate(list_attentions(unet)):
+        if number % 2:
+            for x in "kv":
+                size = (attention.to_q.out_features, token_width)
+                shapes[f"ip_adapter.{number}.to_{x}_ip.weight"] = size
+        if kind.startswith("FaceID"):
+            shapes |= shape_lora(number, attention)
+    return adapter_files.draw(shapes, seed=5, dtype=torch.float32)
+
+
+def shape_projection(kind: str, token_width: int, clip_width: int) -> Shapes:
+    """The published `image_proj`, but for the width of the CLIP states that it reads."""
+    shapes = adapter_files.shape_projection(kind, token_width)
+    reads_clip = {
+        "FaceID PlusV2": "perceiver_resampler.proj_in.weight",
+        "Plus Face": "proj_in.weight",
+    }
+    if kind in reads_clip:
+        shapes[reads_clip[kind]] = (shapes[reads_clip[kind]][0], clip_width)
+    return {f"image_proj.{name}": size for name, size in shapes.items()}
+
+
+def shape_lora(number: int, attention: Any) -> Shapes:
+    shapes: Shapes = {}
+    linears = {"q": attention.to_q, "k": attention.to_k, "v": attention.to_v}
+    for x, linear in {**linears, "out": attention.to_out[0]}.items():
+        name = f"ip_adapter.{number}.to_{x}_lora"
+        shapes[f"{name}.down.weight"] = (RANK, linear.in_features)
+        shapes[f"{name}.up.weight"] = (linear.out_features, RANK)
+    return shapes

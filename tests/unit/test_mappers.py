@@ -1,0 +1,210 @@
+"""Each mapper against the published arithmetic, written out once more in plain torch.
+
+The references read tensors by the published files' names, and know none of the pack's modules.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id.formats.ip_adapter import ORDER, recognise
+from pack.infinite_id.mappers import ClipLayer, Crop, FaceVector
+from pack.tests.unit import adapter_files
+from pack.tests.unit.adapter_files import Tensors
+from torch import Tensor
+
+TOLERANCE = 1e-5
+KINDS = ("FaceID", "FaceID PlusV2", "Plus Face", "InstantID")
+TOKENS = {"FaceID": 4, "FaceID PlusV2": 4, "Plus Face": 16, "InstantID": 16}
+WIDTHS = {"narrow": 128, "true": adapter_files.TOKEN_WIDTH}
+
+
+# --- The published arithmetic ------------------------------------------------------------------
+
+
+def reference(kind: str, w: Tensors, face: Tensor, clip: Tensor, scale: float = 1.0) -> Tensor:
+    """Tokens from a raw face vector `(b, 512)` and penultimate CLIP states `(b, l, 1280)`."""
+    if kind == "InstantID":
+        return resample(w, "", w["latents"], face[:, None])
+    if kind == "Plus Face":
+        return resample(w, "", w["latents"], clip)
+    length = face.pow(2).sum(-1, keepdim=True).sqrt()
+    tokens = face_mlp(w, torch.where(length > 0, face / length, 0))
+    if kind == "FaceID":
+        return tokens
+    return tokens + scale * resample(w, "perceiver_resampler.", tokens, clip)
+
+
+def face_mlp(w: Tensors, face: Tensor) -> Tensor:
+    hidden = face @ w["proj.0.weight"].T + w["proj.0.bias"]
+    hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+    tokens = hidden @ w["proj.2.weight"].T + w["proj.2.bias"]
+    width = w["norm.weight"].shape[0]
+    return norm(w, "norm", tokens.reshape(len(face), -1, width))
+
+
+def resample(w: Tensors, prefix: str, latents: Tensor, features: Tensor) -> Tensor:
+    """Four layers: latents += attention(latents; features, latents); latents += mlp(latents)."""
+    x = features @ w[f"{prefix}proj_in.weight"].T + w[f"{prefix}proj_in.bias"]
+    latents = latents.expand(len(features), -1, -1)
+    for layer in range(4):
+        attention, forward = f"{prefix}layers.{layer}.0", f"{prefix}layers.{layer}.1"
+        own = norm(w, f"{attention}.norm2", latents)
+        read = torch.cat([norm(w, f"{attention}.norm1", x), own], 1)
+        k, v = (read @ w[f"{attention}.to_kv.weight"].T).tensor_split(2, -1)
+        out = attend(own @ w[f"{attention}.to_q.weight"].T, k, v)
+        latents = latents + out @ w[f"{attention}.to_out.weight"].T
+        hidden = norm(w, f"{forward}.0", latents) @ w[f"{forward}.1.weight"].T
+        hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+        latents = latents + hidden @ w[f"{forward}.3.weight"].T
+    out = latents @ w[f"{prefix}proj_out.weight"].T + w[f"{prefix}proj_out.bias"]
+    return norm(w, f"{prefix}norm_out", out)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Head by head, 64 channels each."""
+    heads = []
+    for qh, kh, vh in zip(q.split(64, -1), k.split(64, -1), v.split(64, -1), strict=True):
+        heads.append((qh @ kh.transpose(1, 2) / 8).softmax(-1) @ vh)
+    return torch.cat(heads, -1)
+
+
+def norm(w: Tensors, name: str, x: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    deviation = (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centred / deviation * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+# --- The pack against it -----------------------------------------------------------------------
+
+
+def build(kind: str, token_width: int, scale: float = 1.0) -> tuple[Adapter, Tensors]:
+    """A mapper recognised by its shapes, and the fp32 weights that it and the reference share."""
+    shapes = adapter_files.shape(kind, token_width)
+    spec = recognise(Path("some file"), shapes, scale)
+    weights = adapter_files.draw(
+        adapter_files.shape_projection(kind, token_width), seed=3, dtype=torch.float32
+    )
+    with torch.device("meta"):
+        adapter = Adapter(AdapterConfig(spec, {}))
+    adapter.mapper.load_state_dict(weights, assign=True)
+    return adapter, weights
+
+
+def draw_features(clip_tokens: int = 33) -> tuple[Tensor, Tensor]:
+    """Two raw face vectors, as long as ArcFace's are, and CLIP states."""
+    generator = torch.Generator().manual_seed(4)
+    face = torch.randn(2, 512, generator=generator)
+    return face, torch.randn(2, clip_tokens, 1280, generator=generator)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.mark.parametrize("size", WIDTHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens(kind: str, size: str) -> None:
+    """Tokens of two faces and of none, at a small width and at the published shapes.
+
+    None: zeros for the face vector, and some CLIP states, as those of a zero picture.
+    """
+    adapter, weights = build(kind, WIDTHS[size])
+    face, clip = draw_features()
+    face = torch.cat([face, torch.zeros_like(face[:1])])
+    clip = torch.cat([clip, clip[:1].flip(1)])
+    tokens = encode(adapter, face, clip)
+    assert tokens.shape == (3, TOKENS[kind], WIDTHS[size])
+    expected = reference(kind, weights, face, clip)
+    for ours, theirs in zip(tokens, expected, strict=True):
+        assert difference(ours, theirs) <= TOLERANCE
+    assert difference(tokens[0], tokens[1]) > 1e-2  # else both could ignore their input
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_length_of_the_face_vector(kind: str) -> None:
+    """FaceID's mappers see a normed vector whatever they are given, InstantID's the raw one."""
+    adapter, _ = build(kind, WIDTHS["narrow"])
+    face, clip = draw_features()
+    changed = difference(encode(adapter, 3 * face, clip), encode(adapter, face, clip))
+    raw = adapter.config.mapper.recipe.face_vector is FaceVector.RAW
+    assert raw == (kind == "InstantID")
+    if kind == "InstantID":
+        assert changed > 1e-2
+    else:
+        assert changed <= TOLERANCE
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 1.7])
+def test_shortcut_scale(scale: float) -> None:
+    """PlusV2's scale weighs what was read in the CLIP states; 0 leaves FaceID's tokens."""
+    adapter, weights = build("FaceID PlusV2", WIDTHS["narrow"], scale)
+    face, clip = draw_features()
+    tokens = encode(adapter, face, clip)
+    expected = reference("FaceID PlusV2", weights, face, clip, scale)
+    assert difference(tokens, expected) <= TOLERANCE
+    alone = difference(tokens, reference("FaceID", weights, face, clip))
+    assert alone <= TOLERANCE if scale == 0 else alone > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reads_only_what_it_was_trained_on(kind: str) -> None:
+    """A change of a feature that the kind does not take changes nothing."""
+    adapter, _ = build(kind, WIDTHS["narrow"])
+    face, clip = draw_features()
+    tokens = encode(adapter, face, clip)
+    takes_face = kind != "Plus Face"
+    takes_clip = kind in ("Plus Face", "FaceID PlusV2")
+    assert (not torch.equal(encode(adapter, face.flip(1), clip), tokens)) == takes_face
+    assert (not torch.equal(encode(adapter, face, clip.flip(2)), tokens)) == takes_clip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_half_precision_are_computed_in_float32(kind: str) -> None:
+    adapter, weights = build(kind, WIDTHS["narrow"])
+    adapter.mapper.half()
+    rounded = {name: x.half().float() for name, x in weights.items()}
+    face, clip = draw_features()
+    tokens = encode(adapter, face, clip)
+    assert tokens.dtype == torch.float32
+    assert difference(tokens, reference(kind, rounded, face, clip)) <= TOLERANCE
+
+
+def test_what_each_kind_wants() -> None:
+    """Face model, vector, CLIP layer and crop as upstream trained."""
+    recipes = {kind: build(kind, WIDTHS["narrow"])[0].config.mapper.recipe for kind in KINDS}
+    found = {
+        kind: (r.face_width, r.face_vector, r.face_model, r.clip_width, r.crop)
+        for kind, r in recipes.items()
+    }
+    assert found["FaceID"][:4] == (512, FaceVector.NORMED, "buffalo_l", 0)
+    assert found["FaceID PlusV2"] == (512, FaceVector.NORMED, "buffalo_l", 1280, Crop.ARCFACE)
+    assert found["Plus Face"][0] == 0
+    assert found["Plus Face"][3:] == (1280, Crop.LOOSE)
+    assert found["InstantID"][:4] == (512, FaceVector.RAW, "antelopev2", 0)
+    for kind in ("Plus Face", "FaceID PlusV2"):
+        assert recipes[kind].clip_layer is ClipLayer.PENULTIMATE
+        assert recipes[kind].clip_model == "CLIP ViT-H/14"
+
+
+def test_order_of_layers() -> None:
+    """K', V' are numbered down, up, mid: the n-th is the published table's n-th, for all 70."""
+    assert len(ORDER) == 70
+    assert [str(block) for block in ORDER] == [block for block, _ in adapter_files.LAYERS]
+    numbers = {2 * n + 1: str(block) for n, block in enumerate(ORDER)}
+    # The corners of the published table, by hand.
+    assert numbers[1] == "input_4_0"
+    assert numbers[7] == "input_5_1"
+    assert numbers[9] == "input_7_0"
+    assert numbers[47] == "input_8_9"
+    assert numbers[49] == "output_0_0"
+    assert numbers[107] == "output_2_9"
+    assert numbers[109] == "output_3_0"
+    assert numbers[119] == "output_5_1"
+    assert numbers[121] == "middle_0_0"
+    assert numbers[139] == "middle_0_9"
