@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
+import nodes
 import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
@@ -30,8 +31,6 @@ from pack.tests.host.world import (
     sigmas,
 )
 from torch import Tensor
-
-import nodes
 
 if TYPE_CHECKING:
     from pack.tests.host.conftest import Loader

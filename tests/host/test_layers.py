@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import nodes
 import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -31,8 +32,6 @@ from pack.tests.host.world import (
     sigmas,
 )
 from torch import Tensor
-
-import nodes
 
 ROUNDING = 1e-4
 STEPS = 4

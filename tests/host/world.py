@@ -11,6 +11,7 @@ from typing import Any
 import comfy.samplers
 import comfy.utils
 import folder_paths
+import nodes
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import CFGGuider, RandomNoise, SamplerCustomAdvanced
@@ -24,8 +25,6 @@ from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.miniature.shapes import UNETS, UNetShape
 from torch import Tensor
-
-import nodes
 
 comfy.utils.set_progress_bar_enabled(False)
 
