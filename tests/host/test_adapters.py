@@ -17,6 +17,7 @@ import comfy.lora
 import folder_paths
 import pytest
 import torch
+from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from pack.infinite_id import formats
 from pack.infinite_id.adapter import Adapter
@@ -301,6 +302,45 @@ def test_adapter_without_lora(
     adapter = read(kind, deep, tmp_path, monkeypatch).adapter
     with pytest.raises(ValueError, match="holds no LoRA; only FaceID adapters do"):
         apply_lora(deep.model, adapter, 1.0)
+
+
+# --- Memory modes of the host --------------------------------------------------------------------
+
+
+@contextmanager
+def memory_mode(share: float | None) -> Iterator[None]:
+    """Have the host keep this share of a model's weights on its device and bring the rest as used.
+
+    None: as it likes. The device is the CPU all the same: what is used is the host's own partial
+    loading, with weights cast, and LoRAs added, in each layer's forward.
+    """
+    load = model_management.LoadedModel.model_load
+
+    def load_part(self: Any, lowvram_model_memory: float = 0, **how: Any) -> Any:
+        if share is not None:
+            lowvram_model_memory = max(1.0, share * self.model.model_size())
+        return load(self, lowvram_model_memory, **how)
+
+    model_management.unload_all_models()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_management.LoadedModel, "model_load", load_part)
+        yield
+    model_management.unload_all_models()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0], ids=["low VRAM", "no VRAM"])
+def test_memory_modes(deep: World, face_id: Case, clip: Any, share: float) -> None:
+    """Identity and LoRA: the same picture, however little of the model lies on the device."""
+    application = Application(encode(face_id, clip), weight=WEIGHT)
+    model = apply(apply_lora(deep.model, face_id.adapter, 0.6), application)
+    with memory_mode(None):
+        whole = run(deep, model)
+        assert model.loaded_size() >= 0.99 * model.model_size()
+    with memory_mode(share):
+        parts = run(deep, model)
+        assert model.loaded_size() <= (share + 0.05) * model.model_size()
+    assert difference(parts[0], whole[0]) <= TOLERANCE
+    assert difference(parts[-1], whole[-1]) <= LATER
 
 
 # --- The loader node ---------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pack.infinite_id.identity import Identity
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mixing import stack
 from pack.infinite_id.photo import read_photo
+from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes.apply import ApplyInfiniteID
 from pack.nodes.identity import EncodeIdentity
@@ -110,6 +111,7 @@ def test_range_that_never_acts(tiny: World) -> None:
 
 @pytest.fixture(scope="module")
 def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    register()
     folder: Path = tmp_path_factory.mktemp("clip")
     return comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
 

@@ -132,6 +132,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
             formats.load(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch, about odd tensors
 @pytest.mark.parametrize("case", CASES)
 def test_corrupt(tmp_path: Path, case: str) -> None:
     """Each ends in a FormatError that names the file; quickly, in little memory, nothing executed.
