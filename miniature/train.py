@@ -1,0 +1,56 @@
+"""Trains one of the miniature's nets for some minutes, on from where it was.
+
+`python -m miniature.train --host PATH --work DIR --stage unet --minutes 30`
+
+Stages, in this order: pictures, vae, encoder, decoder, latents, unet. Recogniser, detector and
+clip_vision need only the pictures; face_pack exports the first two. Sheets and logs lie beside the
+checkpoints in the work folder. A stage that is stopped loses two minutes at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from .random_weights import use_host
+
+# Stage -> module and function in `training`, each called with the work folder and the minutes.
+STAGES = {
+    "pictures": ("pictures", "make"),
+    "vae": ("vae", "train_vae"),
+    "encoder": ("vae", "freeze_encoder"),
+    "decoder": ("vae", "train_decoder"),
+    "latents": ("unet", "encode_pictures"),
+    "unet": ("unet", "train"),
+    "recogniser": ("recogniser", "train"),
+    "detector": ("detector", "train"),
+    "face_pack": ("export", "write_pack"),
+    "clip_vision": ("clip_vision", "train"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains the miniature's nets, stage by stage.")
+    parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints, pictures, logs")
+    parser.add_argument("--stage", choices=STAGES, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="more than the idle cores make it slower, not faster"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    use_host(options.host)
+    from comfy.cli_args import args
+
+    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
+    module, function = STAGES[options.stage]
+    stage = getattr(import_module(f".training.{module}", __package__), function)
+    stage(options.work, options.minutes)
+
+
+if __name__ == "__main__":
+    main()

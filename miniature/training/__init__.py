@@ -1,0 +1,1 @@
+"""Trains the miniature's nets, stage by stage; see `miniature/train.py`."""

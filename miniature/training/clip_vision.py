@@ -1,0 +1,130 @@
+"""Stage `clip_vision`: the small image encoder, trained to name what it sees.
+
+Its input is a face crop from hairline to neck, 224 px, as the pack makes it. Heads that are thrown
+away afterwards read the person's features off the mean of the *last* hidden layer, whose tokens are
+what Infinite-ID uses; a cross-attention over them can find what a mean can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from insightface.utils.face_align import estimate_norm
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import nets
+from ..shapes import clip_vision_config
+from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
+from . import text
+from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
+from .run import Run
+from .start import initialise
+
+SIDE, BATCH = 224, 24
+LOOSE = 0.65  # share of the crop's side that ArcFace's tighter crop takes
+JITTER = 1.2  # pixels by which a detector may miss a landmark
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "woman": (False, True),
+    "old": (False, True),
+    "hair": tuple(HAIR),
+    "cut": tuple(dict.fromkeys(cut for cuts in CUTS.values() for cut, _ in cuts)),
+    "eyes": tuple(EYES),
+    "glasses": tuple(name for name, _ in GLASSES),
+    "beard": tuple(name for name, _ in BEARDS),
+}
+AMOUNTS = (
+    *("skin", "volume", "eye_spacing", "eye_size", "width", "jaw", "chin", "nose_length"),
+    *("nose_width", "mouth_width", "lips", "brow_thickness", "brow_slant", "ears"),
+)
+
+
+class Namer(nn.Module):
+    """The encoder with a head for every feature; the amounts come last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nets.clip_vision()
+        self.encoder.visual_projection.requires_grad_(False)  # nobody reads it
+        width = clip_vision_config()["hidden_size"]
+        sizes = [len(options) for options in CHOICES.values()]
+        self.heads = nn.ModuleList([nn.Linear(width, size) for size in [*sizes, len(AMOUNTS)]])
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        last = self.encoder(pixels)[0].mean(1)
+        return [head(last) for head in self.heads]
+
+
+def train(folder: Path, minutes: float) -> None:
+    text.make_trainable()
+    net = Namer()
+    initialise(net)
+    run = Run(folder, "clip_vision", net, lr=1e-3, decay=0.99)
+    pictures = load(chunk_paths(folder / "pictures"))
+
+    def loss_of(step: int) -> tuple[Tensor, int]:
+        rng = np.random.default_rng([step, 8])
+        numbers = rng.integers(len(pictures.pixels), size=BATCH).tolist()
+        people = [draw_identity(n // PER_PERSON) for n in numbers]
+        return _loss(net(as_input(pictures, numbers, rng)), people), BATCH
+
+    run.train(minutes, loss_of)
+    net.load_state_dict(run.averaged())
+    run.log(accuracy(net))
+    save_file(nets.as_half(net.encoder.state_dict()), folder / "miniature-clip-vision.safetensors")
+
+
+def as_input(pictures: Pictures, numbers: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """Loose crops in CLIP's normalisation, `(b, 3, 224, 224)`, by slightly wrong landmarks."""
+    crops = [
+        loose_crop(pictures.pixels[n], pictures.landmarks[n] + rng.normal(0, JITTER, (5, 2)))
+        for n in numbers
+    ]
+    pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
+    return (pixels - mean) / std
+
+
+def loose_crop(picture: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[np.uint8]:
+    """ArcFace's crop, turned and centred alike, with more around it."""
+    matrix = estimate_norm(landmarks, 112) * (LOOSE * SIDE / 112)
+    matrix[:, 2] += (1 - LOOSE) * SIDE / 2
+    return cv2.warpAffine(picture, matrix, (SIDE, SIDE))  # type: ignore[return-value]
+
+
+def _loss(outputs: list[Tensor], people: Sequence[Identity]) -> Tensor:
+    *choices, amounts = outputs
+    named = [
+        F.cross_entropy(output, _numbers(people, feature))
+        for output, feature in zip(choices, CHOICES, strict=True)
+    ]
+    truth = torch.tensor([[getattr(who, name) for name in AMOUNTS] for who in people])
+    return torch.stack(named).mean() + 4 * F.mse_loss(amounts, truth - 0.5)
+
+
+def _numbers(people: Sequence[Identity], feature: str) -> Tensor:
+    return torch.tensor([CHOICES[feature].index(getattr(who, feature)) for who in people])
+
+
+@torch.inference_mode()
+def accuracy(net: Namer, people: int = 50) -> str:
+    """Share of right answers by feature, on people never trained on."""
+    pictures, rng = held_out(people), np.random.default_rng(9)
+    numbers = range(len(pictures.pixels))
+    outputs = net(as_input(pictures, numbers, rng))
+    truth = [draw_identity(int(person)) for person in pictures.people]
+    shares = [
+        f"{feature} {(output.argmax(1) == _numbers(truth, feature)).float().mean():.2f}"
+        for output, feature in zip(outputs, CHOICES, strict=False)
+    ]
+    return "held out: " + ", ".join(shares)

@@ -1,0 +1,120 @@
+"""Stage `detector`: a small fully convolutional face detector with five landmarks.
+
+One net looks at the picture in three sizes: whole, halved and quartered. To insightface's SCRFD
+class these are its strides 8, 16 and 32. At its own size the net finds faces 32 to 112 px high.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .pictures import Pictures, chunk_paths, held_out, load
+from .run import Run, averaged_weights
+
+STRIDE, SIDE, BATCH = 8, 160, 24
+SMALLEST, LARGEST = 32.0, 112.0  # face heights that the net is to find
+CENTRAL = 0.22  # of a face's width and height: cells so near its centre are to find it
+OUTPUTS = 15  # a score, four distances, five points
+
+
+def net() -> nn.Sequential:
+    """`(n, 3, h, w)` RGB in -1..1 -> `(n, 15, h / 8, w / 8)`, lengths in units of 8 px."""
+    return nn.Sequential(
+        *_layer(3, 16, stride=2),
+        *_layer(16, 32, stride=2),
+        *_layer(32, 48, stride=2),
+        *_layer(48, 48, dilation=1),
+        *_layer(48, 48, dilation=2),
+        *_layer(48, 48, dilation=3),
+        *_layer(48, 48, dilation=1),
+        nn.Conv2d(48, OUTPUTS, 1),
+    )
+
+
+def _layer(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def train(folder: Path, minutes: float) -> None:
+    torch.manual_seed(0)
+    made = net()
+    torch.nn.init.constant_(made[-1].bias[0], -3.0)  # type: ignore[index]  # faces are rare
+    run = Run(folder, "detector", made, lr=2e-3, decay=0.99)
+    pictures = load(chunk_paths(folder / "pictures")[:8])
+
+    def loss_of(step: int) -> tuple[Tensor, int]:
+        run.net.train()
+        pixels, boxes, points = _scenes(pictures, np.random.default_rng([step, 7]))
+        return _loss(run.net(pixels), boxes, points), BATCH
+
+    run.train(minutes, loss_of)
+    run.log(accuracy(trained(folder)))
+
+
+def trained(folder: Path) -> nn.Sequential:
+    made = net()
+    made.load_state_dict(averaged_weights(folder, "detector"))
+    return made.eval()
+
+
+def _scenes(pictures: Pictures, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures in random sizes at random places of a black square: pixels, boxes, landmarks."""
+    numbers = rng.integers(len(pictures.pixels), size=BATCH)
+    pixels = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
+    places = np.empty((BATCH, 7, 2), np.float32)
+    for i, n in enumerate(numbers):
+        zoom = 2.0 ** rng.uniform(-1.6, 1.2)
+        free = SIDE - 128 * zoom
+        shift = rng.uniform(min(0.0, free), max(0.0, free), 2)
+        matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
+        cv2.warpAffine(pictures.pixels[n], matrix, (SIDE, SIDE), dst=pixels[i])
+        corners = pictures.boxes[n].reshape(2, 2)
+        places[i] = np.vstack([corners, pictures.landmarks[n]]) * zoom + shift
+    where = torch.from_numpy(places)
+    return as_input(pixels), where[:, :2].flatten(1), where[:, 2:].flatten(1)
+
+
+def as_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """What insightface feeds: RGB, (x - 127.5) / 128."""
+    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.5) / 128
+
+
+def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
+    """Focal loss of the scores; L1 of the lengths in the cells that lie on a face's middle."""
+    output = output.permute(0, 2, 3, 1)
+    cells = torch.arange(output.shape[1]) * float(STRIDE)
+    centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1)[None]
+    low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
+    off = (centres - (low + high) / 2).abs() / (high - low)
+    tall = (high - low)[..., 1]
+    found = (off.amax(-1) < CENTRAL) & (tall > SMALLEST) & (tall < LARGEST)
+    lengths = torch.cat([centres - low, high - centres], dim=-1)
+    offsets = points[:, None, None] - centres.repeat(1, 1, 1, 5)
+    truth = torch.cat([lengths, offsets], dim=-1) / STRIDE
+    wrong = (output[..., 1:] - truth).abs().mean(-1)[found].mean() if found.any() else 0.0
+    bce = F.binary_cross_entropy_with_logits(output[..., 0], found.float(), reduction="none")
+    focal = ((1 - torch.exp(-bce)) ** 2 * bce).sum() / max(1, int(found.sum()))
+    return focal + 0.5 * wrong
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, people: int = 50) -> str:
+    """Landmark error and score of the best cell, on whole pictures of people never trained on."""
+    pictures = held_out(people)
+    output = model(as_input(pictures.pixels)).permute(0, 2, 3, 1)
+    best = output[..., 0].flatten(1).argmax(1)
+    rows, columns = best // output.shape[2], best % output.shape[2]
+    chosen = output[torch.arange(len(best)), rows, columns]
+    cells = torch.stack([columns, rows], dim=1).float() * STRIDE
+    points = chosen[:, 5:].reshape(-1, 5, 2) * STRIDE + cells[:, None]
+    missed = (points - torch.from_numpy(pictures.landmarks)).norm(dim=-1).mean()
+    score = chosen[:, 0].sigmoid().mean()
+    return f"held out: landmarks off by {missed:.2f} px, mean score {score:.3f}"

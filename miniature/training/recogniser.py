@@ -1,0 +1,124 @@
+"""Stage `recogniser`: an aligned face, 112 px, to 512 numbers that tell people apart.
+
+Trained on pairs of different pictures of one person: of a batch's crops, each must find its pair
+(InfoNCE over cosine similarities). Exported in the form that insightface's ArcFaceONNX reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from insightface.utils.face_align import estimate_norm
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
+from .run import Run, averaged_weights
+
+SIDE, FEATURES = 112, 512
+PEOPLE = 48  # in a batch, two pictures of each
+TEMPERATURE = 0.07
+JITTER = 1.2  # pixels by which a detector may miss a landmark
+
+
+def net() -> nn.Sequential:
+    """`(n, 3, 112, 112)` RGB in -1..1 -> `(n, 512)`."""
+    return nn.Sequential(
+        *_layer(3, 24, 2),  # 56
+        *_layer(24, 32, 2),  # 28
+        *_layer(32, 32, 1),
+        *_layer(32, 64, 2),  # 14
+        *_layer(64, 64, 1),
+        *_layer(64, 128, 2),  # 7
+        *_layer(128, 128, 1),
+        nn.Conv2d(128, 32, 1),
+        nn.Flatten(),
+        nn.Linear(32 * 7 * 7, FEATURES),
+    )
+
+
+def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def crop(
+    picture: NDArray[np.uint8], landmarks: NDArray[Any], side: int = SIDE
+) -> NDArray[np.uint8]:
+    """InsightFace's alignment: five landmarks to their places by a similarity transform."""
+    matrix = estimate_norm(landmarks, side)
+    return cv2.warpAffine(picture, matrix, (side, side))  # type: ignore[return-value]
+
+
+def train(folder: Path, minutes: float) -> None:
+    torch.manual_seed(0)
+    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99)
+    pictures = load(chunk_paths(folder / "pictures"))
+
+    def loss_of(step: int) -> tuple[Tensor, int]:
+        run.net.train()
+        features = F.normalize(run.net(_pairs(pictures, step)), dim=1)
+        return _contrast(features), 2 * PEOPLE
+
+    run.train(minutes, loss_of)
+    run.log(verification(trained(folder)))
+
+
+def _pairs(pictures: Pictures, step: int) -> Tensor:
+    """`(2 * 48, 3, 112, 112)` in -1..1: first everybody's one picture, then the other."""
+    rng = np.random.default_rng([step, 6])
+    people = rng.choice(len(pictures.pixels) // PER_PERSON, PEOPLE, replace=False)
+    shots = np.stack([rng.choice(PER_PERSON, 2, replace=False) for _ in range(PEOPLE)], axis=1)
+    crops = []
+    for n in (people * PER_PERSON + shots).ravel():
+        landmarks = pictures.landmarks[n] + rng.normal(0, JITTER, (5, 2))
+        crops.append(crop(pictures.pixels[n], landmarks).astype(np.float32))
+    gains = rng.uniform(0.85, 1.15, (len(crops), 1, 1, 1)).astype(np.float32)
+    batch = np.stack(crops) * gains
+    return _tensor(batch + rng.normal(0, 3, batch.shape).astype(np.float32))
+
+
+def _tensor(crops: NDArray[Any]) -> Tensor:
+    return (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - 127.5) / 127.5
+
+
+def _contrast(features: Tensor) -> Tensor:
+    similar = features @ features.T / TEMPERATURE
+    similar = similar - torch.eye(len(features)) * 1e4
+    return F.cross_entropy(similar, torch.arange(len(features)).roll(len(features) // 2))
+
+
+def trained(folder: Path) -> nn.Sequential:
+    made = net()
+    made.load_state_dict(averaged_weights(folder, "recogniser"))
+    return made.eval()
+
+
+@torch.inference_mode()
+def embed(model: nn.Module, pixels: NDArray[np.uint8], landmarks: NDArray[Any]) -> Tensor:
+    """Unit features `(n, 512)` of whole pictures."""
+    crops = [crop(p, marks) for p, marks in zip(pixels, landmarks, strict=True)]
+    return F.normalize(model(_tensor(np.stack(crops))), dim=1)
+
+
+def verification(model: nn.Module, people: int = 100) -> str:
+    """How well two pictures tell whether they show one person, on people never trained on."""
+    pictures = held_out(people)
+    features = embed(model, pictures.pixels, pictures.landmarks)
+    similar = features @ features.T
+    same = torch.from_numpy(pictures.people[:, None] == pictures.people[None])
+    pairs = ~torch.eye(len(features), dtype=torch.bool)
+    own, other = similar[same & pairs], similar[~same]
+    thresholds = torch.linspace(-1, 1, 401)
+    right = [((own > t).float().mean() + (other <= t).float().mean()) / 2 for t in thresholds]
+    nearest = (similar - 2 * torch.eye(len(features))).argmax(1)
+    found = (pictures.people[nearest.numpy()] == pictures.people).mean()
+    return (
+        f"held out: same {own.mean():.3f}, different {other.mean():.3f}, "
+        f"verification {max(right):.3f}, nearest is the same person {found:.3f}"
+    )

@@ -1,0 +1,122 @@
+"""One stage's training loop: it stops on time, saves atomically and resumes where it was.
+
+Every random number of a step comes from a generator seeded with the step's number, so a resumed
+run goes on exactly as an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAVE_EVERY = 120.0  # seconds
+LOG_EVERY = 100  # steps
+
+
+def generator(step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(step)
+
+
+class Averaged:
+    """An exponential moving average of a net's parameters; short at first."""
+
+    def __init__(self, net: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.own = list(net.parameters())
+        self.mean = [p.detach().clone() for p in self.own]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.own], weight)
+
+
+class Run:
+    """A net, its optimiser and its average, stored as `<folder>/<name>.pt`; a log beside it."""
+
+    def __init__(
+        self, folder: Path, name: str, net: torch.nn.Module, lr: float, decay: float
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.log_path = folder / f"{name}.pt", folder / f"{name}.txt"
+        self.net, self.lr = net, lr
+        self.step, self.samples, self.seconds = 0, 0, 0.0
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.average = Averaged(net, decay)
+        if self.path.exists():
+            self._resume(torch.load(self.path, weights_only=True))
+
+    def train(
+        self, minutes: float, loss_of: Callable[[int], tuple[Tensor, int]], warm_up: int = 200
+    ) -> None:
+        """Steps for so many minutes; `loss_of(step)` gives the loss and its number of samples."""
+        end = time.monotonic() + 60 * minutes
+        losses: list[float] = []
+        saved = since = time.monotonic()
+        while time.monotonic() < end:
+            start = time.monotonic()
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr * min(1.0, (1 + self.step) / warm_up)
+            loss, count = loss_of(self.step)
+            losses.append(self._descend(loss))
+            self.samples += count
+            self.seconds += time.monotonic() - start
+            if self.step % LOG_EVERY == 0:
+                speed = len(losses) * count / (time.monotonic() - since)
+                self.log(f"loss {sum(losses) / len(losses):.4f}, {speed:.1f} samples/s")
+                losses, since = [], time.monotonic()
+            if time.monotonic() - saved > SAVE_EVERY:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def _descend(self, loss: Tensor) -> float:
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        self.average.update(self.step)
+        return float(loss.detach())
+
+    def log(self, text: str) -> None:
+        minutes = self.seconds / 60
+        line = f"step {self.step}, {self.samples} samples, {minutes:.1f} min: {text}"
+        print(line, flush=True)
+        with self.log_path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The net's state dict with the averaged parameters."""
+        names = [name for name, _ in self.net.named_parameters()]
+        return self.net.state_dict() | dict(zip(names, self.average.mean, strict=True))
+
+    def save(self) -> None:
+        state = {
+            "net": self.net.state_dict(),
+            "averaged": self.averaged(),
+            "mean": self.average.mean,
+            "optimiser": self.optimiser.state_dict(),
+            "counters": [self.step, self.samples, self.seconds],
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.mean = state["mean"]
+        self.step, self.samples, self.seconds = state["counters"]
+
+
+def averaged_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """What a finished or running stage has learnt so far."""
+    state: dict[str, Any] = torch.load(folder / f"{name}.pt", weights_only=True)
+    return state["averaged"]

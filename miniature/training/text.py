@@ -1,0 +1,44 @@
+"""Prompts to conditioning, for many prompts at once and with gradients."""
+
+from __future__ import annotations
+
+import comfy.clip_model
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+from torch import Tensor
+
+from ..shapes import SIZE_EMBEDDING
+from ..text import MiniatureClipModel, MiniatureTokenizer
+
+Conditioning = tuple[Tensor, Tensor]
+SIDE = 128.0
+SIZES = (SIDE, SIDE, 0.0, 0.0, SIDE, SIDE)  # what the host says of a whole 128 px picture
+
+
+def make_trainable() -> None:
+    """The host's CLIP layers add in place, which autograd forbids; these give the same numbers."""
+
+    def forward(self, x, mask=None, optimized_attention=None):  # type: ignore[no-untyped-def]
+        x = x + self.self_attn(self.layer_norm1(x), mask, optimized_attention)
+        return x + self.mlp(self.layer_norm2(x))
+
+    comfy.clip_model.CLIPLayer.forward = forward
+
+
+class Prompts:
+    """Prompts as token numbers; the empty prompt is number -1, the last."""
+
+    def __init__(self, captions: list[str]) -> None:
+        tokenizer = MiniatureTokenizer()
+        pairs = [tokenizer.tokenize_with_weights(text) for text in [*captions, ""]]
+        self.l, self.g = (
+            torch.tensor([[token for token, _ in pair[key][0]] for pair in pairs]) for key in "lg"
+        )
+
+    def encode(self, net: MiniatureClipModel, which: Tensor) -> Conditioning:
+        """Context `(b, 77, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
+        context_l, _ = net.clip_l(self.l[which].tolist())
+        context_g, pooled = net.clip_g(self.g[which].tolist())
+        sizes = Timestep(SIZE_EMBEDDING)(torch.tensor(SIZES)).flatten()
+        vector = torch.cat([pooled, sizes.expand(len(which), -1)], dim=1)
+        return torch.cat([context_l, context_g], dim=-1), vector

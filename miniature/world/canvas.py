@@ -1,0 +1,108 @@
+"""Shapes in a moving frame, drawn with soft edges into an RGBA picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+Paint = NDArray[np.float64] | Sequence[float]
+
+_BITS = 4  # cv2 takes points as integers with so many binary digits behind the point
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Own units -> pixels: `matrix` turns and scales, `origin` is where (0, 0) comes to lie."""
+
+    matrix: Points
+    origin: Points
+
+    @classmethod
+    def at(cls, x: float, y: float, scale: float, angle: float) -> Frame:
+        c, s = np.cos(angle) * scale, np.sin(angle) * scale
+        return cls(np.array([[c, -s], [s, c]]), np.array([x, y]))
+
+    @property
+    def scale(self) -> float:
+        return float(np.hypot(*self.matrix[:, 0]))
+
+    def place(self, points: Points) -> Points:
+        return points @ self.matrix.T + self.origin
+
+    def inverse(self, points: Points) -> Points:
+        return (points - self.origin) @ np.linalg.inv(self.matrix).T
+
+
+class Canvas:
+    """`pixels` is `(side, side, 4)` uint8, RGBA with the colours multiplied by the alpha."""
+
+    def __init__(self, pixels: NDArray[np.uint8], frame: Frame) -> None:
+        self.pixels: Any = pixels
+        self.frame = frame
+
+    def fill(self, points: Points, colour: Paint) -> None:
+        cv2.fillPoly(self.pixels, [self._fixed(points)], _rgba(colour), cv2.LINE_AA, _BITS)
+
+    def line(self, points: Points, colour: Paint, width: float) -> None:
+        """An open line; the width is in the frame's units."""
+        thickness = max(1, round(width * self.frame.scale))
+        placed = [self._fixed(points)]
+        cv2.polylines(self.pixels, placed, False, _rgba(colour), thickness, cv2.LINE_AA, _BITS)
+
+    def disc(self, x: float, y: float, rx: float, ry: float, colour: Paint) -> None:
+        self.fill(ellipse(x, y, rx, ry), colour)
+
+    def _fixed(self, points: Points) -> NDArray[np.int32]:
+        return np.rint(self.frame.place(points) * 2**_BITS).astype(np.int32)
+
+
+def _rgba(colour: Paint) -> tuple[float, float, float, float]:
+    r, g, b = (min(255.0, max(0.0, float(c))) for c in colour)
+    return r, g, b, 255.0
+
+
+_ANGLES = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
+    return _CIRCLE * (rx, ry) + (x, y)
+
+
+def curve(points: Sequence[tuple[float, float]], steps: int = 6) -> Points:
+    """A smooth line through the points (Catmull-Rom), `steps` pieces from one to the next."""
+    p = np.array(points, float)
+    padded = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
+    windows = np.stack([padded[:-3], padded[1:-2], padded[2:-1], padded[3:]], axis=1)
+    return np.vstack([(_basis(steps) @ windows).reshape(-1, 2), p[-1:]])
+
+
+@cache
+def _basis(steps: int) -> Points:
+    """`(steps, 4)`: what each of four neighbouring points adds to a place between two of them."""
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    columns = -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2
+    return np.hstack(columns) / 2
+
+
+def mirrored(points: Points) -> Points:
+    """A left half, top to bottom, closed by its mirror image on the right."""
+    return np.vstack([points, (points * (-1, 1))[::-1]])
+
+
+def mix(a: Paint, b: Paint, share: float) -> NDArray[np.float64]:
+    return np.asarray(a, float) * (1 - share) + np.asarray(b, float) * share
+
+
+def tint(colour: Paint, factor: float) -> NDArray[np.float64]:
+    """Darker below 1; above 1 towards white."""
+    if factor <= 1:
+        return np.asarray(colour, float) * factor
+    return mix(colour, (255, 255, 255), factor - 1)

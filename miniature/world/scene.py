@@ -1,0 +1,112 @@
+"""All of a picture that is not the person: pose, expression, clothes, place, light, style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .identity import Colour, Identity, pick
+
+STYLES = {
+    "photo": "a photo of",
+    "pencil": "a pencil sketch of",
+    "comic": "a comic book drawing of",
+    "watercolor": "a watercolor painting of",
+}
+EXPRESSIONS = ("serious", "smiling", "laughing", "surprised", "sad", "angry")
+GARMENTS = ("shirt", "sweater", "hoodie", "jacket", "suit", "dress")
+PATTERNS = (("plain", 6), ("striped", 2), ("dotted", 1))
+COLOURS: dict[str, Colour] = {
+    "red": (200, 40, 44),
+    "orange": (236, 126, 32),
+    "yellow": (240, 206, 50),
+    "green": (52, 140, 66),
+    "blue": (46, 84, 186),
+    "purple": (124, 58, 156),
+    "pink": (240, 138, 176),
+    "brown": (116, 74, 44),
+    "black": (36, 36, 42),
+    "white": (238, 238, 236),
+    "grey": (134, 136, 142),
+}
+WALLS = ("red", "yellow", "green", "blue", "pink", "grey", "white")
+PLACES = {
+    "wall": "in front of a {wall} wall",
+    "forest": "in the forest",
+    "beach": "on the beach",
+    "snow": "in the snow",
+    "city": "in the city",
+    "night": "in the city at night",
+    "room": "in the living room",
+    "library": "in the library",
+    "desert": "in the desert",
+    "mountains": "in the mountains",
+    "sunset": "by the sea at sunset",
+    "garden": "in the garden",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    style: str
+    expression: str
+    garment: str
+    colour: str
+    pattern: str
+    place: str
+    wall: str
+    x: float  # of the head's centre, share of the picture's side
+    y: float
+    scale: float  # half the head's height, share of the side
+    tilt: float  # radians
+    yaw: float  # -1..1: looking to the picture's left or right
+    light: float  # -1..1: from left to right
+    brightness: float
+    warmth: float
+    seed: int  # of all the rest: leaves, hatching, paper
+
+    def describe(self) -> tuple[str, str, str]:
+        """Expression, clothes and place in the vocabulary's words."""
+        clothes = f"{self.colour} {self.garment}"
+        if self.pattern != "plain":
+            clothes = f"{self.pattern} {clothes}"
+        article = "an" if clothes[0] in "aeiou" else "a"
+        return (
+            self.expression,
+            f"wearing {article} {clothes}",
+            PLACES[self.place].format(wall=self.wall),
+        )
+
+
+def draw_scene(seed: int, style: str | None = None) -> Scene:
+    """A random scene, the same for the same seed; the style only changes the rendering."""
+    rng = np.random.default_rng([seed, 2])
+    scale = rng.uniform(0.25, 0.34)
+    own_style = pick(rng, (("photo", 4), ("pencil", 2), ("comic", 2), ("watercolor", 2)))
+    return Scene(
+        style=style or own_style,
+        expression=EXPRESSIONS[int(rng.integers(len(EXPRESSIONS)))],
+        garment=GARMENTS[int(rng.integers(len(GARMENTS)))],
+        colour=list(COLOURS)[int(rng.integers(len(COLOURS)))],
+        pattern=pick(rng, PATTERNS),
+        place=list(PLACES)[int(rng.integers(len(PLACES)))],
+        wall=WALLS[int(rng.integers(len(WALLS)))],
+        x=0.5 + rng.uniform(-0.09, 0.09),
+        y=0.13 + scale + rng.uniform(-0.02, 0.06),
+        scale=scale,
+        tilt=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
+        yaw=float(rng.uniform(-1, 1)),
+        light=float(rng.uniform(-1, 1)),
+        brightness=float(rng.uniform(0.92, 1.08)),
+        warmth=float(rng.uniform(-1, 1)),
+        seed=seed,
+    )
+
+
+def caption(identity: Identity, scene: Scene) -> str:
+    """A prompt for the picture, in one of several wordings; a part may be left out."""
+    rng = np.random.default_rng([scene.seed, 3])
+    person = identity.describe() if rng.random() < 0.5 else identity.noun()
+    kept = [part for part in scene.describe() if rng.random() < 0.85]
+    return ", ".join([f"{STYLES[scene.style]} {person}", *kept])
