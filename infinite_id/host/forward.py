@@ -64,13 +64,13 @@ def apply_model(
     **kwargs: Any,
 ) -> Tensor:
     """Run the host's forward with the identity's hooks around whatever attention is patched in."""
-    forward = _begin(x, t, transformer_options)
+    forward = _begin(x, transformer_options)
     if forward is not None:
         transformer_options = _hook(transformer_options, forward)
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def _begin(x: Tensor, t: Tensor, options: Options) -> Forward | None:
+def _begin(x: Tensor, options: Options) -> Forward | None:
     run: Run = options[RUN]
     step: Step = options[STEP]
     chunks = options["cond_or_uncond"]
@@ -81,11 +81,10 @@ def _begin(x: Tensor, t: Tensor, options: Options) -> Forward | None:
             "the batch into pieces, such as a context window or a tiled sampler, is in the way: "
             "switch it off, or set mixed attention 'off' and style 'photo'."
         )
-    people = [person for person in run.people if person.acts_at(t[0])]
-    if not people:
+    if not step.people:
         return None
     return Forward(
-        people=people,
+        people=step.people,
         streams=run.streams,
         latent=run.latent,
         positive=[index in step.positive for index in chunks],

@@ -71,10 +71,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation of the conds: which of them are positive, and the areas by cond uuid."""
+    """One evaluation of the conds: which are positive, areas by cond uuid, and who acts now."""
 
     positive: frozenset[int]
     areas: Mapping[Any, Area]
+    people: list[Person]
 
 
 def outer_sample(
@@ -93,7 +94,7 @@ def outer_sample(
     run = _prepare(guider, noise)
     streams = run.streams
     options = guider.model_options["transformer_options"]
-    options[RUN], options[STEP] = run, Step(frozenset({0}), {})
+    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, run.people)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [(streams.rows, *noise.shape[1:])]
     with run.noise or nullcontext():
@@ -128,7 +129,8 @@ def calc_cond_batch(
     """Note for the forwards below which conds are positive and where their areas lie."""
     options = model_options["transformer_options"]
     run = options[RUN]
-    step = Step(_find_positive(run, conds), _find_areas(conds))
+    people = [person for person in run.people if person.acts_at(timestep[0])]
+    step = Step(_find_positive(run, conds), _find_areas(conds), people)
     model_options = {**model_options, "transformer_options": {**options, STEP: step}}
     return executor(model, conds, x, timestep, model_options)
 

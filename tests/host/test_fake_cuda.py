@@ -88,9 +88,10 @@ def make_options(
         model_patcher=patcher,
         model_options={"transformer_options": {sampling.APPLICATIONS: tuple(people)}},
     )
+    run = sampling._prepare(guider, noise)
     return {
-        sampling.RUN: sampling._prepare(guider, noise),
-        sampling.STEP: sampling.Step(frozenset({0}), {}),
+        sampling.RUN: run,
+        sampling.STEP: sampling.Step(frozenset({0}), {}, run.people),
         "cond_or_uncond": [1, 0],
         "uuids": [1, 2],
         "wrappers": {WrappersMP.APPLY_MODEL: {sampling.KEY: [apply_model]}},
