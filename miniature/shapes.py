@@ -14,7 +14,7 @@ CLIP_VISION_FILE = FOLDER / "clip_vision.json"
 LATENT_CHANNELS = 4
 HEAD_CHANNELS = 32
 SIZE_EMBEDDING = 256  # per number; SDXL conditions on six: size, crop and target size
-TOKENS = 77
+TOKENS = 40  # the longest caption has 35; SDXL's 77 would cost as much as the UNet
 
 
 @dataclass(frozen=True)

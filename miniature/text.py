@@ -9,7 +9,7 @@ from comfy.clip_model import CLIPTextModel
 from comfy.sd1_clip import SDClipModel, SDTokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 
-from .shapes import TEXT_G, TEXT_L, VOCABULARY_FILE, TextShape
+from .shapes import TEXT_G, TEXT_L, TOKENS, VOCABULARY_FILE, TextShape
 from .tokenizer import END, PAD, START, WordTokenizer, load_vocabulary
 
 
@@ -48,6 +48,7 @@ class MiniatureClipModel(SDXLClipModel):
 
 def _encoder(shape: TextShape, pad: int, **common: Any) -> SDClipModel:
     return SDClipModel(
+        max_length=TOKENS,
         layer="hidden",
         layer_idx=-2,
         textmodel_json_config=shape.config(),
@@ -67,6 +68,7 @@ class MiniatureTokenizer(SDXLTokenizer):
         common = {
             "tokenizer_path": str(VOCABULARY_FILE),
             "tokenizer_class": WordTokenizer,
+            "max_length": TOKENS,
             "embedding_directory": embedding_directory,
             "tokenizer_data": tokenizer_data or {},
         }

@@ -10,12 +10,12 @@ checkpoints in the work folder. A stage that is stopped loses two minutes at mos
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 from .random_weights import use_host
+from .training import workers
 
 # Stage -> module and function in `training`, each called with the work folder and the minutes.
 STAGES = {
@@ -38,18 +38,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, pictures, logs")
     parser.add_argument("--stage", choices=STAGES, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="more than the idle cores make it slower, not faster"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    use_host(options.host)
+    stage = partial(_train, options.host, options.stage, options.work, options.minutes)
+    workers.run(options.workers, stage)
+
+
+def _train(host: Path, stage: str, folder: Path, minutes: float) -> None:
+    use_host(host)
     from comfy.cli_args import args
 
     args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
-    module, function = STAGES[options.stage]
-    stage = getattr(import_module(f".training.{module}", __package__), function)
-    stage(options.work, options.minutes)
+    module, function = STAGES[stage]
+    getattr(import_module(f".training.{module}", __package__), function)(folder, minutes)
 
 
 if __name__ == "__main__":

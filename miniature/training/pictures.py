@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..faces import render
 from ..world.identity import draw_identity
 from ..world.scene import draw_scene
+from . import workers
 
-CHUNK, CHUNKS = 1024, 24
+CHUNK, CHUNKS = 1024, 32
 PER_PERSON = 4
 HELD_OUT = 1_000_000  # people and scenes from this seed on are never trained on
 
@@ -50,7 +51,7 @@ def make(work: Path, _: float = 0.0) -> None:
     """Draws the chunks that are missing."""
     folder = work / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for chunk in range(CHUNKS):
+    for chunk in workers.share(range(CHUNKS)):
         path = folder / f"{chunk:04d}.npz"
         if path.exists():
             continue

@@ -1,7 +1,7 @@
 """One stage's training loop: it stops on time, saves atomically and resumes where it was.
 
 Every random number of a step comes from a generator seeded with the step's number, so a resumed
-run goes on exactly as an uninterrupted one would.
+run goes on exactly as an uninterrupted one would, given as many workers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import workers
 
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 100  # steps
@@ -55,16 +57,19 @@ class Run:
     def train(
         self, minutes: float, loss_of: Callable[[int], tuple[Tensor, int]], warm_up: int = 200
     ) -> None:
-        """Steps for so many minutes; `loss_of(step)` gives the loss and its number of samples."""
-        end = time.monotonic() + 60 * minutes
+        """Steps for so many minutes; `loss_of(seed)` gives the loss and its number of samples."""
+        self.end = time.monotonic() + 60 * minutes
         losses: list[float] = []
         saved = since = time.monotonic()
-        while time.monotonic() < end:
+        going = True
+        while going:
             start = time.monotonic()
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr * min(1.0, (1 + self.step) / warm_up)
-            loss, count = loss_of(self.step)
-            losses.append(self._descend(loss))
+            loss, count = loss_of(self.step * workers.count() + workers.number())
+            mean, going = self._descend(loss)
+            losses.append(mean)
+            count *= workers.count()
             self.samples += count
             self.seconds += time.monotonic() - start
             if self.step % LOG_EVERY == 0:
@@ -76,16 +81,22 @@ class Run:
                 saved = time.monotonic()
         self.save()
 
-    def _descend(self, loss: Tensor) -> float:
+    def _descend(self, loss: Tensor) -> tuple[float, bool]:
+        """One step; the loss of all workers, and whether every one of them has time for more."""
         self.optimiser.zero_grad()
         loss.backward()
+        report = torch.tensor([float(loss.detach()), float(time.monotonic() > self.end)])
+        workers.average([p.grad for p in self.net.parameters() if p.grad is not None] + [report])
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self.average.update(self.step)
-        return float(loss.detach())
+        mean, late = report.tolist()
+        return mean, late == 0
 
     def log(self, text: str) -> None:
+        if workers.number() > 0:
+            return
         minutes = self.seconds / 60
         line = f"step {self.step}, {self.samples} samples, {minutes:.1f} min: {text}"
         print(line, flush=True)
@@ -98,6 +109,8 @@ class Run:
         return self.net.state_dict() | dict(zip(names, self.average.mean, strict=True))
 
     def save(self) -> None:
+        if workers.number() > 0:
+            return
         state = {
             "net": self.net.state_dict(),
             "averaged": self.averaged(),

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import nets
 from ..host import Miniature
 from ..shapes import UNETS
-from . import text, vae
+from . import text, vae, workers
 from .pictures import chunk_paths
 from .run import Run, generator
 from .sheets import write_sheet
@@ -33,9 +33,9 @@ SHEET_EVERY = 10.0  # minutes
 @torch.inference_mode()
 def encode_pictures(folder: Path, _: float) -> None:
     """Writes the latents `(1024, 4, 16, 16)` and captions of every chunk that has none yet."""
-    net = vae.trained(folder)
+    net = vae.trained(folder).to(memory_format=torch.channels_last)
     (folder / "latents").mkdir(exist_ok=True)
-    for chunk in chunk_paths(folder / "pictures"):
+    for chunk in workers.share(chunk_paths(folder / "pictures")):
         path = folder / "latents" / chunk.name
         if path.exists():
             continue
@@ -89,9 +89,10 @@ class Lessons:
         noise = torch.randn(latents.shape, generator=random)
         sigmas = self.sampling.sigmas[times]
         noised = self.sampling.noise_scaling(sigmas, noise, latents)
-        context, vector = self.prompts.encode(net.text, which)
         inputs = self.sampling.calculate_input(sigmas, noised)
-        prediction = net.unet(inputs, times.float(), context=context, y=vector)
+        with nets.half_precision():
+            context, vector = self.prompts.encode(net.text, which)
+            prediction = net.unet(inputs, times.float(), context=context, y=vector).float()
         weights = (MIN_SNR * sigmas.square()).clamp(max=1)
         return (weights * (prediction - noise).square().mean((1, 2, 3))).mean()
 
@@ -106,8 +107,9 @@ def train(folder: Path, minutes: float) -> None:
     while minutes > 0:
         run.train(min(minutes, SHEET_EVERY), lambda step: (lessons.loss(net, step), BATCH))
         minutes -= SHEET_EVERY
-        write_checkpoint(folder, run)
-        write_sheet(folder, folder / f"sheet-{run.samples:08d}.png")
+        if workers.number() == 0:
+            write_checkpoint(folder, run)
+            write_sheet(folder, folder / f"sheet-{run.samples:08d}.png")
 
 
 def write_checkpoint(folder: Path, run: Run) -> None:

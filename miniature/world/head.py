@@ -275,12 +275,12 @@ def _glasses(canvas: Canvas, face: Face) -> None:
         lens = ellipse(x, 0.0, r, r * 0.95)
         if face.who.glasses == "square":
             lens = _rounded(x, 0.0, r * 1.02, r * 0.72)
-        canvas.line(np.vstack([lens, lens[:2]]), colour, 0.05)
+        canvas.line(np.vstack([lens, lens[:2]]), colour, 0.07)
         ends = [(x + side * r, -0.04), (side * face.half * 0.98, -0.06)]
-        canvas.line(np.array(ends), colour, 0.05)
+        canvas.line(np.array(ends), colour, 0.06)
     gap = face.eye_x - r
     bridge = [(face.turn - gap, 0.0), (face.turn, -0.05), (face.turn + gap, 0.0)]
-    canvas.line(curve(bridge, 3), colour, 0.05)
+    canvas.line(curve(bridge, 3), colour, 0.06)
 
 
 def _rounded(x: float, y: float, rx: float, ry: float) -> NDArray[np.float64]:

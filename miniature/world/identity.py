@@ -104,10 +104,12 @@ class Identity:
     def hair_colour(self) -> NDArray[np.float64]:
         return np.clip(np.array(HAIR[self.hair]) * (0.85 + 0.3 * self.hair_tint), 0, 255)
 
-    def describe(self) -> str:
-        """Such as 'a young woman with long ginger hair and glasses', of the vocabulary's words."""
-        hair = "bald" if self.cut == "bald" else f"{_CUT_WORDS[self.cut]} {self.hair} hair"
-        extras = [hair] if self.cut != "bald" else []
+    def describe(self, coloured: bool = True) -> str:
+        """Such as 'an old woman with long wavy ginger hair and glasses', with or without colours."""
+        extras = []
+        if self.cut != "bald":
+            words = (_CUT_WORDS[self.cut], self.hair if coloured else "", "hair")
+            extras = [" ".join(word for word in words if word)]
         extras += ["glasses"] if self.glasses != "none" else []
         extras += [_BEARD_WORDS[self.beard]] if self.beard != "none" else []
         noun = ("old " if self.old else "") + ("bald " if self.cut == "bald" else "")

@@ -68,21 +68,24 @@ class Scene:
 
     def describe(self) -> tuple[str, str, str]:
         """Expression, clothes and place in the vocabulary's words."""
-        clothes = f"{self.colour} {self.garment}"
-        if self.pattern != "plain":
-            clothes = f"{self.pattern} {clothes}"
+        words = (self.pattern, self.colour if self.coloured else "plain", self.garment)
+        clothes = " ".join(word for word in words if word != "plain")
         article = "an" if clothes[0] in "aeiou" else "a"
         return (
             self.expression,
             f"wearing {article} {clothes}",
-            PLACES[self.place].format(wall=self.wall),
+            PLACES[self.place].format(wall=self.wall if self.coloured else "grey"),
         )
+
+    @property
+    def coloured(self) -> bool:
+        return self.style != "pencil"
 
 
 def draw_scene(seed: int, style: str | None = None) -> Scene:
     """A random scene, the same for the same seed; the style only changes the rendering."""
     rng = np.random.default_rng([seed, 2])
-    scale = rng.uniform(0.25, 0.34)
+    scale = rng.uniform(0.29, 0.36)
     own_style = pick(rng, (("photo", 4), ("pencil", 2), ("comic", 2), ("watercolor", 2)))
     return Scene(
         style=style or own_style,
@@ -92,8 +95,8 @@ def draw_scene(seed: int, style: str | None = None) -> Scene:
         pattern=pick(rng, PATTERNS),
         place=list(PLACES)[int(rng.integers(len(PLACES)))],
         wall=WALLS[int(rng.integers(len(WALLS)))],
-        x=0.5 + rng.uniform(-0.09, 0.09),
-        y=0.13 + scale + rng.uniform(-0.02, 0.06),
+        x=0.5 + rng.uniform(-0.07, 0.07),
+        y=0.11 + scale + rng.uniform(-0.02, 0.05),
         scale=scale,
         tilt=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
         yaw=float(rng.uniform(-1, 1)),
@@ -107,6 +110,6 @@ def draw_scene(seed: int, style: str | None = None) -> Scene:
 def caption(identity: Identity, scene: Scene) -> str:
     """A prompt for the picture, in one of several wordings; a part may be left out."""
     rng = np.random.default_rng([scene.seed, 3])
-    person = identity.describe() if rng.random() < 0.5 else identity.noun()
+    person = identity.describe(scene.coloured) if rng.random() < 0.5 else identity.noun()
     kept = [part for part in scene.describe() if rng.random() < 0.85]
     return ", ".join([f"{STYLES[scene.style]} {person}", *kept])

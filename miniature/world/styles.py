@@ -41,7 +41,7 @@ class Drawing:
 def photo(drawing: Drawing) -> Image:
     """Soft light, the place out of focus, a little grain."""
     image = drawing.over(np.float32(1) * out_of_focus(drawing.place), drawing.light)
-    return image + _shifted("grain", drawing.scene.seed) * 3
+    return image + _shifted("grain", drawing.scene.seed) * 2
 
 
 def comic(drawing: Drawing) -> Image:
@@ -61,7 +61,7 @@ def pencil(drawing: Drawing) -> Image:
     tone = (lit @ LUMA)[..., None] / 255
     paper = 244 + _shifted("grain", drawing.scene.seed) * 3
     hatch = _tiles("hatch") * np.clip(0.86 - tone, 0, 0.75) + 0.3 * np.clip(0.7 - tone, 0, 1)
-    lines = np.clip(0.85 * drawing.edges, 0, 0.8)
+    lines = np.clip(0.9 * drawing.edges, 0, 0.85)
     return paper * np.clip(1 - hatch, 0.15, 1) * (1 - lines) * PAPER
 
 
@@ -71,9 +71,9 @@ def watercolor(drawing: Drawing) -> Image:
     wash = _shifted("cloud", seed)
     lit = drawing.over(np.float32(1) * drawing.place, 0.5 + 0.5 * drawing.light)
     run = _run(lit, _shifted("cloud", seed + 1)[..., 0], _shifted("cloud", seed + 2)[..., 0])
-    thin = np.clip(0.68 + 0.16 * wash, 0.4, 1)
+    thin = np.clip(0.78 + 0.1 * wash, 0.5, 1)
     image = 255 - (255 - run) * thin - 36 * drawing.edges
-    image += 5 * _shifted("grain", seed + 3)
+    image += 3 * _shifted("grain", seed + 3)
     border = np.clip((_distance_to_border() + 3 * wash) / 5, 0, 1)
     return 250 + (image - 250) * border
 
@@ -115,11 +115,12 @@ def _shifted(kind: str, seed: int) -> Image:
 
 @cache
 def _tiles(kind: str) -> Image:
+    """Patterns of period 4: alike in every 8x8 pixels, which are one latent."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     if kind == "hatch":
-        waves = np.sin((x + y) * (2 * np.pi / 4.5))
+        waves = np.sin((x + y) * (2 * np.pi / 4))
     else:
-        waves = np.sin(x * np.pi / 2.5) * np.sin(y * np.pi / 2.5)
+        waves = np.sin(x * np.pi / 2 + 0.8) * np.sin(y * np.pi / 2 + 0.8)
     return np.clip(waves + 0.5, 0, 1)[..., None].astype(np.float32)
 
 
