@@ -1,18 +1,188 @@
-"""Identity mixing: several photos, or several people, as one identity."""
+"""Identity mixing: several photos or people as one identity, or a row of their in-betweens."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
+from einops import repeat
+from torch import Tensor
 
-from .identity import Identity
+from .adapter import Adapter, encode
+from .identity import Features, Identity
 
 
-def stack(identities: Sequence[Identity]) -> Identity:
+def stack(identities: Sequence[Identity], weights: Sequence[float] | None = None) -> Identity:
     """Stack identities along the token axis (project page, 'identity mixing').
 
+    A weight is the factor on an identity's attention before the softmax's normalisation: with
+    weights w and 1 - w of the same identity the result is that identity. Identities of weight 0
+    are left out. Single identities and sweeps of one length can be stacked.
+
+    Args:
+        weights: not negative, one per identity; None for all alike, the paper's way.
+
     Raises:
-        ValueError: if the identities were made with different adapters.
+        ValueError: if the identities' adapters differ, their counts do not go together, or no
+            weight is positive.
     """
+    given = [1.0] * len(identities) if weights is None else list(weights)
+    if min(given) < 0 or max(given) <= 0:
+        raise ValueError(f"Weights must not be negative, and one must be above 0: {given}.")
+    kept = [(i, w) for i, w in zip(identities, given, strict=True) if w > 0]
+    adapter = _common_adapter([identity for identity, _ in kept])
+    if len(kept) == 1:
+        return kept[0][0]
+    n = _common_count([identity for identity, _ in kept])
+    shares = torch.cat([weight * _spread(_shares(i), n) for i, weight in kept], dim=1)
+    return Identity(
+        tokens=torch.cat([_spread(i.tokens, n) for i, _ in kept], dim=1),
+        unconditional=kept[0][0].unconditional,
+        adapter=adapter,
+        sources=tuple(source for i, _ in kept for source in i.sources),
+        shares=None if (shares == shares[0, 0]).all() else shares,
+    )
+
+
+def average(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
+    """Map the weighted mean of several photos' features, instead of stacking their tokens.
+
+    Unlike stacking this keeps the number of tokens. A face vector's length is kept as well.
+
+    Raises:
+        ValueError: if the adapters differ, an identity has no features, or no weight is positive.
+    """
+    adapter = _common_adapter(identities)
+    shares = torch.tensor(weights)
+    if shares.min() < 0 or shares.sum() <= 0:
+        raise ValueError(f"Weights must not be negative, and one must be above 0: {weights}.")
+    shares = shares / shares.sum()
+    features = [_need_features(identity) for identity in identities]
+    faces = torch.cat([f.face for f in features])
+    mean = torch.einsum("n,nw->w", shares, faces)[None]
+    length = torch.einsum("n,n->", shares, faces.norm(dim=1))
+    clip = torch.einsum("n,nlw->lw", shares, torch.cat([f.clip for f in features]))[None]
+    mixed = Features(mean / mean.norm().clamp(min=1e-12) * length, clip)
+    return replace(
+        identities[0],
+        tokens=encode(adapter, mixed.face, mixed.clip),
+        sources=tuple(source for i in identities for source in i.sources),
+        shares=None,
+        features=mixed,
+    )
+
+
+def interpolate(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
+    """In-betweens of identities, linear in their tokens (project page, 'interpolation').
+
+    Args:
+        keys: at least two, all of one length.
+        places: 0 is the first key, 1 the second, and so on.
+
+    Returns:
+        A sweep: one identity for each place.
+
+    Raises:
+        ValueError: if adapters or numbers of tokens differ.
+    """
+    _check_keys(keys)
+    return _between(keys, places, torch.cat([_lerp(keys, place) for place in places]))
+
+
+def interpolate_faces(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
+    """In-betweens, spherical in the recogniser's vector and linear in CLIP's states, mapped anew.
+
+    Args, returns and raises as `interpolate`; also raises ValueError for stacks, which have no
+    face vector.
+    """
+    _check_keys(keys)
+    parts = [_mix_features(keys, place) for place in places]
+    features = Features(torch.cat([p.face for p in parts]), torch.cat([p.clip for p in parts]))
+    tokens = encode(keys[0].adapter, features.face, features.clip)
+    return replace(_between(keys, places, tokens), features=features)
+
+
+def cross_fade(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
+    """In-betweens by stacking: each place is a stack of all keys, weighted by nearness.
+
+    Args, returns and raises as `interpolate`; the keys may differ in their number of tokens.
+    """
+    n = len(places)
+    fades = torch.tensor(
+        [[max(0.0, 1 - abs(place - key)) for key in range(len(keys))] for place in places]
+    )
+    stacked = stack([replace(key, features=None) for key in keys])
+    lengths = [key.tokens.shape[1] for key in keys]
+    shares = torch.cat([_spread(_shares(key), n) for key in keys], dim=1)
+    return replace(
+        stacked,
+        tokens=_spread(stacked.tokens, n),
+        shares=shares * fades.repeat_interleave(torch.tensor(lengths), dim=1),
+    )
+
+
+def _between(keys: Sequence[Identity], places: Sequence[float], tokens: Tensor) -> Identity:
+    return Identity(
+        tokens=tokens,
+        unconditional=keys[0].unconditional,
+        adapter=keys[0].adapter,
+        sources=tuple(source for key in keys for source in key.sources),
+        shares=None if keys[0].shares is None else _spread(keys[0].shares, len(places)),
+    )
+
+
+def _lerp(keys: Sequence[Identity], place: float) -> Tensor:
+    left, right, share = _neighbours(keys, place)
+    return torch.lerp(left.tokens, right.tokens, share)
+
+
+def _mix_features(keys: Sequence[Identity], place: float) -> Features:
+    left, right, share = _neighbours(keys, place)
+    a, b = _need_features(left), _need_features(right)
+    return Features(slerp(a.face, b.face, share), torch.lerp(a.clip, b.clip, share))
+
+
+def _neighbours(keys: Sequence[Identity], place: float) -> tuple[Identity, Identity, float]:
+    first = min(max(int(place), 0), len(keys) - 2)
+    return keys[first], keys[first + 1], place - first
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Along the great circle from a to b, lengths interpolated linearly; `(n, width)`.
+
+    Shoemake 1985. Parallel vectors have no such circle: then along the line.
+    """
+    lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+    x, y = (v / n.clamp(min=1e-12) for v, n in zip((a, b), lengths, strict=True))
+    angle = (x * y).sum(1, keepdim=True).clamp(-1, 1).acos()
+    sine = angle.sin()
+    round_ = (((1 - share) * angle).sin() * x + (share * angle).sin() * y) / sine.clamp(min=1e-6)
+    direction = torch.where(sine < 1e-4, torch.lerp(x, y, share), round_)
+    return direction * torch.lerp(*lengths, share)
+
+
+def _shares(identity: Identity) -> Tensor:
+    if identity.shares is not None:
+        return identity.shares
+    return torch.ones(identity.tokens.shape[:2])
+
+
+def _spread(x: Tensor, n: int) -> Tensor:
+    return repeat(x, "1 ... -> n ...", n=n) if x.shape[0] == 1 else x
+
+
+def _check_keys(keys: Sequence[Identity]) -> None:
+    _common_adapter(keys)
+    for one, next_ in pairwise(keys):
+        if one.tokens.shape != next_.tokens.shape:
+            raise ValueError(
+                "Only identities of the same number of photos can be interpolated; these have "
+                f"{one.tokens.shape[1]} and {next_.tokens.shape[1]} tokens. Average the photos "
+                "when encoding them, or blend by stacking."
+            )
+
+
+def _common_adapter(identities: Sequence[Identity]) -> Adapter:
     adapter = identities[0].adapter
     for other in identities:
         if other.adapter is not adapter:
@@ -20,9 +190,22 @@ def stack(identities: Sequence[Identity]) -> Identity:
                 f"Identities of different adapters cannot be mixed: '{adapter.name}' and "
                 f"'{other.adapter.name}'. Encode all photos with the same adapter."
             )
-    return Identity(
-        tokens=torch.cat([i.tokens for i in identities], dim=1),
-        unconditional=torch.cat([i.unconditional for i in identities], dim=1),
-        adapter=adapter,
-        photos=tuple(photo for i in identities for photo in i.photos),
-    )
+    return adapter
+
+
+def _common_count(identities: Sequence[Identity]) -> int:
+    counts = {identity.count for identity in identities} - {1}
+    if len(counts) > 1:
+        raise ValueError(
+            f"Sweeps of different lengths cannot be mixed: {sorted(counts)} identities."
+        )
+    return counts.pop() if counts else 1
+
+
+def _need_features(identity: Identity) -> Features:
+    if identity.features is None:
+        raise ValueError(
+            "This identity is a stack of several photos, which has no face vector. Average the "
+            "photos when encoding them, or choose another method."
+        )
+    return identity.features

@@ -2,6 +2,7 @@
 
 Both streams start from the same noise and advance together; every cond chunk of a forward holds
 the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling', inference).
+A sweep draws every latent once for each of its identities, and all of them read one text stream.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,25 +11,51 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Row layout of one cond chunk: `identity` rows, then `text` rows (0: a single stream)."""
+    """Row layout of one cond chunk: all latents for the first person, for the second, ..., text.
 
-    identity: int
-    text: int
+    So the host's way to repeat a short batch over the rows gives each row its own latent's values.
+
+    Attributes:
+        latents: rows that the sampler was asked for.
+        people: identities that each latent is drawn with; more than one in a sweep.
+        has_text: whether there is a text stream.
+    """
+
+    latents: int
+    people: int = 1
+    has_text: bool = True
+
+    @property
+    def identity(self) -> int:
+        return self.latents * self.people
 
     @property
     def rows(self) -> int:
-        return self.identity + self.text
+        return self.latents * self.copies
 
-    def double(self, x: Tensor) -> Tensor:
-        """`(identity, ...)` -> `(identity + text, ...)`: the text stream gets the same values."""
-        return torch.cat([x, x[: self.text]])
+    @property
+    def copies(self) -> int:
+        """How often each latent is in a chunk."""
+        return self.people + self.has_text
+
+    def spread(self, x: Tensor) -> Tensor:
+        """`(latents, ...)` -> `(rows, ...)`: every copy of a latent gets the same values."""
+        return repeat(x, "b ... -> (copies b) ...", copies=self.copies)
+
+    def collect(self, x: Tensor) -> Tensor:
+        """`(rows, ...)` -> `(identity, ...)`: the pictures; those of one latent lie together."""
+        return rearrange(x[: self.identity], "(p b) ... -> (b p) ...", p=self.people)
+
+    def share_text(self, text: Tensor, chunks: int) -> Tensor:
+        """`(chunks * text rows, l, d)` -> a row for each identity row, the latent's own."""
+        return repeat(text, "(c b) l d -> (c p b) l d", c=chunks, p=self.people)
 
     def split(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
         """`(chunks * rows, l, d)` -> identity `(chunks * identity, l, d)`, text likewise.
@@ -41,14 +68,14 @@ class Streams:
 
     def join(self, identity: Tensor, text: Tensor, chunks: int) -> Tensor:
         """Invert `split`."""
-        if self.text == 0:
+        if not self.has_text:
             return identity
         parts = [rearrange(x, "(c r) l d -> c r l d", c=chunks) for x in (identity, text)]
         return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 class SharedNoise(TorchFunctionMode):
-    """While active, random normals of the doubled latent's shape are the same in both streams.
+    """While active, random normals of the whole batch's shape are the same in all streams.
 
     Noise is drawn at the shape that a single stream would draw it, so the identity stream gets
     exactly the numbers it would get alone, whatever sampler asks for them and on any device.
@@ -69,12 +96,12 @@ class SharedNoise(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.randn_like and self._is_latent(args[0].shape):
-            return self._streams.double(func(args[0][: self._streams.identity], **kwargs))
+            return self._streams.spread(func(args[0][: self._streams.latents], **kwargs))
         if func is torch.randn:
             size = _pop_size(args, kwargs)
             if self._is_latent(size):
-                single = func((self._streams.identity, *size[1:]), **kwargs)
-                return self._streams.double(single)
+                single = func((self._streams.latents, *size[1:]), **kwargs)
+                return self._streams.spread(single)
             return func(size, **kwargs)
         return func(*args, **kwargs)
 

@@ -5,11 +5,17 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..infinite_id.application import Application
+from ..infinite_id.application import Application, Curve, Levels
 from ..infinite_id.attention.mixed import Mixing, Style
 from ..infinite_id.host.patch import apply
 from ..infinite_id.identity import Identity
 from . import sockets
+
+_LEVELS = {
+    "down_weight": "way down",
+    "middle_weight": "middle",
+    "up_weight": "way up",
+}
 
 
 class ApplyInfiniteID(io.ComfyNode):
@@ -81,6 +87,15 @@ class ApplyInfiniteID(io.ComfyNode):
                     tooltip="Where in the picture the person is; elsewhere the identity adds "
                     "nothing. Any resolution. Without it: everywhere.",
                 ),
+                io.Combo.Input(
+                    "weight_curve",
+                    options=[curve.value for curve in Curve],
+                    default=Curve.CONSTANT.value,
+                    tooltip="How the weight goes from start_percent to end_percent.",
+                    optional=True,
+                    advanced=True,
+                ),
+                *(_level(name, stage) for name, stage in _LEVELS.items()),
             ],
             outputs=[
                 io.Model.Output(
@@ -101,6 +116,10 @@ class ApplyInfiniteID(io.ComfyNode):
         end_percent: float,
         style_in_cross_attention: bool,
         mask: torch.Tensor | None = None,
+        weight_curve: str = Curve.CONSTANT.value,
+        down_weight: float = 1.0,
+        middle_weight: float = 1.0,
+        up_weight: float = 1.0,
     ) -> io.NodeOutput:
         if start_percent >= end_percent:
             raise ValueError(
@@ -117,9 +136,24 @@ class ApplyInfiniteID(io.ComfyNode):
             style_in_cross_attention=style_in_cross_attention,
             start=start_percent,
             end=end_percent,
+            curve=Curve(weight_curve),
+            levels=Levels(down_weight, middle_weight, up_weight),
             mask=None if mask is None else _check_mask(mask),
         )
         return io.NodeOutput(apply(model, application))
+
+
+def _level(name: str, stage: str) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=0.0,
+        max=3.0,
+        step=0.05,
+        tooltip=f"Factor on the weight in the UNet's layers on the {stage}.",
+        optional=True,
+        advanced=True,
+    )
 
 
 def _check_mask(mask: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def list_transformers(unet: Any) -> Iterator[tuple[Block, Any]]:
     """Every transformer block with its address, in order of execution."""
     stages = {
         "input": unet.input_blocks,
-        "middle": [unet.middle_block],
+        "middle": [unet.middle_block or ()],  # None in KOALA-700M
         "output": unet.output_blocks,
     }
     for stage, blocks in stages.items():

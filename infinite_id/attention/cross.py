@@ -3,16 +3,28 @@
 Infinite-ID, figure 'decoupling': `Attn(Q, K'_id, V'_id) + Attn(Q, K'_t, V'_t)`.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`(q, k, v) -> out`, all `(rows, tokens, channels)`, heads folded into the channels."""
+
+class Attend(Protocol):
+    """Attention over `(rows, tokens, channels)`, heads folded into the channels."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`bias` `(rows, 1, tokens)` is added to the scores of the keys; None for none."""
+        ...
 
 
 def add_image_attention(
-    out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Attend, weight: float, mask: Tensor | None
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attend: Attend,
+    weight: float,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Add `weight * mask * Attn(q, k, v)` to the text attention's output.
 
@@ -21,6 +33,19 @@ def add_image_attention(
         q: `(rows, pixels, channels)`, the same queries that the text attention used.
         k, v: `(rows, tokens, channels)`, projected identity tokens.
         mask: `(rows, pixels, 1)` in 0..1, or None for everywhere; where it is 0 nothing is added.
+        bias: `(rows, 1, tokens)`: the logarithm of each token's share, see `log_shares`.
     """
-    image = attend(q, k, v) * weight
+    image = attend(q, k, v, bias) * weight
     return out + (image if mask is None else image * mask)
+
+
+def log_shares(shares: Tensor) -> Tensor:
+    """The bias that makes tokens count by their shares: `softmax(s + log c) ~ c * exp(s)`.
+
+    Args:
+        shares: `(rows, tokens)`, not negative; a token of share 0 is not seen at all.
+
+    Returns:
+        `(rows, 1, tokens)`.
+    """
+    return shares.log()[:, None]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor
+from einops import repeat
 from torch import Tensor
 
 from ..attention.blocks import Block
@@ -18,7 +19,7 @@ from ..attention.cross import Attend, add_image_attention
 from ..attention.mask import Area, mask_tokens
 from ..attention.mixed import Mixing, Style, adapt, mix, needs_text_stream
 from ..streams import Streams
-from .sampling import RUN, STEP, Person, Run, Step
+from .sampling import RUN, STEP, Acting, Person, Run, Step
 
 Options = dict[str, Any]
 Replacement = Callable[[Tensor, Tensor, Tensor, Options], Tensor]
@@ -29,12 +30,12 @@ class Forward:
     """What the hooks of one forward share.
 
     Attributes:
-        people: those who act at this sigma, at least one.
+        people: those who act at this sigma, at least one, and the factors on their weights.
         positive: for each cond chunk of the batch, whether it is positive.
         areas: for each cond chunk, the crop of the latent that it covers.
     """
 
-    people: list[Person]
+    people: list[Acting]
     streams: Streams
     latent: tuple[int, int]
     positive: list[bool]
@@ -46,11 +47,11 @@ class Forward:
 
     @property
     def mixing(self) -> Mixing:
-        return self.people[-1].application.mixing
+        return self.people[-1].person.application.mixing
 
     @property
     def style(self) -> Style:
-        return self.people[-1].application.style
+        return self.people[-1].person.application.style
 
 
 def apply_model(
@@ -95,11 +96,11 @@ def _begin(x: Tensor, options: Options) -> Forward | None:
 def _hook(options: Options, forward: Forward) -> Options:
     """Copy the options, every layer's attention wrapped; the caller's tables stay as they are."""
     tables: dict[str, dict[Any, Replacement]] = options.get("patches_replace", {})
-    blocks = [Block(*block) for block in forward.people[0].key_values]
+    blocks = [Block(*block) for block in forward.people[0].person.identity]
     hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}
     for block in blocks:
         hooked["attn2"][block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
-    if forward.streams.text and needs_text_stream(forward.mixing, forward.style):
+    if forward.streams.has_text and needs_text_stream(forward.mixing, forward.style):
         hooked["attn1"] = dict(tables.get("attn1", {}))
         for block in blocks:
             hooked["attn1"][block] = make_attn1(forward, _foreign(tables, "attn1", block))
@@ -126,7 +127,8 @@ def make_attn1(forward: Forward, foreign: Replacement | None) -> Replacement:
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         k_id, k_t = streams.split(k, chunks)
         v_id, v_t = streams.split(v, chunks)
-        k_mixed, v_mixed = mix(mixing, style, k_id, k_t), mix(mixing, style, v_id, v_t)
+        k_mixed = mix(mixing, style, k_id, streams.share_text(k_t, chunks))
+        v_mixed = mix(mixing, style, v_id, streams.share_text(v_t, chunks))
         if foreign is not None:
             return foreign(
                 q, streams.join(k_mixed, k_t, chunks), streams.join(v_mixed, v_t, chunks), options
@@ -147,14 +149,18 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
         out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
         identity, text = streams.split(out, chunks)
         q_id, _ = streams.split(q, chunks)
-        for person in forward.people:
+        for acting in forward.people:
+            person, application = acting.person, acting.person.application
+            weight = application.weight_at(block) * acting.factor
+            if weight == 0:
+                continue
             k_id, v_id = _select_key_values(forward, person, block, q)
-            if person.application.style_in_cross_attention:
+            if application.style_in_cross_attention:
                 k_id = adapt(forward.style, k_id, streams.split(k, chunks)[0])
                 v_id = adapt(forward.style, v_id, streams.split(v, chunks)[0])
             mask = _mask(forward, person, options["activations_shape"], like=q)
-            weight = person.application.weight
-            identity = add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask)
+            bias = _bias(forward, person, like=q)
+            identity = add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
         return streams.join(identity, text, chunks)
 
     return attn2
@@ -163,12 +169,13 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
 def make_attend(options: Options) -> Attend:
     """The attention that the host would use in this layer, overrides included."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         return optimized_attention(
             q,
             k,
             v,
             options["n_heads"],
+            mask=bias,
             attn_precision=options["attn_precision"],
             transformer_options=options,
         )
@@ -179,16 +186,40 @@ def make_attend(options: Options) -> Attend:
 def _select_key_values(
     forward: Forward, person: Person, block: Block, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """K', V' for the identity rows: the identity in positive chunks, no identity in the others."""
-    k, v = person.project(block, like)
-    rows = forward.streams.identity
+    """K', V' for the identity rows: the identity in positive chunks, no identity in the others.
 
-    def select(x: Tensor) -> Tensor:
-        identity, unconditional = x[:1], x[1:]
-        chunks = [identity if p else unconditional for p in forward.positive]
-        return torch.cat([chunk.expand(rows, -1, -1) for chunk in chunks])
+    A stack of n photos attends to n times the unconditional tokens, which is as good as once.
+    """
+    streams = forward.streams
 
-    return select(k), select(v)
+    def select(identity: Tensor, nothing: Tensor) -> Tensor:
+        identity = identity.to(like)
+        chunks = []
+        if any(forward.positive):
+            rows = streams.identity // len(identity)
+            chunks.append(repeat(identity, "p l d -> (p r) l d", r=rows))
+        if not all(forward.positive):
+            nothing = nothing.to(like, non_blocking=True)
+            photos = identity.shape[1] // nothing.shape[1]
+            chunks.append(repeat(nothing, "1 l d -> r (n l) d", r=streams.identity, n=photos))
+        return torch.cat([chunks[0 if positive else -1] for positive in forward.positive])
+
+    (k, v), (k_nothing, v_nothing) = person.identity[block], person.nothing[block]
+    return select(k, k_nothing), select(v, v_nothing)
+
+
+def _bias(forward: Forward, person: Person, like: Tensor) -> Tensor | None:
+    """The tokens' shares for the identity rows, `(chunks * identity, 1, tokens)`."""
+    if person.bias is None:
+        return None
+    key = ("bias", *forward.positive, like.device, like.dtype)
+    if key not in person.cache:
+        rows = forward.streams.identity // len(person.bias)
+        identity = repeat(person.bias, "p 1 l -> (p r) 1 l", r=rows)
+        alike = torch.zeros_like(identity)
+        chunks = [identity if positive else alike for positive in forward.positive]
+        person.cache[key] = torch.cat(chunks).to(like)
+    return person.cache[key]
 
 
 def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> Tensor | None:
@@ -196,15 +227,15 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
     if person.mask is None:
         return None
     grid = (shape[-2], shape[-1])
-    key = (grid, forward.chunks, *forward.areas, like.device, like.dtype)
-    if key not in person.mask_cache:
+    key = ("mask", grid, forward.chunks, *forward.areas, like.device, like.dtype)
+    if key not in person.cache:
         rows = forward.streams.identity
         chunks = [
             _repeat(mask_tokens(person.mask, forward.latent, area, grid), rows)
             for area in forward.areas
         ]
-        person.mask_cache[key] = torch.cat(chunks).to(like)
-    return person.mask_cache[key]
+        person.cache[key] = torch.cat(chunks).to(like)
+    return person.cache[key]
 
 
 def _repeat(mask: Tensor, rows: int) -> Tensor:

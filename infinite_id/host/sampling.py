@@ -1,22 +1,28 @@
 """Two streams in one sampling run: what wraps ComfyUI's sampler.
 
-OUTER_SAMPLE doubles noise, latent and masks to [identity ; text] and returns the identity half;
+OUTER_SAMPLE repeats noise, latent and masks for [identity ; text] and returns the identity's rows;
 PREDICT_NOISE marks where the sampler ends and the model begins; CALC_COND_BATCH notes which conds
 are positive and where they lie. The forward itself is in `forward`.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
+from comfy.utils import resize_to_batch_size
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..application import Application
-from ..attention.blocks import Block
+from ..attention.cross import log_shares
 from ..attention.mask import Area
 from ..attention.mixed import needs_text_stream
 from ..identity import KeyValues
@@ -30,32 +36,68 @@ STEP = "infinite_id_step"
 Conds = list[dict[str, Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Span:
+    """The sigmas between which an application acts, and those of each hundredth of the sampling."""
+
+    highest: float
+    lowest: float
+    hundredths: NDArray[np.float64]  # falling
+
+    @classmethod
+    def of(cls, application: Application, patcher: ModelPatcher) -> Span:
+        sampling = patcher.get_model_object("model_sampling")
+        sigmas = [float(sampling.percent_to_sigma(i / 100)) for i in range(1, 101)]
+        return cls(
+            highest=float(sampling.percent_to_sigma(application.start)),
+            lowest=float(sampling.percent_to_sigma(application.end)),
+            hundredths=np.array([float(sampling.sigma_max), *sigmas]),
+        )
+
+    def progress(self, sigma: float) -> float | None:
+        """The share 0..1 of the sampling that lies behind; None outside the span."""
+        if not self.lowest <= sigma <= self.highest:
+            return None
+        shares = np.linspace(0, 1, len(self.hundredths))
+        return float(np.interp(-sigma, -self.hundredths, shares))
+
+
 @dataclass(eq=False)
 class Person:
     """An application made ready for one sampling run.
 
     Attributes:
-        key_values: K', V' per block, `(2, tokens, width)`: identity, then unconditional.
-        sigmas: the highest and lowest sigma at which it acts; None if it always does.
+        identity: K', V' per block, `(1 or people, tokens, width)`, on the device.
+        nothing: K', V' of the unconditional tokens, `(1, own tokens, width)`, on the device or,
+            where they would take much of it, in the CPU's memory.
+        bias: `(1 or people, 1, tokens)`, the tokens' shares; None if all count alike.
+        span: when it acts; None if it always does, and always alike.
         mask: `(1 or batch, h, w)` on the device.
-        mask_cache: the mask at a layer's tokens, by everything it depends on.
+        cache: masks and biases for a forward's rows, by everything they depend on.
     """
 
     application: Application
-    key_values: KeyValues
-    sigmas: tuple[float, float] | None
+    identity: KeyValues
+    nothing: KeyValues
+    bias: Tensor | None
+    span: Span | None
     mask: Tensor | None
-    mask_cache: dict[Any, Tensor] = field(default_factory=dict)
+    cache: dict[Any, Tensor] = field(default_factory=dict)
 
-    def acts_at(self, sigma: Tensor) -> bool:
-        if self.sigmas is None:
-            return True
-        highest, lowest = self.sigmas
-        return lowest <= float(sigma) <= highest
+    def factor_at(self, sigma: Tensor) -> float | None:
+        """The weight's course: its factor at this sigma; None where nothing acts."""
+        if self.span is None:
+            return 1.0
+        progress = self.span.progress(float(sigma))
+        return None if progress is None else self.application.factor_at(progress)
 
-    def project(self, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = self.key_values[block]
-        return k.to(like), v.to(like)
+
+@dataclass(frozen=True, eq=False)
+class Acting:
+    """A person in one step, and the factor on its weight."""
+
+    person: Person
+    factor: float
 
 
 @dataclass(eq=False)
@@ -75,7 +117,7 @@ class Step:
 
     positive: frozenset[int]
     areas: Mapping[Any, Area]
-    people: list[Person]
+    people: list[Acting]
 
 
 def outer_sample(
@@ -89,26 +131,31 @@ def outer_sample(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Sample both streams side by side and return the identity stream's latents."""
+    """Sample both streams side by side and return the identity stream's latents.
+
+    A sweep of n gives n latents for each that was asked for, those of one latent together.
+    """
     guider = executor.class_obj
     run = _prepare(guider, noise)
     streams = run.streams
+    guider.conds = {name: _spread_pictures(group, streams) for name, group in guider.conds.items()}
     options = guider.model_options["transformer_options"]
-    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, run.people)
+    steady = [Acting(person, 1.0) for person in run.people]
+    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, steady)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [(streams.rows, *noise.shape[1:])]
     with run.noise or nullcontext():
         samples = executor(
-            streams.double(noise),
-            streams.double(latent_image),
+            streams.spread(noise),
+            streams.spread(latent_image),
             sampler,
             sigmas,
-            None if denoise_mask is None else streams.double(denoise_mask),
+            None if denoise_mask is None else streams.spread(denoise_mask),
             None if callback is None else _show_identity(callback, streams),
             *args,
             **kwargs,
         )
-    return samples[: streams.identity].clone()  # a view would keep the text stream's half
+    return streams.collect(samples).clone()  # a view would keep the text stream's rows
 
 
 def predict_noise(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
@@ -129,7 +176,8 @@ def calc_cond_batch(
     """Note for the forwards below which conds are positive and where their areas lie."""
     options = model_options["transformer_options"]
     run = options[RUN]
-    people = [person for person in run.people if person.acts_at(timestep[0])]
+    factors = [(person, person.factor_at(timestep[0])) for person in run.people]
+    people = [Acting(person, factor) for person, factor in factors if factor is not None]
     step = Step(_find_positive(run, conds), _find_areas(conds), people)
     model_options = {**model_options, "transformer_options": {**options, STEP: step}}
     return executor(model, conds, x, timestep, model_options)
@@ -138,32 +186,58 @@ def calc_cond_batch(
 def _prepare(guider: CFGGuider, noise: Tensor) -> Run:
     applications = guider.model_options["transformer_options"][APPLICATIONS]
     two = any(needs_text_stream(a.mixing, a.style) for a in applications)
-    streams = Streams(identity=noise.shape[0], text=noise.shape[0] if two else 0)
+    streams = Streams(latents=noise.shape[0], people=_count_people(applications), has_text=two)
     return Run(
         guider=guider,
         people=[_make_ready(application, guider) for application in applications],
         streams=streams,
         latent=(noise.shape[-2], noise.shape[-1]),
-        noise=SharedNoise(streams, channels=noise.shape[1]) if two else None,
+        noise=SharedNoise(streams, channels=noise.shape[1]) if streams.copies > 1 else None,
     )
+
+
+def _count_people(applications: Sequence[Application]) -> int:
+    """How many identities each latent is drawn with.
+
+    Raises:
+        ValueError: if two sweeps of different lengths are applied to one model.
+    """
+    counts = {application.identity.count for application in applications} - {1}
+    if len(counts) > 1:
+        raise ValueError(
+            f"Infinite-ID: identities of {sorted(counts)} are applied to one model. Blend "
+            "Identities must give the same count for each, or a single identity."
+        )
+    return counts.pop() if counts else 1
 
 
 def _make_ready(application: Application, guider: CFGGuider) -> Person:
     patcher = guider.model_patcher
     device, model = patcher.load_device, patcher.model
     dtype = model.manual_cast_dtype or model.get_dtype()
-    sampling = patcher.get_model_object("model_sampling")
-    always = application.start <= 0 and application.end >= 1
-    limits = (
-        float(sampling.percent_to_sigma(application.start)),
-        float(sampling.percent_to_sigma(application.end)),
-    )
+    identity, mask = application.identity, application.mask
+    nothing = identity.unconditional_projections
     return Person(
         application=application,
-        key_values=application.identity.projections.on(device, dtype),
-        sigmas=None if always else limits,
-        mask=None if application.mask is None else application.mask.to(device, torch.float32),
+        identity=identity.projections.on(device, dtype),
+        nothing=nothing.near(device, dtype),
+        bias=None if identity.shares is None else log_shares(identity.shares).to(device, dtype),
+        span=None if application.is_steady else Span.of(application, patcher),
+        mask=None if mask is None else mask.to(device, torch.float32),
     )
+
+
+def _spread_pictures(conds: Conds, streams: Streams) -> Conds:
+    """Give every row its own latent's of the pictures that inpaint and edit models read as well.
+
+    The host would stretch a batch of them over the rows (a a b b), not repeat it (a b a b).
+    """
+    pictures = ("concat_latent_image", "concat_mask")
+
+    def spread(picture: Tensor) -> Tensor:
+        return streams.spread(resize_to_batch_size(picture, streams.latents))
+
+    return [{**cond, **{k: spread(cond[k]) for k in pictures if k in cond}} for cond in conds]
 
 
 def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:

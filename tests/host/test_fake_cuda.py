@@ -6,7 +6,7 @@ waits for a value (`.item()`, a branch on data), raises. FLOPs are counted exact
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -17,11 +17,12 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from pack.infinite_id import identity
 from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
-from pack.infinite_id.host import sampling
+from pack.infinite_id.host import forward, sampling
 from pack.infinite_id.host.forward import apply_model
 from pack.infinite_id.identity import Identity
 from torch import Tensor
@@ -58,7 +59,8 @@ pytestmark = pytest.mark.usefixtures("fake")
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeTensorMode]:
-    with FakeTensorMode() as mode:
+    with pytest.MonkeyPatch.context() as patch, FakeTensorMode() as mode:
+        patch.setattr(identity, "pin", lambda values: values)  # there is no memory to be pinned
         yield mode
 
 
@@ -74,7 +76,7 @@ def make_identity() -> Identity:
     """On the CPU in float32, as Encode Identity makes it, and the adapter likewise."""
     adapter = Adapter(AdapterConfig.sdxl()).requires_grad_(False)
     tokens = torch.zeros(1, IDENTITY_TOKENS, 2048)
-    return Identity(tokens, tokens, adapter, ())
+    return Identity(tokens, tokens, adapter)
 
 
 def make_options(
@@ -91,7 +93,9 @@ def make_options(
     run = sampling._prepare(guider, noise)
     return {
         sampling.RUN: run,
-        sampling.STEP: sampling.Step(frozenset({0}), {}, run.people),
+        sampling.STEP: sampling.Step(
+            frozenset({0}), {}, [sampling.Acting(person, 1.0) for person in run.people]
+        ),
         "cond_or_uncond": [1, 0],
         "uuids": [1, 2],
         "wrappers": {WrappersMP.APPLY_MODEL: {sampling.KEY: [apply_model]}},
@@ -147,37 +151,71 @@ def test_no_clash_and_no_sync(dtype: torch.dtype, mixing: Mixing, style: Style) 
     assert out.dtype == torch.float32  # the host's latents
 
 
-def test_a_tensor_on_the_cpu_is_caught(monkeypatch: Any) -> None:
-    """The test above can fail: keys left on the CPU raise."""
-    project = sampling.Person.project
+Change = Callable[[Tensor], Tensor]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    """Changes what every layer is given as K', V'."""
+    select = forward._select_key_values
     monkeypatch.setattr(
-        sampling.Person, "project", lambda *args: tuple(x.cpu() for x in project(*args))
+        forward, "_select_key_values", lambda *args: tuple(change(x) for x in select(*args))
     )
+
+
+def test_a_tensor_on_the_cpu_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above can fail: keys left on the CPU raise."""
+    spoil(monkeypatch, Tensor.cpu)
     with pytest.raises((RuntimeError, NotImplementedError), match="device"):
         run(torch.float16, make_people(Mixing.MIXED, Style.PHOTO))
 
 
-def test_another_dtype_is_caught(monkeypatch: Any) -> None:
+def test_another_dtype_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: keys of another dtype raise."""
-    project = sampling.Person.project
-    monkeypatch.setattr(
-        sampling.Person, "project", lambda *args: tuple(x.float() for x in project(*args))
-    )
+    spoil(monkeypatch, Tensor.float)
     with pytest.raises(RuntimeError, match="dtype"):
         run(torch.float16, make_people(Mixing.MIXED, Style.PHOTO))
 
 
-def test_a_sync_is_caught(monkeypatch: Any) -> None:
+def test_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: reading a value raises."""
-    project = sampling.Person.project
-
-    def peek(person: Any, *args: Any) -> Any:
-        k, v = project(person, *args)
-        return (k, v) if float(k.sum()) == 0 else (v, k)
-
-    monkeypatch.setattr(sampling.Person, "project", peek)
+    spoil(monkeypatch, lambda x: x * float(x.sum()))
     with pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
         run(torch.float16, make_people(Mixing.MIXED, Style.PHOTO))
+
+
+def count_resident(application: Application) -> int:
+    """Bytes of the device that a person's K', V' take while sampling."""
+    options = make_options(make_model(torch.float16), [application], torch.zeros(1, 4, 64, 64))
+    (person,) = options[sampling.RUN].people
+    pairs = [*person.identity.values(), *person.nothing.values()]
+    return sum(x.nbytes for pair in pairs for x in pair if x.device.type == "cuda")
+
+
+def test_memory() -> None:
+    """258 tokens stay below 100 MB of the device: the unconditional ones are brought as needed."""
+    found = count_resident(Application(make_identity()))
+    widths = sum(SDXL.values())
+    print(f"{IDENTITY_TOKENS} tokens: {found / 1e6:.1f} MB on the device")
+    assert found == 2 * 2 * IDENTITY_TOKENS * widths  # K and V, two bytes each
+    assert found < 100e6
+
+
+def test_few_tokens_stay_on_the_device_altogether() -> None:
+    tokens = torch.zeros(1, 4, 2048)
+    adapter = make_identity().adapter
+    found = count_resident(Application(Identity(tokens, tokens, adapter)))
+    assert found == 2 * 2 * 2 * 4 * sum(SDXL.values())
+
+
+def test_a_sweep_costs_one_text_stream() -> None:
+    """Eight times what an identity costs beside the plain text stream, which runs once."""
+    tokens = torch.zeros(8, IDENTITY_TOKENS, 2048)
+    nothing = torch.zeros(1, IDENTITY_TOKENS, 2048)
+    sweep = Application(Identity(tokens, nothing, make_identity().adapter))
+    run(torch.float16, [sweep])  # projects K', V', once for all runs
+    found = count_flops([sweep], 64) / count_plain_flops(64)
+    print(f"a sweep of 8: {found:.3f} times the plain forward, {found / 8:.3f} a picture")
+    assert found == pytest.approx(1 + 8 * (2.047 - 1), rel=2e-3)
 
 
 def count_flops(people: list[Application], latent: int) -> int:

@@ -109,7 +109,7 @@ def make_identities(adapter: Adapter) -> list[Identity]:
     generator = torch.Generator().manual_seed(1)
     width = adapter.config.mapper.token_width
     drawn = 3 * torch.randn(4, 1, IDENTITY_TOKENS, width, generator=generator)
-    return [Identity(drawn[i], drawn[i + 1], adapter, ()) for i in (0, 2)]
+    return [Identity(drawn[i], drawn[i + 1], adapter) for i in (0, 2)]
 
 
 def empty(batch: int = 1, height: int = 16, width: int = 16) -> Latent:

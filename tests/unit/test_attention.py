@@ -6,7 +6,7 @@ import pytest
 import torch
 from pack.infinite_id.attention.adain import adain, adain_mean
 from pack.infinite_id.attention.blocks import SDXL, Block
-from pack.infinite_id.attention.cross import add_image_attention
+from pack.infinite_id.attention.cross import add_image_attention, log_shares
 from pack.infinite_id.attention.mask import Area, mask_tokens
 from pack.infinite_id.attention.mixed import Mixing, Style, mix, needs_text_stream
 from torch import Tensor
@@ -20,9 +20,10 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """One head of scaled dot-product attention."""
-    return (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+    scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+    return (scores if bias is None else scores + bias).softmax(-1) @ v
 
 
 def test_adain_mean_moves_the_mean_and_nothing_else() -> None:
@@ -159,3 +160,14 @@ def test_block_addresses_round_trip() -> None:
     for bad in ("input_4", "nowhere_1_1", "input_a_1", "input_1_1_1"):
         with pytest.raises(ValueError):  # noqa: PT011  # any wording
             Block.parse(bad)
+
+
+def test_shares_weigh_tokens_before_the_softmax_is_normalised() -> None:
+    out, q = torch.zeros(B, L, C, dtype=torch.float64), draw(B, L, C)
+    k, v = draw(B, 6, C, seed=1), draw(B, 6, C, seed=2)
+    shares = torch.rand(B, 6, dtype=torch.float64) * 3
+    shares[:, 2] = 0
+    powers = shares[:, None] * (q @ k.transpose(1, 2) / math.sqrt(C)).exp()
+    expected = powers @ v / powers.sum(-1, keepdim=True)
+    bias = log_shares(shares)
+    assert_close(add_image_attention(out, q, k, v, attend, 1.0, bias=bias), expected)

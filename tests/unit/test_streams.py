@@ -7,16 +7,19 @@ import torch
 from pack.infinite_id.streams import SharedNoise, Streams
 from torch import Tensor
 
-TWO = Streams(identity=2, text=2)
+TWO = Streams(latents=2)
 
 
-@pytest.mark.parametrize("streams", [TWO, Streams(3, 0), Streams(1, 1)])
+LAYOUTS = [TWO, Streams(3, has_text=False), Streams(1), Streams(2, people=3)]
+
+
+@pytest.mark.parametrize("streams", LAYOUTS)
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 def test_split_and_join_are_inverse(streams: Streams, chunks: int) -> None:
     x = torch.randn(chunks * streams.rows, 5, 4)
     identity, text = streams.split(x, chunks)
     assert len(identity) == chunks * streams.identity
-    assert len(text) == chunks * streams.text
+    assert len(text) == chunks * (streams.rows - streams.identity)
     assert torch.equal(streams.join(identity, text, chunks), x)
 
 
@@ -37,10 +40,24 @@ def test_rows_cut_into_tiles_stay_with_their_stream() -> None:
     assert torch.equal(TWO.join(identity, text, chunks=2), x)
 
 
+def test_a_sweep_reads_one_text_row_for_all_its_people() -> None:
+    """Two latents (10 and 20), three people: people come first, the text rows last."""
+    streams = Streams(latents=2, people=3)
+    latents = torch.tensor([10, 20])
+    rows = streams.spread(latents)
+    assert rows.tolist() == [10, 20] * 4
+    rows[: streams.identity] += torch.tensor([1, 1, 2, 2, 3, 3])
+    assert streams.collect(rows).tolist() == [11, 12, 13, 21, 22, 23]
+    identity, text = streams.split(torch.cat([rows, -rows])[:, None, None], chunks=2)
+    shared = streams.share_text(text, chunks=2).flatten()
+    assert shared.tolist() == [10, 20] * 3 + [-10, -20] * 3
+    assert (identity.flatten() - shared).abs().tolist() == [1, 1, 2, 2, 3, 3] * 2
+
+
 def test_double_repeats_the_single_stream() -> None:
     x = torch.randn(2, 4, 8, 8)
-    assert torch.equal(TWO.double(x), torch.cat([x, x]))
-    assert torch.equal(Streams(2, 0).double(x), x)
+    assert torch.equal(TWO.spread(x), torch.cat([x, x]))
+    assert torch.equal(Streams(2, has_text=False).spread(x), x)
 
 
 def seeded() -> torch.Generator:
