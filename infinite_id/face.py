@@ -1,4 +1,4 @@
-"""Faces in photos: detection and recognition by InsightFace, alignment, masks.
+"""Faces in photos: detection and recognition by InsightFace, order, alignment, masks.
 
 InsightFace and onnxruntime are imported when first used, so that a missing package hides no node.
 Photos are `(height, width, 3)` uint8 arrays in BGR order, as OpenCV and InsightFace have them.
@@ -6,7 +6,9 @@ Photos are `(height, width, 3)` uint8 arrays in BGR order, as OpenCV and Insight
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from .mappers import Crop
 
 Photo = NDArray[np.uint8]
 Points = NDArray[np.float32]
+Vector = NDArray[np.float32]
+
+MIN_CONFIDENCE = 0.5
+"""InsightFace's own threshold of the detection score."""
 
 PROVIDERS = {
     "CUDA": "CUDAExecutionProvider",
@@ -33,6 +39,26 @@ _ARCFACE = 112
 _OVAL_CENTRE, _OVAL_RADII = np.array([56.0, 60.0]), np.array([42.0, 58.0])
 _SHARE = {Crop.LOOSE: 0.65, Crop.ARCFACE: 1.0}
 """The share of a crop's side that the ArcFace crop takes."""
+
+_VIEWS = (1.0, 0.5, 0.25)
+"""The shares of the detector's view at which a photo is shown to it."""
+_LARGE = 0.25
+"""Smaller views are for faces at least so long, of the photo's longer side; larger views find the
+others, and what they leave is mostly no face."""
+_DOUBT = 0.1
+"""How much surer the detector must be in a smaller view to overrule the largest."""
+_SAME = 0.6
+"""Boxes of two views that share this much of the smaller one are of one face."""
+_LARGEST_VIEW = 2048
+"""Pixels: no detector looks at more."""
+
+
+class Order(Enum):
+    """How the faces of a photo are counted."""
+
+    LARGEST = "largest"
+    LEFT_TO_RIGHT = "left to right"
+    MOST_SIMILAR = "most similar to reference"
 
 
 class FaceError(ValueError):
@@ -53,7 +79,7 @@ class Face:
     box: NDArray[np.float32]
     landmarks: Points
     score: float
-    embedding: NDArray[np.float32]
+    embedding: Vector
 
     @property
     def size(self) -> tuple[float, float]:
@@ -136,27 +162,120 @@ def _describe_incomplete(pack: Path, missing: str) -> str:
     )
 
 
-def detect(analysis: Any, photo: Photo) -> list[Face]:
+def detect(analysis: Any, photo: Photo, min_confidence: float = MIN_CONFIDENCE) -> list[Face]:
     """Find the faces in a photo, largest first; an empty list if there are none.
 
-    Faces that fill the photo are missed by detectors: without a find the photo is searched
-    again inside a border of its own half size.
+    Of a face that fills its view a detector sees nothing, or takes a part for the whole. So the
+    photo is shown in smaller views as well, as if the detection size were smaller, and of finds
+    that overlap the surest is kept; large finds in a smaller view count where it is clearly surer.
+
+    Args:
+        analysis: an `insightface.app.FaceAnalysis`; it is left as it is.
+        min_confidence: the least detection score, 0..1.
+
+    Raises:
+        FaceError: if the analysis was loaded without a recogniser.
     """
-    faces = [_read_face(face, offset=0) for face in analysis.get(photo)]
-    if not faces:
-        border = max(photo.shape[:2]) // 2
-        padded = np.pad(photo, ((border, border), (border, border), (0, 0)))
-        faces = [_read_face(face, offset=border) for face in analysis.get(padded)]
+    if "recognition" not in analysis.models:
+        raise FaceError(
+            "This face analysis was loaded without a recogniser. Use Load Face Analysis, or a "
+            "loader that loads the whole model pack."
+        )
+    detector = copy(analysis.det_model)
+    detector.det_thresh = min_confidence
+    finds = [find for share in _VIEWS for find in _look(detector, photo, share)]
+    faces = [_recognise(analysis, photo, find) for find in _drop_doubles(finds)]
     return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
 
 
-def _read_face(face: Any, offset: int) -> Face:
-    return Face(
-        box=np.asarray(face.bbox, np.float32) - offset,
-        landmarks=np.asarray(face.kps, np.float32) - offset,
-        score=float(face.det_score),
-        embedding=np.asarray(face.embedding, np.float32),
-    )
+@dataclass(frozen=True, eq=False)
+class _Find:
+    """What a detector found: box `(4,)`, landmarks `(5, 2)`, and in which view of the photo."""
+
+    box: NDArray[np.float32]
+    landmarks: Points
+    score: float
+    share: float
+
+
+def _look(detector: Any, photo: Photo, share: float) -> list[_Find]:
+    """Detect in a photo that takes a share of the detector's view, black below and to the right."""
+    import cv2
+
+    view: Any = photo
+    longest, zoom = max(photo.shape[:2]), 1.0
+    if share < 1:
+        zoom = min(1.0, share * _LARGEST_VIEW / longest)
+        view = cv2.resize(photo, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+        border = round(max(view.shape[:2]) * (1 / share - 1))
+        view = np.pad(view, ((0, border), (0, border), (0, 0)))
+    boxes, landmarks = detector.detect(view)
+    finds = [
+        _Find(box[:4] / zoom, points / zoom, float(box[4]), share)
+        for box, points in zip(boxes, landmarks, strict=True)
+    ]
+    return [
+        find
+        for find in finds
+        if share == 1 or (find.box[2:] - find.box[:2]).max() > _LARGE * longest
+    ]
+
+
+def _drop_doubles(finds: Sequence[_Find]) -> list[_Find]:
+    """Keep one find of each face; within one view the detector has done so itself."""
+    kept: list[_Find] = []
+    for find in sorted(finds, key=lambda f: f.score - _DOUBT * (f.share < 1), reverse=True):
+        others = [other for other in kept if other.share != find.share]
+        if all(_overlap(find.box, other.box) < _SAME for other in others):
+            kept.append(find)
+    return kept
+
+
+def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """The share of the smaller box that lies in the other one."""
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+
+
+def _recognise(analysis: Any, photo: Photo, find: _Find) -> Face:
+    from insightface.app.common import Face as Detected
+
+    detected = Detected(bbox=find.box, kps=find.landmarks, det_score=find.score)
+    embedding = analysis.models["recognition"].get(photo, detected)
+    return Face(find.box, find.landmarks, find.score, np.asarray(embedding, np.float32))
+
+
+def similarity(a: Vector, b: Vector) -> float:
+    """The cosine of two embeddings: 1 is the same photo, 0 nothing in common."""
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def average_person(faces: Sequence[Face]) -> Vector:
+    """The mean direction of the faces' embeddings, `(512,)`: each photo counts alike."""
+    unit = [face.embedding / np.linalg.norm(face.embedding) for face in faces]
+    return np.mean(unit, axis=0)
+
+
+def sort_faces(faces: Sequence[Face], order: Order, person: Vector | None = None) -> list[Face]:
+    """Faces in the order in which they are counted.
+
+    Args:
+        person: an embedding; MOST_SIMILAR needs it, the other orders do not read it.
+    """
+    if order is Order.LEFT_TO_RIGHT:
+        return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
+    if order is Order.MOST_SIMILAR and person is not None:
+        return sorted(faces, key=lambda face: similarity(face.embedding, person), reverse=True)
+    return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
+
+
+def crop_for_recogniser(analysis: Any, photo: Photo, face: Face) -> Photo:
+    """The very crop that the recogniser saw, mostly `(112, 112, 3)`."""
+    from insightface.utils.face_align import norm_crop
+
+    side = analysis.models["recognition"].input_size[0]
+    cut: Any = norm_crop(photo, landmark=face.landmarks, image_size=side)
+    return cut
 
 
 def align(photo: Photo, face: Face, size: int, crop: Crop = Crop.LOOSE) -> Photo:

@@ -1,5 +1,8 @@
 """Pictures between ComfyUI and the face models."""
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +32,29 @@ def read_photo(image: Tensor) -> Photo:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
+def read_photos(batches: Sequence[Tensor], kind: str = "photo") -> dict[str, Photo]:
+    """All pictures of IMAGE batches as photos, named for the user: 'photo 2 of 3 (512x640)'.
+
+    Raises:
+        ValueError: as `read_photo`, naming the picture.
+    """
+    images = [image for batch in batches for image in batch]
+    photos = {}
+    for number, image in enumerate(images, start=1):
+        height, width = image.shape[:2]
+        name = f"{kind} {number} of {len(images)} ({width}x{height})"
+        try:
+            photos[name] = read_photo(image)
+        except ValueError as error:
+            raise ValueError(f"This node cannot use {name}: {error}.") from error
+    return photos
+
+
 def to_image(photo: Photo) -> Tensor:
     """A photo as an IMAGE batch of one: `(1, h, w, 3)` float32 RGB in 0..1."""
     return torch.from_numpy(photo[..., ::-1].copy()).float()[None] / 255
+
+
+def digest(photo: Photo) -> str:
+    """SHA-256 of the pixels, row by row in RGB order, hexadecimal."""
+    return hashlib.sha256(photo[..., ::-1].tobytes()).hexdigest()

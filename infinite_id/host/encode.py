@@ -1,4 +1,4 @@
-"""Faces -> identity, with the host's CLIP image encoder where the adapter wants one."""
+"""Faces -> identities, with the host's CLIP image encoder where the adapter wants one."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,23 @@ from torch import Tensor
 
 from ..adapter import Adapter, encode
 from ..face import Face
-from ..identity import Identity
+from ..identity import Features, Identity, Source
 from ..mappers import FaceVector, Recipe
-from ..mixing import stack
 from .clip import encode_image, encode_nothing
 
 
-def encode_identity(
-    adapter: Adapter, clip: ClipVisionModel | None, faces: Sequence[Face], crops: Tensor
-) -> Identity:
-    """Map each face to its tokens and stack them.
+def encode_identities(
+    adapter: Adapter,
+    clip: ClipVisionModel | None,
+    faces: Sequence[Face],
+    crops: Tensor,
+    sources: Sequence[Source],
+) -> list[Identity]:
+    """Map each face to an identity of its own, for `mixing` to combine.
 
     Args:
         crops: `(number of faces, size, size, 3)` float in 0..1, cut as the adapter's recipe says.
+        sources: where each face is from.
 
     Raises:
         ValueError: if the CLIP encoder or the recogniser is not the adapter's.
@@ -31,12 +35,16 @@ def encode_identity(
     hidden, nothing = _read_hidden(adapter, recipe, clip, crops)
     tokens = encode(adapter, vectors, hidden)
     unconditional = encode(adapter, torch.zeros_like(vectors[:1]), nothing)
-    return stack(
-        [
-            Identity(token[None], unconditional, adapter, (f"face of score {face.score:.2f}",))
-            for token, face in zip(tokens, faces, strict=True)
-        ]
-    )
+    return [
+        Identity(
+            tokens=tokens[i : i + 1],
+            unconditional=unconditional,
+            adapter=adapter,
+            sources=(source,),
+            features=Features(vectors[i : i + 1], hidden[i : i + 1].float()),
+        )
+        for i, source in enumerate(sources)
+    ]
 
 
 def _read_vectors(adapter: Adapter, recipe: Recipe, faces: Sequence[Face]) -> Tensor:

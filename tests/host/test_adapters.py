@@ -26,9 +26,9 @@ from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.attention.mixed import Mixing
 from pack.infinite_id.face import Face
 from pack.infinite_id.formats import ip_adapter
-from pack.infinite_id.host.encode import encode_identity
+from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.host.patch import apply
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.identity import Identity, Source
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes import folders
@@ -111,7 +111,9 @@ def expect_tokens(case: Case, clip: Any) -> tuple[Tensor, Tensor]:
 
 
 def encode(case: Case, clip: Any) -> Identity:
-    return encode_identity(case.adapter, clip, [draw_face()], draw_crop())
+    source = Source("drawn", "")
+    (identity,) = encode_identities(case.adapter, clip, [draw_face()], draw_crop(), [source])
+    return identity
 
 
 def test_tokens(case: Case, clip: Any) -> None:

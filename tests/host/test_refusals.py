@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.face import Face
-from pack.infinite_id.host.encode import encode_identity
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.host.encode import encode_identities
+from pack.infinite_id.identity import Identity, Source
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mixing import stack
 from pack.infinite_id.photo import read_photo
@@ -82,7 +82,7 @@ def test_identity_of_an_adapter_for_another_model(tiny: World, deep: World) -> N
 def test_adapter_with_wrong_widths(deep: World) -> None:
     own = deep.identity.adapter.config
     wider = AdapterConfig(own.mapper, {block: 2 * width for block, width in own.layers.items()})
-    identity = Identity(deep.identity.tokens, deep.identity.tokens, Adapter(wider), ())
+    identity = Identity(deep.identity.tokens, deep.identity.tokens, Adapter(wider))
     with pytest.raises(
         ValueError, match=r"Layer widths differ, 70 in all, first input_4_0: 128 != 64"
     ):
@@ -116,6 +116,9 @@ def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
 
 
+CROP, SOURCE = torch.zeros(1, 224, 224, 3), [Source("drawn", "")]
+
+
 def some_face(width: int = 512) -> Face:
     box = torch.tensor([0.0, 0.0, 64.0, 64.0]).numpy()
     return Face(box, box[:4].reshape(2, 2), 0.9, torch.ones(width).numpy())
@@ -124,14 +127,14 @@ def some_face(width: int = 512) -> Face:
 def test_wrong_clip_vision_model(clip_vision: Any) -> None:
     adapter = Adapter(AdapterConfig(MapperConfig(), dict(list(SDXL.items())[:1])))
     with pytest.raises(ValueError, match=r"gives 64 wide features.*1280 wide.*load CLIP ViT-H/14"):
-        encode_identity(adapter, clip_vision, [some_face()], torch.zeros(1, 224, 224, 3))
+        encode_identities(adapter, clip_vision, [some_face()], CROP, SOURCE)
 
 
 def test_wrong_face_model(clip_vision: Any) -> None:
     mapper = MapperConfig(clip_width=64, token_width=128)
     adapter = Adapter(AdapterConfig(mapper, dict(list(SDXL.items())[:1])))
     with pytest.raises(ValueError, match=r"gives 128 numbers.*trained on 512"):
-        encode_identity(adapter, clip_vision, [some_face(128)], torch.zeros(1, 224, 224, 3))
+        encode_identities(adapter, clip_vision, [some_face(128)], CROP, SOURCE)
 
 
 def test_image_that_is_no_photo(tiny: World, clip_vision: Any) -> None:

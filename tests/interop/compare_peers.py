@@ -52,9 +52,9 @@ from pack.infinite_id.attention.blocks import list_layers  # noqa: E402
 from pack.infinite_id.attention.mixed import Mixing  # noqa: E402
 from pack.infinite_id.face import Face  # noqa: E402
 from pack.infinite_id.formats import ip_adapter  # noqa: E402
-from pack.infinite_id.host.encode import encode_identity  # noqa: E402
+from pack.infinite_id.host.encode import encode_identities  # noqa: E402
 from pack.infinite_id.host.patch import apply  # noqa: E402
-from pack.infinite_id.identity import Identity  # noqa: E402
+from pack.infinite_id.identity import Identity, Source  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.miniature.random_weights import randomise, write  # noqa: E402
 from pack.miniature.shapes import UNETS  # noqa: E402
@@ -165,7 +165,7 @@ def patch_by_peer(
 def encode(file: Path, clip: Any, crop: Tensor) -> Identity:
     found = FaceAnalysis().found
     face = Face(found.bbox, found.kps, found.det_score, found.embedding)
-    return encode_identity(formats.load(file), clip, [face], crop)
+    return encode_identities(formats.load(file), clip, [face], crop, [Source("drawn", "")])[0]
 
 
 def get_hooks(model: ModelPatcher) -> dict[Any, Any]:
