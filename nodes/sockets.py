@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 Adapter = io.Custom("INFINITE_ID_MODEL")
 Identity = io.Custom("INFINITE_ID_IDENTITY")
+Crops = io.Custom("INFINITE_ID_CROPS")
 FaceAnalysis = io.Custom("INSIGHTFACE")
 """A raw `insightface.app.FaceAnalysis`, as other packs pass it."""
 FACE_ANALYSIS_TYPES = [FaceAnalysis, io.Custom("FACEANALYSIS")]
