@@ -1,4 +1,4 @@
-"""`python -m dev setup|demo|test|face-pack`, with any Python from 3.11 on.
+"""`python -m dev setup|demo|test|workflows|face-pack`, with any Python from 3.11 on.
 
 The first Python makes an environment in the cache, and the command runs in that one.
 """
@@ -37,6 +37,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands.add_parser("setup", help="fetch ComfyUI, the face nets and the test photos")
     commands.add_parser("demo", help="make a picture with a real ComfyUI")
     commands.add_parser("test", help="style, types, tests; further arguments go to pytest")
+    commands.add_parser("workflows", help="draw the files in workflows/ anew")
     face_pack = commands.add_parser("face-pack", help="write the MIT-licensed face model pack")
     face_pack.add_argument(
         "--to", type=Path, required=True, help="e.g. ComfyUI/models/insightface/models"
@@ -55,6 +56,11 @@ def _run(options: argparse.Namespace) -> int:
         from .demo import demo
 
         return demo()
+    if options.command == "workflows":
+        from .gallery import draw_all
+
+        draw_all()
+        return 0
     if options.command == "test":
         from .check import check
 

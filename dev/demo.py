@@ -13,7 +13,7 @@ from .photos import photos
 from .server import running_server
 from .server_api import Prompt, Run
 from .small_models import small_models
-from .workflow import read, to_prompt, workflow_files
+from .workflow import read, to_prompt, workflow_file
 
 RESULTS = ROOT / "demo-output"
 NOTICE = "The small model's weights are random: the picture shows that all runs, not a person."
@@ -22,7 +22,7 @@ NOTICE = "The small model's weights are random: the picture shows that all runs,
 def demo() -> int:
     """Queue the first workflow with a real photo; save picture and aligned face."""
     small = small_models()
-    workflow = workflow_files()[0]
+    workflow = workflow_file("photo")
     with ExitStack() as stack:
         with step("Starting ComfyUI"):
             server = stack.enter_context(

@@ -49,8 +49,9 @@ def small_models() -> SmallModels:
             "clip_name": CLIP_VISION,
             "model_name": ADAPTER,
             "pack": FACE_PACK,
-            "width": 128,
-            "height": 128,
+            "EmptyLatentImage.width": 128,
+            "EmptyLatentImage.height": 128,
+            "InfiniteIDCropFaces.size": 128,
             "steps": 4,
         },
     )

@@ -12,6 +12,14 @@ from .cache import ROOT
 Workflow = dict[str, Any]
 MUTED, BYPASSED = 2, 4
 NOTES = {"MarkdownNote", "Note"}
+INPUTS = {
+    # the photos that the workflows name, and those that the tests put there
+    "face.jpg": "obama",
+    "face_1.jpg": "obama",
+    "face_2.jpg": "obama2",
+    "person_1.jpg": "obama",
+    "person_2.jpg": "biden",
+}
 
 
 def workflow_files() -> list[Path]:
@@ -19,13 +27,21 @@ def workflow_files() -> list[Path]:
     return sorted((ROOT / "workflows").glob("*.json"))
 
 
+def workflow_file(name: str) -> Path:
+    return ROOT / "workflows" / f"{name}.json"
+
+
 def read(path: Path, values: Mapping[str, Any]) -> Workflow:
-    """Read a workflow, with every widget that `values` names set to its value."""
+    """Read a workflow, with every widget that `values` names set to its value.
+
+    Names are a widget's, or a node's and a widget's: `width`, `EmptyLatentImage.width`.
+    """
     workflow: Workflow = json.loads(path.read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         names = [entry["name"] for entry in node.get("inputs", ()) if "widget" in entry]
         for index, name in _positions(names, node.get("widgets_values", ())):
-            node["widgets_values"][index] = values.get(name, node["widgets_values"][index])
+            value = values.get(name, node["widgets_values"][index])
+            node["widgets_values"][index] = values.get(f"{node['type']}.{name}", value)
     return workflow
 
 

@@ -1,6 +1,8 @@
 """The adapter: mappers and one pair of projections K', V' for each cross-attention layer."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import cast
 
 import torch
@@ -61,9 +63,37 @@ class Adapter(nn.Module):
             projected[block] = (_linear(layer.to_k, tokens), _linear(layer.to_v, tokens))
         return projected
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights' names, shapes, dtypes and bytes, hexadecimal; computed once.
+
+        The same for one adapter in files of different kinds and names. It leaves out the LoRA,
+        which acts on the model, and FaceID PlusV2's shortcut scale: a setting, not a weight, and
+        tokens that were made at one scale are projected alike at any other. Of the weights as they
+        are when it is first asked for: training does not renew it.
+        """
+        whole = sha256()
+        for name, x in sorted(self.state_dict().items()):
+            whole.update(f"{name} {tuple(x.shape)} {x.dtype}\n".encode())
+            whole.update(x.contiguous().flatten().view(torch.uint8).numpy())
+        return whole.hexdigest()
+
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     return nn.functional.linear(x, layer.weight.to(device=x.device, dtype=x.dtype))
+
+
+_FAMILIES = {
+    # (cross-attention layers, context width): what users call such a model
+    (70, 2048): "SDXL",
+    (44, 1280): "the SDXL refiner",
+    (34, 2048): "SSD-1B",
+    (30, 2048): "KOALA-1B",
+    (21, 2048): "KOALA-700M",
+    (15, 2048): "Segmind Vega",
+    (16, 768): "SD 1.5",
+    (16, 1024): "SD 2",
+}
 
 
 def check_fits(adapter: Adapter, layers: Layers, token_width: int) -> None:
@@ -74,20 +104,23 @@ def check_fits(adapter: Adapter, layers: Layers, token_width: int) -> None:
         token_width: the width of the UNet's text context.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming both kinds of model, what differs, and what to load instead.
     """
-    own = adapter.config.layers
-    if own == layers and adapter.config.mapper.token_width == token_width:
+    own, own_width = adapter.config.layers, adapter.config.mapper.token_width
+    if own == layers and own_width == token_width:
         return
     shared = own.keys() & layers.keys()
     wrong = [f"{b}: {own[b]} != {layers[b]}" for b in shared if own[b] != layers[b]]
+    trained_for = _FAMILIES.get((len(own), own_width), "another kind of model")
+    model = _FAMILIES.get((len(layers), token_width), "an unknown kind")
     raise ValueError(
-        f"The adapter '{adapter.name}' does not fit this model. "
-        f"Adapter: {len(own)} cross-attention layers, {adapter.config.mapper.token_width} wide "
-        f"tokens. Model: {len(layers)} layers, {token_width} wide context."
+        f"The adapter '{adapter.name}' does not fit this model: it was trained for {trained_for}, "
+        f"and this is {model}. "
+        f"Adapter: {len(own)} cross-attention layers, {own_width} wide tokens. "
+        f"Model: {len(layers)} layers, {token_width} wide context."
         + (f" Layer widths differ, {len(wrong)} in all, first {min(wrong)}." if wrong else "")
-        + " SDXL has 70 layers and a 2048 wide context: use an SDXL checkpoint with an adapter "
-        "trained for SDXL."
+        + " Load the kind of model that the adapter was trained for, or an adapter trained for "
+        "this kind; published ones are for SDXL (70 layers, 2048 wide context)."
     )
 
 

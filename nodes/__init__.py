@@ -4,9 +4,14 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
+from .identity_files import LoadIdentity, SaveIdentity
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
 from .lora import ApplyFaceIDLoRA
+from .mixing import BlendIdentities, MixIdentities
+from .pictures import ContactSheet
+from .similarity import FaceSimilarity
 
 
 class InfiniteIDExtension(ComfyExtension):
@@ -20,6 +25,15 @@ class InfiniteIDExtension(ComfyExtension):
             EncodeIdentity,
             ApplyInfiniteID,
             ApplyFaceIDLoRA,
+            MixIdentities,
+            BlendIdentities,
+            SaveIdentity,
+            LoadIdentity,
+            FaceMasks,
+            FaceSimilarity,
+            CropFaces,
+            PasteFaces,
+            ContactSheet,
         ]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pack.dev.browser import open_page
@@ -10,7 +9,7 @@ from pack.dev.photos import photos
 from pack.dev.server import running_server
 from pack.dev.server_api import Server
 from pack.dev.small_models import small_models
-from pack.dev.workflow import read, to_prompt, workflow_files
+from pack.dev.workflow import INPUTS, Workflow, read, to_prompt, workflow_file, workflow_files
 from PIL import Image
 from playwright.sync_api import Page
 
@@ -27,7 +26,9 @@ BAD_NODES = """() => {
 def server() -> Iterator[Server]:
     small = small_models()
     with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
-        server.upload(photos()["obama"])
+        for name, photo in INPUTS.items():
+            server.upload(photos()[photo], name)
+        server.queue(to_prompt(read(workflow_file("save_identity"), small.values)))
         blank = server.base / "noface.png"
         Image.new("RGB", (64, 64)).save(blank)
         server.upload(blank)
@@ -42,19 +43,14 @@ def page(server: Server) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("path", workflow_files(), ids=lambda path: path.stem)
-def test_workflow_opens_converts_and_runs(path: Path, page: Page) -> None:
-    """No missing node, no red input; what the page would queue is what we queue, and it runs."""
-    values: dict[str, Any] = {**small_models().values, "image": photos()["obama"].name}
-    workflow = read(path, values)
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
-    page.wait_for_timeout(1500)
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1000)
+def test_workflow_opens_and_converts(path: Path, page: Page) -> None:
+    """No missing node, no red input, and what the page would queue is what we queue."""
+    workflow = read(path, small_models().values)
+    open_workflow(page, workflow)
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
     assert page.evaluate(BAD_NODES) == []
     assert page.locator(".p-dialog").count() == 0, "the page complains in a dialog"
-
     prompt = page.evaluate("async () => (await window.app.graphToPrompt()).output")
     converted = {
         node: {"class_type": entry["class_type"], "inputs": entry["inputs"]}
@@ -62,19 +58,29 @@ def test_workflow_opens_converts_and_runs(path: Path, page: Page) -> None:
     }
     assert converted == to_prompt(workflow)
 
+
+def open_workflow(page: Page, workflow: Workflow) -> None:
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.wait_for_timeout(1500)
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1000)
+
+
+def test_queue_ends_with_a_picture_on_the_canvas(page: Page) -> None:
+    open_workflow(page, read(workflow_file("photo"), small_models().values))
     page.evaluate("async () => await window.app.queuePrompt(0)")
     page.wait_for_function(
         "() => window.app.graph.nodes.some(n => n.type === 'SaveImage' && n.imgs?.length)",
         timeout=300_000,
     )
     page.wait_for_timeout(500)
-    page.screenshot(path=ARTIFACTS / f"{path.stem}-ran.png")
+    page.screenshot(path=ARTIFACTS / "photo-ran.png")
 
 
 def test_error_shows_at_its_node(page: Page) -> None:
     """A photo without a face stops the run at Encode Identity, and the page marks that node."""
     values = {**small_models().values, "image": "noface.png"}
-    page.evaluate("graph => window.app.loadGraphData(graph)", read(workflow_files()[0], values))
+    page.evaluate("graph => window.app.loadGraphData(graph)", read(workflow_file("photo"), values))
     page.evaluate("async () => await window.app.queuePrompt(0)")
     page.wait_for_function("() => window.app.lastExecutionError", timeout=120_000)
     page.wait_for_timeout(500)

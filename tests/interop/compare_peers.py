@@ -11,8 +11,10 @@ but for the UNet's widths and those of the small CLIP encoder. Identity attentio
 Printed are
 
     layers                how many of the 70 the peer's hooks name
-    theirs, ours          megabytes that sampling needs beside the UNet: the peer's projections,
-                          and our projected tokens, of this narrow UNet in fp32
+    theirs, ours          megabytes that sampling keeps beside the UNet: the peer's projections,
+                          and our projected tokens; scaled from this narrow UNet in fp32 to SDXL's
+                          widths in fp16
+    258 tokens            ours for a native adapter's identity, likewise
 
 and relative differences |ours - theirs| / |theirs|:
 
@@ -48,7 +50,7 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from insightface.app.common import Face as DetectedFace  # noqa: E402
 from pack.infinite_id import formats  # noqa: E402
 from pack.infinite_id.application import Application  # noqa: E402
-from pack.infinite_id.attention.blocks import list_layers  # noqa: E402
+from pack.infinite_id.attention.blocks import SDXL, list_layers  # noqa: E402
 from pack.infinite_id.attention.mixed import Mixing  # noqa: E402
 from pack.infinite_id.face import Face  # noqa: E402
 from pack.infinite_id.formats import ip_adapter  # noqa: E402
@@ -71,7 +73,7 @@ PEERS = {
     "IPADAPTER_PLUS_PATH": ("FaceID", "FaceID PlusV2", "Plus Face"),
     "INSTANTID_PATH": ("InstantID",),
 }
-COUNTS = ("layers", "theirs", "ours")
+COUNTS = ("layers", "theirs", "ours", "258 tokens")
 COLUMNS = ("tokens", "no identity", "as it is", "70 layers", "guided", "one negative")
 # The five points of a face that fills a picture of 112 pixels.
 TEMPLATE = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
@@ -186,11 +188,14 @@ def compare(
     hooks = get_hooks(theirs)
     told = hooks["input", 4, 0].kwargs[0]
     blocks = list_layers(model.model.diffusion_model)
-    key_values = identity.projections.on(torch.device("cpu"), torch.float32)
+    both = (identity.projections, identity.unconditional_projections)
+    stored = [p.on(torch.device("cpu"), torch.float32) for p in both]
+    scale = sum(SDXL.values()) / sum(blocks.values()) / 2
     found: dict[str, float] = {
         "layers": len(hooks.keys() & blocks.keys()),
-        "theirs": measure(told["ipadapter"].ip_layers.parameters()),
-        "ours": measure(x for pair in key_values.values() for x in pair),
+        "theirs": scale * measure(told["ipadapter"].ip_layers.parameters()),
+        "ours": scale * measure(x for values in stored for pair in values.values() for x in pair),
+        "258 tokens": 258 * 2 * 2 * sum(SDXL.values()) / 1e6,
         "tokens": difference(identity.tokens, told["cond"]),
         "no identity": difference(identity.unconditional, told["uncond"]),
         "as it is": difference(run(ours, 1.0), run(theirs, 1.0)),

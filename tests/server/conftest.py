@@ -10,7 +10,7 @@ from pack.dev.photos import photos
 from pack.dev.server import running_server
 from pack.dev.server_api import Run, Server
 from pack.dev.small_models import ADAPTER, SmallModels, small_models
-from pack.dev.workflow import read, to_prompt, workflow_files
+from pack.dev.workflow import INPUTS, read, to_prompt, workflow_file
 from PIL import Image
 
 ENCODE, APPLY = "InfiniteIDEncodeIdentity", "InfiniteIDApply"
@@ -29,6 +29,8 @@ def server(small: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with running_server(models=models, custom_nodes=small.custom_nodes) as server:
         for path in [*photos().values(), *write_odd_photos(folder)]:
             server.upload(path)
+        for name, photo in INPUTS.items():
+            server.upload(photos()[photo], name)
         yield server
 
 
@@ -71,7 +73,7 @@ class Graph:
 
     def run(self, **values: Any) -> Run:
         """Queue the workflow; the result names nodes by their class."""
-        prompt = to_prompt(read(workflow_files()[0], {**self.values, **values}))
+        prompt = to_prompt(read(workflow_file("photo"), {**self.values, **values}))
         run = self.server.queue(prompt)
         self.classes = {node: entry["class_type"] for node, entry in prompt.items()}
         return run

@@ -1,0 +1,66 @@
+"""The miniature as a server's models: the embedded default of the demo and of the workflows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .cache import ROOT
+from .small_models import SmallModels
+
+WEIGHTS = ROOT / "miniature" / "weights"
+NAME = "infinite-id-miniature"
+INPUTS = ROOT / "workflows" / "inputs"
+SCALE = 4  # the drawn photos are enlarged, so that they look like photos on the page
+
+# File -> person and scene. Nobody of them was in a training picture.
+DRAWN = {
+    "face.jpg": (1_000_010, 23),
+    "face_1.jpg": (1_000_010, 25),
+    "face_2.jpg": (1_000_010, 31),
+    "person_1.jpg": (1_000_002, 14),
+    "person_2.jpg": (1_000_030, 28),
+}
+
+
+def miniature() -> SmallModels:
+    """The trained miniature; pictures are 128 px and take a second or two on a CPU."""
+    return SmallModels(
+        models={
+            "checkpoints": [WEIGHTS / f"{NAME}.safetensors"],
+            "clip_vision": [WEIGHTS / f"{NAME}-clip-vision.safetensors"],
+            "infinite_id": [WEIGHTS / f"{NAME}-adapter.safetensors"],
+            "insightface": [WEIGHTS / "insightface" / "models"],
+        },
+        custom_nodes=[ROOT / "miniature"],
+        values={
+            "ckpt_name": f"{NAME}.safetensors",
+            "clip_name": f"{NAME}-clip-vision.safetensors",
+            "model_name": f"{NAME}-adapter.safetensors",
+            "pack": "miniature",
+            "detection_size": 256,
+            "EmptyLatentImage.width": 128,
+            "EmptyLatentImage.height": 128,
+            "InfiniteIDCropFaces.size": 128,
+        },
+    )
+
+
+def input_pictures() -> list[Path]:
+    """The pictures that the workflows name."""
+    return sorted(INPUTS.glob("*.jpg"))
+
+
+def draw_inputs() -> None:
+    """Draw those pictures anew."""
+    import cv2
+
+    from miniature.faces import render, write_png
+    from miniature.world.identity import draw_identity
+    from miniature.world.scene import draw_scene
+
+    INPUTS.mkdir(exist_ok=True)
+    for name, (person, scene) in DRAWN.items():
+        picture = render(draw_identity(person), draw_scene(scene, "photo")).pixels
+        large: Any = cv2.resize(picture, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+        write_png(INPUTS / name, large)

@@ -1,0 +1,170 @@
+"""Identities as files: pictures of a person without photos and without a face model."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from einops import rearrange
+from torch.nn.functional import interpolate
+
+from ..infinite_id.adapter import Adapter
+from ..infinite_id.formats import identity_file
+from ..infinite_id.identity import Identity
+from . import folders, sockets
+
+
+class SaveIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDSaveIdentity",
+            display_name="Save Identity",
+            category=sockets.CATEGORY,
+            description="Writes an identity into a file. With Load Identity and the same adapter "
+            "it gives the same pictures, without the photos and without a face model.",
+            search_aliases=["export identity", "save face", "share identity"],
+            is_output_node=True,
+            inputs=[
+                sockets.Identity.Input(
+                    "identity", tooltip="From Encode Identity, or a mix of identities."
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="identities/person",
+                    tooltip="Name of the file, in the output folder. Load Identity lists what is "
+                    "below identities/. %year%, %month%, %day% and the like are replaced.",
+                ),
+                io.Combo.Input(
+                    "overwrite",
+                    options=["number", "replace"],
+                    default="number",
+                    tooltip="number: every save makes a new file, _00001_ and so on. replace: "
+                    "always the same file.",
+                ),
+                io.Boolean.Input(
+                    "include_thumbnail",
+                    default=True,
+                    tooltip="Keep the small picture of each aligned face in the file, so that one "
+                    "sees who it is.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, identity: Identity, filename_prefix: str, overwrite: str, include_thumbnail: bool
+    ) -> io.NodeOutput:
+        output = folder_paths.get_output_directory()
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, output
+        )
+        number = f"_{counter:05}_" if overwrite == "number" else ""
+        path = Path(folder, f"{stem}{number}.safetensors")
+        identity_file.save(identity, path, include_thumbnail)
+        place = Path(subfolder, path.name).as_posix()
+        text = f"Saved output/{place}, {path.stat().st_size / 1e6:.2f} MB."
+        logging.info("Infinite-ID: %s", text)
+        pictures = _to_images(identity) if include_thumbnail else None
+        return io.NodeOutput(
+            ui={
+                **_preview(cls, pictures),
+                **ui.PreviewText(text).as_dict(),
+                "identities": [ui.SavedResult(path.name, subfolder, io.FolderType.output)],
+            }
+        )
+
+
+class LoadIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDLoadIdentity",
+            display_name="Load Identity",
+            category=sockets.CATEGORY,
+            description="Reads an identity that Save Identity wrote. Needs neither photos nor a "
+            "face model, only the adapter that the identity was made with.",
+            search_aliases=["import identity", "load face", "open identity"],
+            inputs=[
+                io.Combo.Input(
+                    "identity_name",
+                    options=folders.list_identities(),
+                    tooltip="A .safetensors file in models/infinite_id_identities, in the input "
+                    "folder, or in output/identities.",
+                ),
+                sockets.Adapter.Input(
+                    "adapter",
+                    tooltip="From Load Infinite-ID Model: the adapter that the identity was made "
+                    "with. Another one is refused.",
+                ),
+            ],
+            outputs=[
+                sockets.Identity.Output(
+                    "identity",
+                    display_name="identity",
+                    tooltip="For Apply Infinite-ID, or to be mixed.",
+                ),
+                io.Image.Output(
+                    "thumbnails",
+                    display_name="thumbnails",
+                    tooltip="The aligned faces in the file; a black picture if it has none.",
+                ),
+                io.String.Output(
+                    "info",
+                    display_name="info",
+                    tooltip="What the file holds, and the photos that it was made of.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, identity_name: str | None) -> bool | str:
+        if identity_name is None:  # it comes from another node, and is not known yet
+            return True
+        try:
+            folders.find_identity(identity_name)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, identity_name: str, **_: Any) -> Any:
+        stat = folders.find_identity(identity_name).stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    @classmethod
+    def execute(cls, identity_name: str, adapter: Adapter) -> io.NodeOutput:
+        path = folders.find_identity(identity_name)
+        identity = identity_file.load(path, adapter)
+        pictures = _to_images(identity)
+        return io.NodeOutput(
+            identity,
+            torch.zeros(1, 64, 64, 3) if pictures is None else pictures,
+            describe(path.name, identity),
+            ui=_preview(cls, pictures),
+        )
+
+
+def describe(name: str, identity: Identity) -> str:
+    """What an identity holds, and a line for each photo."""
+    n, tokens, _ = identity.tokens.shape
+    kind = "an identity" if n == 1 else f"a row of {n} identities"
+    lines = [f"{name} is {kind} of {tokens} tokens, made with {identity.adapter.name} from:"]
+    return "\n".join(lines + [f"- {source.label}" for source in identity.sources])
+
+
+def _to_images(identity: Identity) -> torch.Tensor | None:
+    """The thumbnails as an IMAGE batch, all of the first one's size; None if there is none."""
+    thumbnails = [s.thumbnail for s in identity.sources if s.thumbnail is not None]
+    if not thumbnails:
+        return None
+    size = thumbnails[0].shape[:2]
+    channels_first = [rearrange(x, "h w c -> 1 c h w").float() / 255 for x in thumbnails]
+    batch = torch.cat([interpolate(x, size, mode="area") for x in channels_first])
+    return rearrange(batch, "b c h w -> b h w c")
+
+
+def _preview(cls: type[io.ComfyNode], images: torch.Tensor | None) -> dict[str, Any]:
+    return {} if images is None else ui.PreviewImage(images, cls=cls).as_dict()
