@@ -3,7 +3,8 @@
 `python -m miniature.train --host PATH --work DIR --stage unet --minutes 30`
 
 Stages, in this order: pictures, vae, encoder, decoder, latents, unet. Recogniser, detector and
-clip_vision need only the pictures; face_pack exports the first two. Sheets and logs lie beside the
+clip_vision need only the pictures; face_pack exports the first two. features, adapter and
+adapter_with_text come last and need all of them. Sheets and logs lie beside the
 checkpoints in the work folder. A stage that is stopped loses two minutes at most.
 """
 
@@ -29,6 +30,9 @@ STAGES = {
     "detector": ("detector", "train"),
     "face_pack": ("export", "write_pack"),
     "clip_vision": ("clip_vision", "train"),
+    "features": ("adapter", "extract"),
+    "adapter": ("adapter", "train"),
+    "adapter_with_text": ("adapter", "train_with_text"),
 }
 
 

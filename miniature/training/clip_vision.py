@@ -25,7 +25,7 @@ from ..shapes import clip_vision_config
 from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
 from . import text
 from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
-from .run import Run
+from .run import Run, averaged_weights
 from .start import initialise
 
 SIDE, BATCH = 224, 24
@@ -79,6 +79,13 @@ def train(folder: Path, minutes: float) -> None:
     net.load_state_dict(run.averaged())
     run.log(accuracy(net))
     save_file(nets.as_half(net.encoder.state_dict()), folder / "miniature-clip-vision.safetensors")
+
+
+def trained(folder: Path) -> nn.Module:
+    """The encoder alone; its first output is the last hidden state."""
+    net = Namer()
+    net.load_state_dict(averaged_weights(folder, "clip_vision"))
+    return net.encoder.eval().requires_grad_(False)
 
 
 def as_input(pictures: Pictures, numbers: Sequence[int], rng: np.random.Generator) -> Tensor:

@@ -105,7 +105,7 @@ class Identity:
         return np.clip(np.array(HAIR[self.hair]) * (0.85 + 0.3 * self.hair_tint), 0, 255)
 
     def describe(self, coloured: bool = True) -> str:
-        """Such as 'an old woman with long wavy ginger hair and glasses', with or without colours."""
+        """Such as 'a woman with long wavy ginger hair and glasses', with or without colours."""
         extras = []
         if self.cut != "bald":
             words = (_CUT_WORDS[self.cut], self.hair if coloured else "", "hair")

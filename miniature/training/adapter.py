@@ -1,0 +1,137 @@
+"""Stages `features`, `adapter` and `adapter_with_text`: Infinite-ID, by the pack's own training.
+
+`features` notes what the face net and the CLIP encoder see in every picture. `adapter` is the
+paper's identity-enhanced training: another picture of the person in, no text. `adapter_with_text`
+is what the paper compares it to: the same weights, learnt beside the text's attention.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import comfy.model_base
+import comfy.sd
+import numpy as np
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
+from torch import Tensor
+
+from infinite_id.formats import save
+from infinite_id.host.training import make_predict
+from infinite_id.mappers import MapperConfig
+from infinite_id.training.initialise import new_adapter
+from infinite_id.training.step import Pairs, drop_identity, identity_loss
+
+from .. import nets
+from ..host import register
+from ..shapes import CONTEXT_WIDTH, SIZE_EMBEDDING, TEXT_G, clip_vision_config
+from ..text import MiniatureClipModel
+from . import clip_vision, recogniser, text, workers
+from .pictures import PER_PERSON, chunk_paths, load
+from .run import Run, generator
+from .unet import VARIANT
+
+CHUNKS = 12
+BATCH = 32
+NO_IDENTITY = 0.1
+CLIP_WIDTH = clip_vision_config()["hidden_size"]
+MAPPER = MapperConfig(
+    face_hidden=256, clip_width=CLIP_WIDTH, clip_hidden=128, token_width=CONTEXT_WIDTH
+)
+
+
+@torch.inference_mode()
+def extract(folder: Path, _: float) -> None:
+    """Writes face vectors `(1024, 512)` and CLIP states `(1024, 257, 64)` of the first chunks."""
+    face, clip = recogniser.trained(folder), clip_vision.trained(folder)
+    (folder / "features").mkdir(exist_ok=True)
+    for chunk in workers.share(chunk_paths(folder / "pictures")[:CHUNKS]):
+        path = folder / "features" / chunk.name
+        if path.exists():
+            continue
+        pictures, rng = load([chunk]), np.random.default_rng(10)
+        landmarks = pictures.landmarks + rng.normal(0, recogniser.JITTER, (1, 5, 2))
+        hidden = [
+            clip(clip_vision.as_input(pictures, range(n, n + 32), rng))[0]
+            for n in range(0, len(landmarks), 32)
+        ]
+        partial_path = path.with_suffix(".partial.npz")
+        np.savez(
+            partial_path,
+            face=recogniser.embed(face, pictures.pixels, landmarks).half().numpy(),
+            clip=torch.cat(hidden).half().numpy(),
+        )
+        partial_path.rename(path)
+
+
+@torch.inference_mode()
+def see_nothing(folder: Path) -> Tensor:
+    """CLIP states of the picture that is zero in normalised pixels, `(1, 257, 64)`."""
+    return clip_vision.trained(folder)(torch.zeros(1, 3, clip_vision.SIDE, clip_vision.SIDE))[0]
+
+
+class Lessons:
+    """Pairs of pictures of one person: the latents of one, the features of another."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = chunk_paths(folder / "features")
+        features = [np.load(path) for path in paths]
+        targets = [np.load(folder / "latents" / path.name) for path in paths]
+        self.face, self.clip = (
+            torch.from_numpy(np.concatenate([part[name] for part in features]))
+            for name in ("face", "clip")
+        )
+        self.latents = torch.from_numpy(np.concatenate([part["latents"] for part in targets]))
+        self.prompts = text.Prompts([str(words) for part in targets for words in part["captions"]])
+
+    def draw(self, random: torch.Generator) -> tuple[Tensor, Pairs]:
+        """The targets' numbers, and the pairs."""
+        target = torch.randint(len(self.face), (BATCH,), generator=random)
+        step = torch.randint(1, PER_PERSON, (BATCH,), generator=random)
+        source = target // PER_PERSON * PER_PERSON + (target + step) % PER_PERSON
+        latents, face, clip = self.latents[target], self.face[source], self.clip[source]
+        return target, Pairs(latents.float(), face.float(), clip.float())
+
+
+def train(folder: Path, minutes: float, with_text: bool = False) -> None:
+    name = "adapter_with_text" if with_text else "adapter"
+    model, clip = load_base(folder)
+    adapter = new_adapter(model.diffusion_model, MAPPER)
+    run = Run(folder, name, adapter, lr=1e-3, decay=0.999)
+    lessons, nothing = Lessons(folder), see_nothing(folder)
+    alphas = 1 / (1 + model.model_sampling.sigmas.square())
+    sizes = Timestep(SIZE_EMBEDDING)(torch.tensor(text.SIZES)).flatten()
+    y = torch.cat([torch.zeros(TEXT_G.width), sizes])[None]
+
+    def loss_of(step: int) -> tuple[Tensor, int]:
+        random = generator(step)
+        target, pairs = lessons.draw(random)
+        pairs = drop_identity(pairs, nothing, NO_IDENTITY, random)
+        with nets.half_precision():
+            predict = make_predict(model, y)
+            if with_text:
+                with torch.no_grad():
+                    context, vector = lessons.prompts.encode(clip, target)
+                predict = make_predict(model, vector, context)
+            return identity_loss(adapter, predict, pairs, alphas, random), BATCH
+
+    run.train(minutes, loss_of)
+    if workers.number() == 0:
+        adapter.load_state_dict(run.averaged())
+        save(adapter, folder / f"miniature-{name}.safetensors")
+
+
+train_with_text = partial(train, with_text=True)
+
+
+def load_base(folder: Path) -> tuple[comfy.model_base.BaseModel, MiniatureClipModel]:
+    """The diffusion model and the text encoders, frozen, in single precision."""
+    register()
+    path = str(folder / f"miniature-{VARIANT}.safetensors")
+    patcher, clip, _, _ = comfy.sd.load_checkpoint_guess_config(path, output_vae=False)
+    model, encoders = patcher.model.float(), clip.cond_stage_model.float()
+    for net in (model, encoders):
+        net.requires_grad_(False)
+    model.diffusion_model.dtype, model.manual_cast_dtype = torch.float32, None
+    return model, encoders
