@@ -263,6 +263,58 @@ def two_people(info: Info) -> Graph:
     return scene.graph
 
 
+def places_from_a_picture(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Two people in the places of others",
+        "*Face Masks* finds the faces of a picture and gives each a mask: here a column of the "
+        "picture, for head and body. Each *Apply Infinite-ID* takes one, from left to right.",
+    )
+    couple = scene.graph.add("LoadImage", 0, "Where they are", rows=PREVIEW, image="couple.jpg")
+    left = scene.encode("person_1.jpg", "Person on the left")
+    right = scene.encode("person_2.jpg", "Person on the right")
+    masks = [
+        scene.graph.add(
+            "InfiniteIDFaceMasks",
+            2,
+            f"{side} face",
+            face_analysis=scene.analysis["face_analysis"],
+            image=couple["IMAGE"],
+            shape="column",
+            face=number,
+        )
+        for number, side in ((1, "Left"), (2, "Right"))
+    ]
+    first = scene.apply(left["identity"], 3, mask=masks[0]["masks"])
+    both = scene.apply(right["identity"], 3, model=first["model"], mask=masks[1]["masks"])
+    prompts = scene.prompts("a photo of two men side by side, serious, in the library", 3)
+    picture = scene.sample(both["model"], prompts, scene.empty(3, 1216, 832), 4)
+    scene.save(picture, "places-from-a-picture", 5)
+    return scene.graph
+
+
+def weight_curve(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "When the identity acts",
+        "The same picture with the identity throughout, fading in, and fading out. Early steps "
+        "set the layout, late ones the details. The curve, start and end, and weights for the "
+        "UNet's stages are *Apply Infinite-ID*'s advanced inputs.",
+    )
+    identity = scene.encode("face.jpg", "Photo of the person")
+    text = "a photo of a man, surprised, wearing a yellow jacket, in the desert"
+    prompts = scene.prompts(text, 2)
+    latent = scene.empty(2)
+    curves = ("constant", "fade in", "fade out")
+    models = [scene.apply(identity["identity"], 2, weight_curve=curve) for curve in curves]
+    rows = [scene.sample(model["model"], prompts, latent, 3) for model in models]
+    sheet = scene.sheet(
+        rows[0], 4, images_2=rows[1], images_3=rows[2], row_labels="\n".join(curves), columns=1
+    )
+    scene.save(sheet, "weight-curve", 5)
+    return scene.graph
+
+
 def save_identity(info: Info) -> Graph:
     scene = begin(
         info,
@@ -361,6 +413,8 @@ GALLERY: dict[str, Callable[[Info], Graph]] = {
     "mix": mix,
     "sweep": sweep,
     "two_people": two_people,
+    "places_from_a_picture": places_from_a_picture,
+    "weight_curve": weight_curve,
     "save_identity": save_identity,
     "load_identity": load_identity,
     "refine_small_faces": refine_small_faces,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cache import ROOT
 from .small_models import SmallModels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from miniature.world.scene import Scene
 
 WEIGHTS = ROOT / "miniature" / "weights"
 NAME = "infinite-id-miniature"
@@ -21,6 +28,7 @@ DRAWN = {
     "person_1.jpg": (1_000_002, 14),
     "person_2.jpg": (1_000_030, 28),
 }
+COUPLE = 1_000_007, 1_000_023
 
 
 def miniature() -> SmallModels:
@@ -54,13 +62,20 @@ def input_pictures() -> list[Path]:
 def draw_inputs() -> None:
     """Draw those pictures anew."""
     import cv2
+    import numpy as np
 
     from miniature.faces import render, write_png
     from miniature.world.identity import draw_identity
     from miniature.world.scene import draw_scene
 
-    INPUTS.mkdir(exist_ok=True)
-    for name, (person, scene) in DRAWN.items():
-        picture = render(draw_identity(person), draw_scene(scene, "photo")).pixels
+    def draw(person: int, scene: Scene) -> NDArray[np.uint8]:
+        picture = render(draw_identity(person), scene).pixels
         large: Any = cv2.resize(picture, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
-        write_png(INPUTS / name, large)
+        return large
+
+    INPUTS.mkdir(exist_ok=True)
+    for name, (person, seed) in DRAWN.items():
+        write_png(INPUTS / name, draw(person, draw_scene(seed, "photo")))
+    walls = [replace(draw_scene(seed, "photo"), place="wall", wall="blue") for seed in (21, 31)]
+    couple = [draw(person, wall) for person, wall in zip(COUPLE, walls, strict=True)]
+    write_png(INPUTS / "couple.jpg", np.hstack(couple))

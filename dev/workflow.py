@@ -19,6 +19,7 @@ INPUTS = {
     "face_2.jpg": "obama2",
     "person_1.jpg": "obama",
     "person_2.jpg": "biden",
+    "couple.jpg": "group",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 VOCABULARY_FILE = FOLDER / "vocabulary.json"
 CLIP_VISION_FILE = FOLDER / "clip_vision.json"
+WEIGHTS = FOLDER / "weights"
 
 LATENT_CHANNELS = 4
 HEAD_CHANNELS = 32

@@ -1,11 +1,9 @@
-"""Trains one of the miniature's nets for some minutes, on from where it was.
+"""Makes the miniature from seeds, or trains one of its nets on from where it was.
 
-`python -m miniature.train --host PATH --work DIR --stage unet --minutes 30`
-
-Stages, in this order: pictures, vae, encoder, decoder, latents, unet. Recogniser, detector and
-clip_vision need only the pictures; face_pack exports the first two. features, adapter and
-adapter_with_text come last and need all of them. Sheets and logs lie beside the
-checkpoints in the work folder. A stage that is stopped loses two minutes at most.
+`python -m miniature.train --host PATH --work DIR` takes all stages in their order, for the minutes
+that the published weights had. `--stage unet --minutes 30` takes one. Sheets and logs lie beside
+the checkpoints in the work folder. A stage that is stopped loses two minutes at most, and one that
+has had its minutes already is passed over.
 """
 
 from __future__ import annotations
@@ -14,47 +12,68 @@ import argparse
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from .random_weights import use_host
+from .shapes import WEIGHTS
 from .training import workers
 
-# Stage -> module and function in `training`, each called with the work folder and the minutes.
+
+class Stage(NamedTuple):
+    """A function of a module in `training`, called with the work folder and the minutes.
+
+    `pictures` is given the number of chunks instead, `publish` the folder for the results.
+    """
+
+    module: str
+    function: str
+    minutes: float = 0.0
+
+
 STAGES = {
-    "pictures": ("pictures", "make"),
-    "vae": ("vae", "train_vae"),
-    "encoder": ("vae", "freeze_encoder"),
-    "decoder": ("vae", "train_decoder"),
-    "latents": ("unet", "encode_pictures"),
-    "unet": ("unet", "train"),
-    "recogniser": ("recogniser", "train"),
-    "detector": ("detector", "train"),
-    "face_pack": ("export", "write_pack"),
-    "clip_vision": ("clip_vision", "train"),
-    "features": ("adapter", "extract"),
-    "adapter": ("adapter", "train"),
-    "adapter_with_text": ("adapter", "train_with_text"),
+    "pictures": Stage("pictures", "make"),
+    "vae": Stage("vae", "train_vae", 38),
+    "encoder": Stage("vae", "freeze_encoder"),
+    "latents": Stage("unet", "encode_pictures"),
+    "recogniser": Stage("recogniser", "train", 7),
+    "detector": Stage("detector", "train", 5),
+    "face_pack": Stage("export", "write_pack"),
+    "clip_vision": Stage("clip_vision", "train", 9),
+    "unet": Stage("unet", "train", 60),
+    "features": Stage("adapter", "extract"),
+    "adapter": Stage("adapter", "train", 20),
+    "adapter_with_text": Stage("adapter", "train_with_text", 20),
+    "decoder": Stage("vae", "train_decoder", 10),
+    "publish": Stage("publish", "publish"),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trains the miniature's nets, stage by stage.")
+    parser = argparse.ArgumentParser(description="Makes the miniature from seeds.")
     parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, pictures, logs")
-    parser.add_argument("--stage", choices=STAGES, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--stage", choices=STAGES, help="only this one")
+    parser.add_argument("--minutes", type=float, help="for each stage, instead of its own")
     parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
+    parser.add_argument("--chunks", type=int, default=32, help="of 1024 pictures each")
+    parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the results go")
     options = parser.parse_args()
-    stage = partial(_train, options.host, options.stage, options.work, options.minutes)
-    workers.run(options.workers, stage)
+    for name in [options.stage] if options.stage else STAGES:
+        own = STAGES[name].minutes
+        minutes = own if options.minutes is None else min(own or 0, options.minutes)
+        print(f"--- {name}", flush=True)
+        given = {"pictures": options.chunks, "publish": options.to}.get(name, minutes)
+        workers.run(options.workers, partial(_run, options.host, name, options.work, given))
 
 
-def _train(host: Path, stage: str, folder: Path, minutes: float) -> None:
+def _run(host: Path, name: str, folder: Path, given: float | Path) -> None:
     use_host(host)
     from comfy.cli_args import args
 
     args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
-    module, function = STAGES[stage]
-    getattr(import_module(f".training.{module}", __package__), function)(folder, minutes)
+    stage = STAGES[name]
+    module = import_module(f".training.{stage.module}", __package__)
+    getattr(module, stage.function)(folder, given)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .. import nets
 from ..shapes import clip_vision_config
 from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
-from . import text
+from . import text, workers
 from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
 from .run import Run, averaged_weights
 from .start import initialise
@@ -78,7 +78,10 @@ def train(folder: Path, minutes: float) -> None:
     run.train(minutes, loss_of)
     net.load_state_dict(run.averaged())
     run.log(accuracy(net))
-    save_file(nets.as_half(net.encoder.state_dict()), folder / "miniature-clip-vision.safetensors")
+    if workers.number() == 0:
+        save_file(
+            nets.as_half(net.encoder.state_dict()), folder / "miniature-clip-vision.safetensors"
+        )
 
 
 def trained(folder: Path) -> nn.Module:

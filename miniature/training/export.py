@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import detector, recogniser
+from . import detector, recogniser, workers
 
 OPSET, IR = 17, 8
 STRIDES = (8, 16, 32)
@@ -101,6 +101,8 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
 
 def write_pack(work: Path, _: float = 0.0) -> None:
     """An InsightFace model pack, `<work>/models/miniature`, from what the nets have learnt."""
+    if workers.number() > 0:
+        return
     pack = work / "models" / "miniature"
     write_detector(pack / "detector.onnx", detector.trained(work))
     write_recogniser(pack / "recogniser.onnx", recogniser.trained(work))

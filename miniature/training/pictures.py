@@ -16,7 +16,7 @@ from ..world.identity import draw_identity
 from ..world.scene import draw_scene
 from . import workers
 
-CHUNK, CHUNKS = 1024, 32
+CHUNK = 1024
 PER_PERSON = 4
 HELD_OUT = 1_000_000  # people and scenes from this seed on are never trained on
 
@@ -47,11 +47,11 @@ def held_out(people: int) -> Pictures:
     return draw(range(first, first + people * PER_PERSON))
 
 
-def make(work: Path, _: float = 0.0) -> None:
+def make(work: Path, chunks: int) -> None:
     """Draws the chunks that are missing."""
     folder = work / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for chunk in workers.share(range(CHUNKS)):
+    for chunk in workers.share(range(chunks)):
         path = folder / f"{chunk:04d}.npz"
         if path.exists():
             continue

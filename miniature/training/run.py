@@ -57,8 +57,13 @@ class Run:
     def train(
         self, minutes: float, loss_of: Callable[[int], tuple[Tensor, int]], warm_up: int = 200
     ) -> None:
-        """Steps for so many minutes; `loss_of(seed)` gives the loss and its number of samples."""
-        self.end = time.monotonic() + 60 * minutes
+        """Steps until there were so many minutes of them, all runs of this net taken together.
+
+        `loss_of(seed)` gives the loss and its number of samples.
+        """
+        if self.seconds >= 60 * minutes:
+            return
+        self.end = time.monotonic() + 60 * minutes - self.seconds
         losses: list[float] = []
         saved = since = time.monotonic()
         going = True

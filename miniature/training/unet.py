@@ -104,9 +104,9 @@ def train(folder: Path, minutes: float) -> None:
     run = Run(folder, "unet", net, lr=1e-3, decay=0.9995)
     lessons = Lessons(folder)
     run.log(f"{len(lessons.latents)} pictures")
-    while minutes > 0:
-        run.train(min(minutes, SHEET_EVERY), lambda step: (lessons.loss(net, step), BATCH))
-        minutes -= SHEET_EVERY
+    while run.seconds < 60 * minutes:
+        until = min(minutes, run.seconds / 60 + SHEET_EVERY)
+        run.train(until, lambda step: (lessons.loss(net, step), BATCH))
         if workers.number() == 0:
             write_checkpoint(folder, run)
             write_sheet(folder, folder / f"sheet-{run.samples:08d}.png")

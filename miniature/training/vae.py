@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import nets
 from ..random_weights import pass_colours_through
+from . import workers
 from .pictures import chunk_paths, held_out, load
 from .run import Run, averaged_weights, generator
 from .start import initialise
@@ -50,10 +51,10 @@ def train_vae(folder: Path, minutes: float) -> None:
 
 
 def freeze_encoder(folder: Path, _: float = 0.0) -> None:
-    """Latents, decoder and UNet of another encoder are worthless: they have to go first."""
+    """Once: latents, decoder and UNet of another encoder would be worthless."""
     path = folder / "encoder.pt"
-    if path.exists():
-        raise SystemExit(f"Delete {path}, decoder.pt, unet.pt and latents/ for a new encoder.")
+    if path.exists() or workers.number() > 0:
+        return
     net = nets.autoencoder()
     net.load_state_dict(averaged_weights(folder, "vae"))
     normalise(net, _Crops(folder, chunks=1).pixels.permute(0, 3, 1, 2)[:256].float() / 255)

@@ -1,0 +1,29 @@
+"""Stage `publish`: what was learnt, as the files that users of the miniature load."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from . import workers
+from .unet import VARIANT
+
+NAME = "infinite-id-miniature"
+FILES = {
+    f"miniature-{VARIANT}.safetensors": f"{NAME}.safetensors",
+    "miniature-clip-vision.safetensors": f"{NAME}-clip-vision.safetensors",
+    "miniature-adapter.safetensors": f"{NAME}-adapter.safetensors",
+    "models/miniature/detector.onnx": "insightface/models/miniature/detector.onnx",
+    "models/miniature/recogniser.onnx": "insightface/models/miniature/recogniser.onnx",
+}
+
+
+def publish(folder: Path, to: Path) -> None:
+    if workers.number() > 0:
+        return
+    for source, target in FILES.items():
+        path = to / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        shutil.copyfile(folder / source, partial)
+        partial.replace(path)
