@@ -12,9 +12,9 @@ from ..infinite_id.identity import Identity
 from . import sockets
 
 _LEVELS = {
-    "down_weight": "way down",
-    "middle_weight": "middle",
-    "up_weight": "way up",
+    "down_weight": "on the way down",
+    "middle_weight": "in the middle",
+    "up_weight": "on the way up",
 }
 
 
@@ -150,7 +150,7 @@ def _level(name: str, stage: str) -> io.Float.Input:
         min=0.0,
         max=3.0,
         step=0.05,
-        tooltip=f"Factor on the weight in the UNet's layers on the {stage}.",
+        tooltip=f"Factor on the weight in the UNet's layers {stage}.",
         optional=True,
         advanced=True,
     )
