@@ -44,6 +44,9 @@ STAGES = {
     "adapter": Stage("adapter", "train", 20),
     "adapter_with_text": Stage("adapter", "train_with_text", 20),
     "decoder": Stage("vae", "train_decoder", 10),
+    "judge_pictures": Stage("judge", "draw_pictures"),
+    "attributes": Stage("judge", "train_attributes", 8),
+    "likeness": Stage("judge", "train_likeness", 7),
     "publish": Stage("publish", "publish"),
 }
 
@@ -60,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in [options.stage] if options.stage else STAGES:
         own = STAGES[name].minutes
-        minutes = own if options.minutes is None else min(own or 0, options.minutes)
+        minutes = own if options.minutes is None else options.minutes
         print(f"--- {name}", flush=True)
         given = {"pictures": options.chunks, "publish": options.to}.get(name, minutes)
         workers.run(options.workers, partial(_run, options.host, name, options.work, given))

@@ -17,6 +17,7 @@ from ..world.scene import draw_scene
 from . import workers
 
 CHUNK = 1024
+ARRAYS = ("pixels", "landmarks", "boxes", "people", "scenes")
 PER_PERSON = 4
 HELD_OUT = 1_000_000  # people and scenes from this seed on are never trained on
 
@@ -27,6 +28,7 @@ class Pictures:
     landmarks: NDArray[np.float32]  # (n, 5, 2) in pixels
     boxes: NDArray[np.float32]  # (n, 4) in pixels
     people: NDArray[np.int64]  # (n,)
+    scenes: NDArray[np.int64]  # (n,)
     captions: list[str]
 
 
@@ -37,6 +39,7 @@ def draw(numbers: range) -> Pictures:
         landmarks=np.stack([p.landmarks for p in pictures]).astype(np.float32),
         boxes=np.stack([p.box for p in pictures]).astype(np.float32),
         people=np.array([n // PER_PERSON for n in numbers]),
+        scenes=np.array(numbers),
         captions=[p.caption for p in pictures],
     )
 
@@ -53,19 +56,15 @@ def make(work: Path, chunks: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for chunk in workers.share(range(chunks)):
         path = folder / f"{chunk:04d}.npz"
-        if path.exists():
-            continue
-        drawn = draw(range(chunk * CHUNK, (chunk + 1) * CHUNK))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(
-            partial,
-            pixels=drawn.pixels,
-            landmarks=drawn.landmarks,
-            boxes=drawn.boxes,
-            people=drawn.people,
-            captions=np.array(drawn.captions),
-        )
-        partial.rename(path)
+        if not path.exists():
+            save(draw(range(chunk * CHUNK, (chunk + 1) * CHUNK)), path)
+
+
+def save(pictures: Pictures, path: Path) -> None:
+    partial = path.with_suffix(".partial.npz")
+    arrays = {name: getattr(pictures, name) for name in ARRAYS}
+    np.savez(partial, **arrays, captions=np.array(pictures.captions))
+    partial.rename(path)
 
 
 def chunk_paths(folder: Path) -> list[Path]:
@@ -75,9 +74,6 @@ def chunk_paths(folder: Path) -> list[Path]:
 def load(paths: list[Path]) -> Pictures:
     parts = [np.load(path) for path in paths]
     return Pictures(
-        **{
-            name: np.concatenate([part[name] for part in parts])
-            for name in ("pixels", "landmarks", "boxes", "people")
-        },
+        **{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS},
         captions=[str(text) for part in parts for text in part["captions"]],
     )

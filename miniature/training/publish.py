@@ -5,14 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import workers
+from . import judge, workers
 from .unet import VARIANT
 
 NAME = "infinite-id-miniature"
+ADAPTERS = {
+    "identity-enhanced": f"{NAME}-adapter.safetensors",
+    "with text": f"{NAME}-adapter-with-text.safetensors",
+}
 FILES = {
     f"miniature-{VARIANT}.safetensors": f"{NAME}.safetensors",
     "miniature-clip-vision.safetensors": f"{NAME}-clip-vision.safetensors",
-    "miniature-adapter.safetensors": f"{NAME}-adapter.safetensors",
+    "miniature-adapter.safetensors": ADAPTERS["identity-enhanced"],
+    "miniature-adapter_with_text.safetensors": ADAPTERS["with text"],
+    judge.FILE: judge.FILE,
     "models/miniature/detector.onnx": "insightface/models/miniature/detector.onnx",
     "models/miniature/recogniser.onnx": "insightface/models/miniature/recogniser.onnx",
 }
@@ -21,6 +27,7 @@ FILES = {
 def publish(folder: Path, to: Path) -> None:
     if workers.number() > 0:
         return
+    judge.export(folder)
     for source, target in FILES.items():
         path = to / target
         path.parent.mkdir(parents=True, exist_ok=True)

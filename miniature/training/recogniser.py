@@ -55,10 +55,12 @@ def crop(
     return cv2.warpAffine(picture, matrix, (side, side))  # type: ignore[return-value]
 
 
-def train(folder: Path, minutes: float) -> None:
-    torch.manual_seed(0)
-    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99)
-    pictures = load(chunk_paths(folder / "pictures"))
+def train(
+    folder: Path, minutes: float, name: str = "recogniser", source: str = "pictures", seed: int = 0
+) -> None:
+    torch.manual_seed(seed)
+    run = Run(folder, name, net(), lr=2e-3, decay=0.99)
+    pictures = load(chunk_paths(folder / source))
 
     def loss_of(step: int) -> tuple[Tensor, int]:
         run.net.train()
@@ -66,7 +68,7 @@ def train(folder: Path, minutes: float) -> None:
         return _contrast(features), 2 * PEOPLE
 
     run.train(minutes, loss_of)
-    run.log(verification(trained(folder)))
+    run.log(verification(trained(folder, name)))
 
 
 def _pairs(pictures: Pictures, step: int) -> Tensor:
@@ -93,9 +95,9 @@ def _contrast(features: Tensor) -> Tensor:
     return F.cross_entropy(similar, torch.arange(len(features)).roll(len(features) // 2))
 
 
-def trained(folder: Path) -> nn.Sequential:
+def trained(folder: Path, name: str = "recogniser") -> nn.Sequential:
     made = net()
-    made.load_state_dict(averaged_weights(folder, "recogniser"))
+    made.load_state_dict(averaged_weights(folder, name))
     return made.eval()
 
 

@@ -1,0 +1,71 @@
+"""Nets that say what a picture shows, trained on people and scenes of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from infinite_id.face import detect
+
+from ..faces import render
+from ..shapes import WEIGHTS
+from ..training import judge, recogniser
+from ..world.identity import draw_identity
+from ..world.scene import Scene, draw_scene
+from .studio import Pixels
+
+PORTRAITS = 8
+"""Drawn pictures of a person, of which the mean is what the person looks like."""
+
+
+@dataclass(frozen=True, eq=False)
+class Jury:
+    attributes: judge.Attributes
+    likeness: nn.Module
+    analysis: Any
+
+    @classmethod
+    def seat(cls, analysis: Any, folder: Path = WEIGHTS) -> Jury:
+        attributes, likeness = judge.Attributes(), recogniser.net()
+        stored = load_file(folder / judge.FILE)
+        for name, net in (("attributes", attributes), ("likeness", likeness)):
+            own = {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(name)}
+            net.load_state_dict(own)
+        return cls(attributes.eval(), likeness.eval(), analysis)
+
+    def follows(self, pictures: Pixels, scenes: list[Scene]) -> dict[str, list[float]]:
+        """For each question, 1 where a picture shows what its scene asks for; NaN if not asked."""
+        given = judge.judge(self.attributes, pictures)
+        asked = [judge.answers(scene) for scene in scenes]
+        return {
+            question: [
+                float(g[question] == a[question]) if question in a else np.nan
+                for g, a in zip(given, asked, strict=True)
+            ]
+            for question in judge.QUESTIONS
+        }
+
+    def resembles(self, pictures: Pixels, person: Tensor) -> list[float]:
+        """The cosine between the largest face and the person; 0 where there is no face."""
+        return [self._resembles(picture, person) for picture in pictures]
+
+    def portray(self, person: int, first_scene: int) -> Tensor:
+        """What a person looks like: the mean of drawn pictures' features, `(512,)`."""
+        identity = draw_identity(person)
+        drawn = [render(identity, draw_scene(first_scene + n)) for n in range(PORTRAITS)]
+        pixels = np.stack([picture.pixels for picture in drawn])
+        landmarks = np.stack([picture.landmarks for picture in drawn])
+        mean = recogniser.embed(self.likeness, pixels, landmarks).mean(0)
+        return mean / mean.norm()
+
+    def _resembles(self, picture: Pixels, person: Tensor) -> float:
+        faces = detect(self.analysis, np.ascontiguousarray(picture[..., ::-1]))
+        if not faces:
+            return 0.0
+        features = recogniser.embed(self.likeness, picture[None], faces[0].landmarks[None])
+        return float(features[0] @ person)

@@ -1,0 +1,101 @@
+"""Draws people in scenes by the pack's own encoder and patch, and the host's sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.sample
+import comfy.sd
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infinite_id import formats
+from infinite_id.adapter import Adapter
+from infinite_id.application import Application
+from infinite_id.face import align, detect, load_analysis
+from infinite_id.host.encode import encode_identities
+from infinite_id.host.patch import apply
+from infinite_id.identity import Identity, Source
+from infinite_id.photo import to_image
+
+from ..host import register
+from ..shapes import WEIGHTS
+from ..training.publish import ADAPTERS, NAME
+
+STEPS, CFG, SAMPLER, SCHEDULER = 30, 5.0, "ddim", "ddim_uniform"
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """The published miniature, loaded by the host's and the pack's own loaders."""
+
+    model: ModelPatcher
+    clip: Any
+    vae: Any
+    vision: Any
+    analysis: Any
+    adapters: dict[str, Adapter]
+
+    @classmethod
+    def open(cls, folder: Path = WEIGHTS) -> Studio:
+        register()
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(folder / f"{NAME}.safetensors")
+        )
+        return cls(
+            model=model,
+            clip=clip,
+            vae=vae,
+            vision=comfy.clip_vision.load(str(folder / f"{NAME}-clip-vision.safetensors")),
+            analysis=load_analysis(folder / "insightface" / "models" / "miniature", "CPU", 128),
+            adapters={kind: formats.load(folder / file) for kind, file in ADAPTERS.items()},
+        )
+
+    def encode(self, photo: Pixels, adapter: str) -> Identity:
+        """`(h, w, 3)` RGB -> identity, as Encode Identity makes it."""
+        bgr = np.ascontiguousarray(photo[..., ::-1])
+        face = detect(self.analysis, bgr)[0]
+        chosen = self.adapters[adapter]
+        crop = to_image(align(bgr, face, self.vision.image_size, chosen.config.mapper.recipe.crop))
+        source = [Source("drawn", "")]
+        return encode_identities(chosen, self.vision, [face], crop, source)[0]
+
+    @torch.inference_mode()
+    def draw(
+        self, prompts: list[str], applications: list[Application], seed: int, cfg: float = CFG
+    ) -> Pixels:
+        """A picture for each prompt, `(n, 128, 128, 3)`; a sweep gives its row for each prompt."""
+        model = self.model
+        for application in applications:
+            model = apply(model, application)
+        latent = torch.zeros(len(prompts), 4, 16, 16)
+        samples = comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(latent, seed),
+            STEPS,
+            cfg,
+            SAMPLER,
+            SCHEDULER,
+            self._condition(prompts),
+            self._condition([""]),
+            latent,
+            disable_pbar=True,
+            seed=seed,
+        )
+        pictures = self.vae.decode(samples)
+        return (pictures.clamp(0, 1) * 255).round().byte().numpy()
+
+    def _condition(self, prompts: list[str]) -> list[list[Any]]:
+        """One batch of conditioning: a prompt for each latent."""
+        encoded = [
+            self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0] for text in prompts
+        ]
+        pooled: Tensor = torch.cat([extra["pooled_output"] for _, extra in encoded])
+        return [[torch.cat([context for context, _ in encoded]), {"pooled_output": pooled}]]

@@ -1,0 +1,162 @@
+"""Stage `judge`: the nets that say what is in a picture; they take no part in making one.
+
+Trained on people and scenes that nothing else has seen: `attributes` reads a whole picture,
+`likeness` is a recogniser of its own, so that no picture was made to please it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..nets import as_half
+from ..world.scene import COLOURS, EXPRESSIONS, GARMENTS, PLACES, STYLES, Scene, draw_scene
+from . import recogniser, workers
+from .pictures import CHUNK, PER_PERSON, Pictures, draw, held_out, load, save
+from .run import Run, averaged_weights
+
+FILE = "miniature-judge.safetensors"
+FIRST_PERSON = 500_000
+CHUNKS, BATCH = 10, 48
+BLUR, NOISE = 1.2, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "style": tuple(STYLES),
+    "place": tuple(PLACES),
+    "garment": GARMENTS,
+    "colour": tuple(COLOURS),
+    "expression": EXPRESSIONS,
+}
+
+
+def answers(scene: Scene) -> dict[str, str]:
+    """What a scene asks for; a pencil sketch has no colours."""
+    asked = {question: str(getattr(scene, question)) for question in QUESTIONS}
+    return asked if scene.coloured else {k: v for k, v in asked.items() if k != "colour"}
+
+
+class Attributes(nn.Module):
+    """`(n, 3, 128, 128)` RGB in -1..1 -> logits for each question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = ((3, 24), (24, 48), (48, 96), (96, 128), (128, 160))  # 64 to 4 pixels a side
+        layers = [
+            layer
+            for inputs, outputs in widths
+            for layer in (
+                nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.Conv2d(outputs, outputs, 3, 1, 1, groups=outputs // 8, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            )
+        ]
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(160 * 4 * 4, len(options)) for name, options in QUESTIONS.items()}
+        )
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        features = self.body(pixels)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def draw_pictures(folder: Path, _: float) -> None:
+    """Draws the judge's own pictures."""
+    for chunk in workers.share(range(CHUNKS)):
+        path = folder / "judge_pictures" / f"{chunk:04d}.npz"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            first = FIRST_PERSON * PER_PERSON + chunk * CHUNK
+            save(draw(range(first, first + CHUNK)), path)
+
+
+def train_attributes(folder: Path, minutes: float) -> None:
+    torch.manual_seed(0)
+    run = Run(folder, "attributes", Attributes(), lr=1e-3, decay=0.995)
+    pictures = load(sorted((folder / "judge_pictures").glob("*.npz")))
+
+    def loss_of(step: int) -> tuple[Tensor, int]:
+        run.net.train()
+        rng = np.random.default_rng([step, 11])
+        numbers = rng.integers(len(pictures.pixels), size=BATCH)
+        output = run.net(soften(pictures.pixels[numbers], rng))
+        return _loss(output, _scenes(pictures, numbers)), BATCH
+
+    run.train(minutes, loss_of)
+    run.log(accuracy(folder))
+
+
+def train_likeness(folder: Path, minutes: float) -> None:
+    """The recogniser's training, on the judge's people."""
+    recogniser.train(folder, minutes, "likeness", source="judge_pictures", seed=1)
+
+
+def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    """Pictures as the net takes them, blurred and with noise as reconstructed ones may be."""
+    soft = [cv2.GaussianBlur(p, (0, 0), rng.uniform(0.05, BLUR)) for p in pixels]
+    batch = np.stack(soft) + rng.normal(0, rng.uniform(0, NOISE), pixels.shape)
+    return as_input(np.clip(batch, 0, 255).astype(np.float32))
+
+
+def as_input(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _scenes(pictures: Pictures, numbers: Sequence[int] | NDArray[np.int64]) -> list[Scene]:
+    return [draw_scene(int(pictures.scenes[n])) for n in numbers]
+
+
+def _loss(output: dict[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
+    losses = []
+    for question, options in QUESTIONS.items():
+        asked = [answers(scene).get(question) for scene in scenes]
+        rows = [row for row, answer in enumerate(asked) if answer is not None]
+        truth = torch.tensor([options.index(str(asked[row])) for row in rows])
+        losses.append(F.cross_entropy(output[question][rows], truth))
+    return torch.stack(losses).mean()
+
+
+def export(folder: Path) -> None:
+    """Both nets in one file."""
+    nets = {"attributes": trained(folder), "likeness": recogniser.trained(folder, "likeness")}
+    tensors = {f"{name}.{k}": x for name, net in nets.items() for k, x in net.state_dict().items()}
+    save_file(as_half(tensors), folder / FILE)
+
+
+def trained(folder: Path) -> Attributes:
+    net = Attributes()
+    net.load_state_dict(averaged_weights(folder, "attributes"))
+    return net.eval()
+
+
+@torch.inference_mode()
+def judge(net: Attributes, pixels: NDArray[np.uint8]) -> list[dict[str, str]]:
+    """The net's answer to every question, for each picture."""
+    output = {name: logits.argmax(1).tolist() for name, logits in net(as_input(pixels)).items()}
+    return [
+        {name: QUESTIONS[name][numbers[row]] for name, numbers in output.items()}
+        for row in range(len(pixels))
+    ]
+
+
+def accuracy(folder: Path, people: int = 100) -> str:
+    """Share of right answers on drawn pictures of people never trained on."""
+    pictures = held_out(people)
+    given = judge(trained(folder), pictures.pixels)
+    asked = [answers(scene) for scene in _scenes(pictures, range(len(given)))]
+    pairs = list(zip(given, asked, strict=True))
+    shares = {
+        question: np.mean([g[question] == a[question] for g, a in pairs if question in a])
+        for question in QUESTIONS
+    }
+    return "drawn pictures: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
