@@ -41,7 +41,7 @@ class SaveIdentity(io.ComfyNode):
                     "overwrite",
                     options=["number", "replace"],
                     default="number",
-                    tooltip="number: every save makes a new file, _00001_ and so on. replace: "
+                    tooltip="'number': every save makes a new file, _00001_ and so on. 'replace': "
                     "always the same file.",
                 ),
                 io.Boolean.Input(
