@@ -7,7 +7,7 @@ A sweep draws every latent once for each of its identities, and all of them read
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ class Streams:
     def copies(self) -> int:
         """How often each latent is in a chunk."""
         return self.people + self.has_text
+
+    def without_text(self) -> "Streams":
+        return replace(self, has_text=False)
 
     def spread(self, x: Tensor) -> Tensor:
         """`(latents, ...)` -> `(rows, ...)`: every copy of a latent gets the same values."""

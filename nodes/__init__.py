@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .economy import SaveTime
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
@@ -34,6 +35,7 @@ class InfiniteIDExtension(ComfyExtension):
             CropFaces,
             PasteFaces,
             ContactSheet,
+            SaveTime,
         ]
 
 

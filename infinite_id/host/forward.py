@@ -20,6 +20,7 @@ from ..attention.mask import Area, mask_tokens
 from ..attention.mixed import Mixing, Style, adapt, mix, needs_text_stream
 from ..streams import Streams
 from .sampling import RUN, STEP, Acting, Person, Run, Step
+from .text_stream import Memory, Part
 
 Options = dict[str, Any]
 Replacement = Callable[[Tensor, Tensor, Tensor, Options], Tensor]
@@ -33,6 +34,8 @@ class Forward:
         people: those who act at this sigma, at least one, and the factors on their weights.
         positive: for each cond chunk of the batch, whether it is positive.
         areas: for each cond chunk, the crop of the latent that it covers.
+        conds: for each cond chunk, the host's name for its cond.
+        part: what the text stream does; `memory` has its features where it is recalled.
     """
 
     people: list[Acting]
@@ -40,6 +43,9 @@ class Forward:
     latent: tuple[int, int]
     positive: list[bool]
     areas: list[Area | None]
+    conds: list[Any]
+    part: Part
+    memory: Memory | None
 
     @property
     def chunks(self) -> int:
@@ -52,6 +58,20 @@ class Forward:
     @property
     def style(self) -> Style:
         return self.people[-1].person.application.style
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether this forward's self-attention reads the text stream."""
+        exists = self.streams.has_text or self.part is Part.RECALLED
+        return exists and needs_text_stream(self.mixing, self.style)
+
+    def read_text(self, block: Block, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The text stream's keys and values, of this forward or of its last one."""
+        if self.part is Part.RECALLED and self.memory is not None:
+            return self.memory.recall(block, self.conds)
+        if self.memory is not None:
+            self.memory.keep(block, self.conds, k, v)
+        return k, v
 
 
 def apply_model(
@@ -75,10 +95,10 @@ def _begin(x: Tensor, options: Options) -> Forward | None:
     run: Run = options[RUN]
     step: Step = options[STEP]
     chunks = options["cond_or_uncond"]
-    if x.shape[0] != len(chunks) * run.streams.rows:
+    if x.shape[0] != len(chunks) * step.streams.rows:
         raise RuntimeError(
             f"Infinite-ID: the model was called with {x.shape[0]} rows where {len(chunks)} conds "
-            f"of {run.streams.rows} rows (both streams) were expected. A node that cuts "
+            f"of {step.streams.rows} rows (both streams) were expected. A node that cuts "
             "the batch into pieces, such as a context window or a tiled sampler, is in the way: "
             "switch it off, or set mixed attention 'off' and style 'photo'."
         )
@@ -86,10 +106,13 @@ def _begin(x: Tensor, options: Options) -> Forward | None:
         return None
     return Forward(
         people=step.people,
-        streams=run.streams,
+        streams=step.streams,
         latent=run.latent,
         positive=[index in step.positive for index in chunks],
         areas=[step.areas.get(uuid) for uuid in options["uuids"]],
+        conds=options["uuids"],
+        part=step.part,
+        memory=run.text.memory,
     )
 
 
@@ -100,10 +123,10 @@ def _hook(options: Options, forward: Forward) -> Options:
     hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}
     for block in blocks:
         hooked["attn2"][block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
-    if forward.streams.has_text and needs_text_stream(forward.mixing, forward.style):
+    if forward.reads_text:
         hooked["attn1"] = dict(tables.get("attn1", {}))
         for block in blocks:
-            hooked["attn1"][block] = make_attn1(forward, _foreign(tables, "attn1", block))
+            hooked["attn1"][block] = make_attn1(forward, block, _foreign(tables, "attn1", block))
     return {**options, "patches_replace": hooked}
 
 
@@ -115,7 +138,7 @@ def _foreign(
     return table.get(block, table.get((block.stage, block.number)))
 
 
-def make_attn1(forward: Forward, foreign: Replacement | None) -> Replacement:
+def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
     """Mixed attention: the host's `attn1` replacement for one block.
 
     Around a foreign replacement only the style is applied: what it computes from q, k and v of
@@ -127,15 +150,19 @@ def make_attn1(forward: Forward, foreign: Replacement | None) -> Replacement:
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         k_id, k_t = streams.split(k, chunks)
         v_id, v_t = streams.split(v, chunks)
-        k_mixed = mix(mixing, style, k_id, streams.share_text(k_t, chunks))
-        v_mixed = mix(mixing, style, v_id, streams.share_text(v_t, chunks))
+        k_read, v_read = forward.read_text(block, k_t, v_t)
+        k_mixed = mix(mixing, style, k_id, streams.share_text(k_read, chunks))
+        v_mixed = mix(mixing, style, v_id, streams.share_text(v_read, chunks))
         if foreign is not None:
             return foreign(
                 q, streams.join(k_mixed, k_t, chunks), streams.join(v_mixed, v_t, chunks), options
             )
         q_id, q_t = streams.split(q, chunks)
         attend = make_attend(options)
-        return streams.join(attend(q_id, k_mixed, v_mixed), attend(q_t, k_t, v_t), chunks)
+        identity = attend(q_id, k_mixed, v_mixed)
+        if not streams.has_text:
+            return identity
+        return streams.join(identity, attend(q_t, k_t, v_t), chunks)
 
     return attn1
 

@@ -11,8 +11,9 @@ from comfy.patcher_extension import WrappersMP
 from ..adapter import check_fits
 from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
+from ..economy import Economy
 from .forward import apply_model
-from .sampling import APPLICATIONS, KEY, calc_cond_batch, outer_sample, predict_noise
+from .sampling import APPLICATIONS, ECONOMY, KEY, calc_cond_batch, outer_sample, predict_noise
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
@@ -35,6 +36,16 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
     for kind, wrapper in _WRAPPERS.items():
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def economise(model: ModelPatcher, economy: Economy) -> ModelPatcher:
+    """Return a clone of the model that does without parts of the text stream.
+
+    It concerns identities that were applied before and after; the last economy counts.
+    """
+    patched = model.clone()
+    patched.model_options["transformer_options"][ECONOMY] = economy
     return patched
 
 

@@ -2,14 +2,15 @@
 
 OUTER_SAMPLE repeats noise, latent and masks for [identity ; text] and returns the identity's rows;
 PREDICT_NOISE marks where the sampler ends and the model begins; CALC_COND_BATCH notes which conds
-are positive and where they lie. The forward itself is in `forward`.
+are positive and where they lie, and leaves out the text stream where the user does without. The
+forward itself is in `forward`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,19 @@ from ..application import Application
 from ..attention.cross import log_shares
 from ..attention.mask import Area
 from ..attention.mixed import needs_text_stream
+from ..economy import Economy
 from ..identity import KeyValues
 from ..streams import SharedNoise, Streams
+from .text_stream import Part, TextStream
 
 KEY = "infinite_id"
 APPLICATIONS = "infinite_id_applications"
+ECONOMY = "infinite_id_economy"
 RUN = "infinite_id_run"
 STEP = "infinite_id_step"
 
 Conds = list[dict[str, Any]]
+Evaluate = Callable[[list[Conds | None], "Step"], list[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +112,33 @@ class Run:
     guider: CFGGuider
     people: list[Person]
     streams: Streams
+    text: TextStream
     latent: tuple[int, int]
     noise: SharedNoise | None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation of the conds: which are positive, areas by cond uuid, and who acts now."""
+    """One evaluation of the conds: which are positive, areas by cond uuid, and who acts now.
+
+    Attributes:
+        streams: the rows of this evaluation.
+        part: where the identity stream's self-attention finds the text stream's.
+    """
 
     positive: frozenset[int]
     areas: Mapping[Any, Area]
     people: list[Acting]
+    streams: Streams
+    part: Part = Part.RUNS
+
+    @property
+    def mixes(self) -> bool:
+        """Whether somebody acts now, and the one who decides reads the text stream."""
+        if not self.people:
+            return False
+        last = self.people[-1].person.application
+        return needs_text_stream(last.mixing, last.style)
 
 
 def outer_sample(
@@ -141,7 +162,7 @@ def outer_sample(
     guider.conds = {name: _spread_pictures(group, streams) for name, group in guider.conds.items()}
     options = guider.model_options["transformer_options"]
     steady = [Acting(person, 1.0) for person in run.people]
-    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, steady)
+    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, steady, streams)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [(streams.rows, *noise.shape[1:])]
     with run.noise or nullcontext():
@@ -178,22 +199,70 @@ def calc_cond_batch(
     run = options[RUN]
     factors = [(person, person.factor_at(timestep[0])) for person in run.people]
     people = [Acting(person, factor) for person, factor in factors if factor is not None]
-    step = Step(_find_positive(run, conds), _find_areas(conds), people)
-    model_options = {**model_options, "transformer_options": {**options, STEP: step}}
-    return executor(model, conds, x, timestep, model_options)
+    step = Step(_find_positive(run, conds), _find_areas(conds), people, run.streams)
+
+    def evaluate(conds: list[Conds | None], step: Step) -> list[Tensor]:
+        noted = {**model_options, "transformer_options": {**options, STEP: step}}
+        rows = step.streams.rows
+        return executor(model, conds, x[:rows], timestep[:rows], noted)
+
+    if not run.streams.has_text:
+        return evaluate(conds, step)
+    if run.text.economy.guided or len(step.positive) == len(conds):
+        return _evaluate_streams(run, evaluate, conds, step, x, timestep)
+    return _evaluate_unguided(run, evaluate, conds, step, x, timestep)
+
+
+def _evaluate_streams(
+    run: Run, evaluate: Evaluate, conds: list[Conds | None], step: Step, x: Tensor, sigma: Tensor
+) -> list[Tensor]:
+    """Both streams, or the identity stream beside what is known of the text stream."""
+    first = run.streams.identity
+    key = tuple(tuple(map(id, group or ())) for group in conds)
+    part = run.text.plan(key, sigma)
+    if part is Part.RUNS:
+        denoised = evaluate(conds, step)
+        if step.mixes:  # else there are no features to be recalled
+            run.text.note(key, x[first:], sigma[first:], [one[first:] for one in denoised])
+        return denoised
+    alone = replace(step, streams=run.streams.without_text(), part=part)
+    text = run.text.predict(part, key, x[first:], sigma[first:], len(conds))
+    return [torch.cat(rows) for rows in zip(evaluate(conds, alone), text, strict=True)]
+
+
+def _evaluate_unguided(
+    run: Run, evaluate: Evaluate, conds: list[Conds | None], step: Step, x: Tensor, sigma: Tensor
+) -> list[Tensor]:
+    """The text stream for the positive conds alone; its negative rows take what those say."""
+    first = run.streams.identity
+    with_text = [group if i in step.positive else None for i, group in enumerate(conds)]
+    without = [None if i in step.positive else group for i, group in enumerate(conds)]
+    alone = replace(step, streams=run.streams.without_text(), part=Part.ENDED)
+    drawn = _evaluate_streams(run, evaluate, with_text, step, x, sigma)
+    others = evaluate(without, alone)
+    text = drawn[min(step.positive)][first:] if step.positive else x[first:]
+    return [
+        drawn[i] if i in step.positive else torch.cat([others[i], text]) for i in range(len(conds))
+    ]
 
 
 def _prepare(guider: CFGGuider, noise: Tensor) -> Run:
-    applications = guider.model_options["transformer_options"][APPLICATIONS]
+    options = guider.model_options["transformer_options"]
+    applications, economy = options[APPLICATIONS], options.get(ECONOMY, Economy())
     two = any(needs_text_stream(a.mixing, a.style) for a in applications)
     streams = Streams(latents=noise.shape[0], people=_count_people(applications), has_text=two)
     return Run(
         guider=guider,
         people=[_make_ready(application, guider) for application in applications],
         streams=streams,
+        text=TextStream(economy, lowest=_sigma_at(guider.model_patcher, economy.until)),
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, channels=noise.shape[1]) if streams.copies > 1 else None,
     )
+
+
+def _sigma_at(patcher: ModelPatcher, percent: float) -> float:
+    return float(patcher.get_model_object("model_sampling").percent_to_sigma(percent))
 
 
 def _count_people(applications: Sequence[Application]) -> int:

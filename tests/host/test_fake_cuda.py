@@ -7,6 +7,7 @@ waits for a value (`.item()`, a branch on data), raises. FLOPs are counted exact
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -22,8 +23,10 @@ from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
+from pack.infinite_id.economy import Economy
 from pack.infinite_id.host import forward, sampling
 from pack.infinite_id.host.forward import apply_model
+from pack.infinite_id.host.text_stream import Part
 from pack.infinite_id.identity import Identity
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -80,21 +83,19 @@ def make_identity() -> Identity:
 
 
 def make_options(
-    model: comfy.model_base.SDXL, people: list[Application], noise: Tensor
+    model: comfy.model_base.SDXL, people: list[Application], noise: Tensor, every: int = 1
 ) -> dict[str, Any]:
     """The transformer options of a guided forward, made by the pack's own preparation."""
     patcher = SimpleNamespace(
         load_device=CUDA, model=model, get_model_object=lambda name: getattr(model, name)
     )
-    guider = SimpleNamespace(
-        model_patcher=patcher,
-        model_options={"transformer_options": {sampling.APPLICATIONS: tuple(people)}},
-    )
+    chosen = {sampling.APPLICATIONS: tuple(people), sampling.ECONOMY: Economy(every=every)}
+    guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
     run = sampling._prepare(guider, noise)
     return {
         sampling.RUN: run,
         sampling.STEP: sampling.Step(
-            frozenset({0}), {}, [sampling.Acting(person, 1.0) for person in run.people]
+            frozenset({0}), {}, [sampling.Acting(person, 1.0) for person in run.people], run.streams
         ),
         "cond_or_uncond": [1, 0],
         "uuids": [1, 2],
@@ -110,7 +111,14 @@ def run(
     model = make_model(dtype)
     noise = torch.zeros(1, 4, latent, latent)
     options = make_options(model, people, noise) if people else {}
-    rows = 2 * (options[sampling.RUN].streams.rows if people else 1)
+    return run_with(model, options, latent, text_device)
+
+
+@torch.inference_mode()
+def run_with(
+    model: comfy.model_base.SDXL, options: dict[str, Any], latent: int, text_device: Any = CUDA
+) -> Tensor:
+    rows = 2 * (options[sampling.STEP].streams.rows if options else 1)
     return model.apply_model(
         torch.zeros(rows, 4, latent, latent, device=CUDA),
         torch.ones(rows, device=CUDA),
@@ -241,3 +249,27 @@ def test_cost(pixels: int, mixing: Mixing, ratio: float) -> None:
     found = count_flops(people, pixels // 8) / count_plain_flops(pixels // 8)
     print(f"{pixels} px, {mixing.value}: {found:.4f} times the plain forward")
     assert found == pytest.approx(ratio, abs=0.002)
+
+
+@pytest.mark.parametrize(("pixels", "gigabytes"), [(512, 0.21), (1024, 0.84)])
+def test_cost_of_recalling_the_text_stream(pixels: int, gigabytes: float) -> None:
+    """Every second step has no text rows; their keys and values are kept meanwhile."""
+    latent = pixels // 8
+    model, people = make_model(torch.float16), [Application(make_identity())]
+    options = make_options(model, people, torch.zeros(1, 4, latent, latent), every=2)
+    run_with(model, options, latent)
+    kept = options[sampling.RUN].text.memory._stored.values()
+    bytes_kept = sum(x.nbytes for pair in kept for x in pair)
+    step = options[sampling.STEP]
+    streams = step.streams.without_text()
+    options[sampling.STEP] = replace(step, streams=streams, part=Part.RECALLED)
+    with FlopCounterMode(display=False) as counter:
+        run_with(model, options, latent)
+    recalled = counter.get_total_flops() / count_plain_flops(latent)
+    full = count_flops(people, latent) / count_plain_flops(latent)
+    print(
+        f"{pixels} px: {full:.3f} and {recalled:.3f} times the plain forward, in the mean "
+        f"{(full + recalled) / 2:.3f}; {bytes_kept / 1e9:.2f} GB kept"
+    )
+    assert recalled == pytest.approx(full - 1, abs=0.002)
+    assert bytes_kept / 1e9 == pytest.approx(gigabytes, rel=0.02)

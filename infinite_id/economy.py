@@ -1,0 +1,22 @@
+"""Doing without parts of the text stream: what a user may trade for time."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Economy:
+    """Savings that change the picture a little; the defaults save nothing.
+
+    Attributes:
+        every: the text stream runs at each so-manyth noise level. In between the identity stream
+            reads the keys and values of the last time, and the text's latents go on along the
+            last prediction.
+        until: the share of the sampling 0..1 after which nothing is mixed and the text stream
+            stops.
+        guided: whether the text stream runs for the negative conds. If not, its own picture goes
+            without guidance and the negative rows of the identity stream are not mixed.
+    """
+
+    every: int = 1
+    until: float = 1.0
+    guided: bool = True

@@ -1,0 +1,92 @@
+"""The text stream within a run: when it runs, and what stands for it when it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..attention.blocks import Block
+from ..economy import Economy
+
+
+class Part(Enum):
+    """What the text stream does in one evaluation of the conds."""
+
+    RUNS = "runs"
+    RECALLED = "is read as it was when it last ran"
+    ENDED = "is not read any more"
+
+
+class Memory:
+    """Keys and values of the text stream's self-attention, by block and cond."""
+
+    def __init__(self) -> None:
+        self._stored: dict[tuple[Block, Any], tuple[Tensor, Tensor]] = {}
+
+    def keep(self, block: Block, conds: Sequence[Any], k: Tensor, v: Tensor) -> None:
+        """Remember `(conds * rows, l, d)`."""
+        parts = (rearrange(x, "(c b) l d -> c b l d", c=len(conds)) for x in (k, v))
+        for cond, k_one, v_one in zip(conds, *parts, strict=True):
+            self._stored[block, cond] = (k_one.clone(), v_one.clone())
+
+    def recall(self, block: Block, conds: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """What `keep` was given, in this order of the conds."""
+        kept = [self._stored[block, cond] for cond in conds]
+        return torch.cat([k for k, _ in kept]), torch.cat([v for _, v in kept])
+
+    def clear(self) -> None:
+        self._stored.clear()
+
+
+class TextStream:
+    """Decides for each evaluation, and predicts the text rows of those in which they do not run.
+
+    Args:
+        lowest: the sigma below which nothing is mixed.
+    """
+
+    def __init__(self, economy: Economy, lowest: float) -> None:
+        self.economy = economy
+        self.memory = Memory() if economy.every > 1 else None
+        self._lowest = lowest
+        self._level, self._sigma = -1, float("nan")
+        self._slopes: dict[Hashable, list[Tensor]] = {}
+
+    def plan(self, conds: Hashable, timestep: Tensor) -> Part:
+        """What to do now for these conds; another sigma than the last is a new noise level."""
+        if self.economy.every == 1 and self._lowest <= 0:
+            return Part.RUNS
+        sigma = float(timestep[0])
+        if sigma < self._lowest:
+            return Part.ENDED
+        if sigma != self._sigma:
+            self._level, self._sigma = self._level + 1, sigma
+            if self._is_due() and self.memory is not None:
+                self._slopes.clear()
+                self.memory.clear()
+        return Part.RUNS if self._is_due() or conds not in self._slopes else Part.RECALLED
+
+    def _is_due(self) -> bool:
+        return self._level % self.economy.every == 0
+
+    def note(self, conds: Hashable, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
+        """Remember where the text rows are heading; all `(rows, c, h, w)`, sigma `(rows,)`."""
+        if self.memory is not None:
+            self._slopes[conds] = [(x - one) / _like(sigma, x) for one in denoised]
+
+    def predict(
+        self, part: Part, conds: Hashable, x: Tensor, sigma: Tensor, count: int
+    ) -> list[Tensor]:
+        """The denoised text rows of `count` conds: along the last slope, or left where they are."""
+        if part is Part.ENDED:
+            return [x] * count
+        return [x - slope * _like(sigma, x) for slope in self._slopes[conds]]
+
+
+def _like(sigma: Tensor, x: Tensor) -> Tensor:
+    return sigma.view(-1, *[1] * (x.ndim - 1))

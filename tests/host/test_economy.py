@@ -1,0 +1,155 @@
+"""What is left out of the text stream is what the user asked for, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from pack.infinite_id import mixing
+from pack.infinite_id.application import Application
+from pack.infinite_id.economy import Economy
+from pack.infinite_id.host.forward import Forward
+from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.text_stream import Memory
+from pack.tests.host.world import SETTINGS, World, difference, empty, sigmas
+from torch import Tensor
+
+ROUNDING = 1e-4
+STEPS = 6
+
+
+@contextmanager
+def watch_inputs(world: World) -> Iterator[list[Tensor]]:
+    """What the UNet is given in each forward, `(rows, 4, h, w)`."""
+    seen: list[Tensor] = []
+    hook = world.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def count_rows(world: World, model: ModelPatcher, cfg: float = 5.0) -> list[int]:
+    with watch_inputs(world) as seen:
+        world.sample(model, steps=STEPS, cfg=cfg)
+    return [len(rows) for rows in seen]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_economy_is_no_change(tiny: World, setting: str) -> None:
+    model = tiny.patch(setting=setting)
+    assert torch.equal(tiny.sample(economise(model, Economy())), tiny.sample(model))
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_the_order_of_the_nodes_does_not_matter(tiny: World, before: bool) -> None:
+    economy, application = Economy(every=2), Application(tiny.identity)
+    if before:
+        model = apply(economise(tiny.model, economy), application)
+    else:
+        model = economise(apply(tiny.model, application), economy)
+    assert count_rows(tiny, model) == [4, 2] * 3
+
+
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("cfg", [1.0, 5.0])
+def test_rows_of_every_so_manyth_step(tiny: World, every: int, cfg: float) -> None:
+    chunks = 2 if cfg > 1 else 1
+    expected = [chunks * (2 if step % every == 0 else 1) for step in range(STEPS)]
+    assert count_rows(tiny, economise(tiny.patch(), Economy(every=every)), cfg) == expected
+
+
+@pytest.mark.parametrize("setting", ["mixed", "mutual", "AdaIN-mean"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_in_between_the_last_features_are_read(
+    precise: World, setting: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps: the same as both streams in full, but for which features the second step reads."""
+    model = precise.patch(setting=setting)
+    found = precise.sample(economise(model, Economy(every=2)), steps=2, latent=empty(batch))
+
+    first, calls = Memory(), []
+
+    def read_first(forward: Forward, block: object, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(block)
+        if calls.count(block) == 1:
+            first.keep(block, forward.conds, k, v)
+        return first.recall(block, forward.conds)
+
+    monkeypatch.setattr(Forward, "read_text", read_first)
+    expected = precise.sample(model, steps=2, latent=empty(batch))
+    assert difference(found, expected) < 1e-9
+    monkeypatch.undo()
+    assert difference(precise.sample(model, steps=2, latent=empty(batch)), expected) > 1e-6
+
+
+def test_the_text_goes_on_in_its_last_direction(tiny: World) -> None:
+    """Euler's steps by hand: after two levels the text is where one long step would take it."""
+    levels = sigmas(tiny.model, STEPS).double()
+    with watch_inputs(tiny) as seen:
+        tiny.sample(tiny.patch(), steps=STEPS, cfg=1.0)
+    scale = (levels**2 + 1).sqrt()
+    start, second = (seen[i][1:].double() * scale[i] for i in (0, 1))
+    slope = (second - start) / (levels[1] - levels[0])
+    expected = start + (levels[2] - levels[0]) * slope
+    with watch_inputs(tiny) as seen:
+        tiny.sample(economise(tiny.patch(), Economy(every=2)), steps=STEPS, cfg=1.0)
+    assert difference(seen[2][1:].double() * scale[2], expected) < ROUNDING
+
+
+def test_nothing_is_mixed_after_the_end(tiny: World) -> None:
+    sampling = tiny.model.get_model_object("model_sampling")
+    levels = sigmas(tiny.model, STEPS)[:-1]
+    mixed = [float(sigma) >= sampling.percent_to_sigma(0.5) for sigma in levels]
+    assert any(mixed)
+    assert not all(mixed)
+    model = economise(tiny.patch(), Economy(until=0.5))
+    assert count_rows(tiny, model) == [4 if m else 2 for m in mixed]
+    never = tiny.sample(economise(tiny.patch(), Economy(until=0.0)))
+    assert difference(never, tiny.sample(tiny.patch(setting="off"))) < ROUNDING
+
+
+def test_without_guidance_the_text_is_drawn_unguided(tiny: World) -> None:
+    """Its latents are those of the plain model at guidance 1, and it has no negative rows."""
+    with watch_inputs(tiny) as seen:
+        tiny.sample(tiny.model, cfg=1.0, steps=STEPS)
+    expected = [rows.clone() for rows in seen]
+    with watch_inputs(tiny) as seen:
+        tiny.sample(economise(tiny.patch(), Economy(guided=False)), steps=STEPS)
+    assert [len(rows) for rows in seen] == [2, 1] * STEPS
+    for found, plain in zip(seen[::2], expected, strict=True):
+        assert difference(found[1:], plain) < ROUNDING
+
+
+def test_with_a_person_who_comes_late(tiny: World) -> None:
+    """Before it acts nothing is mixed, so that there is nothing to be recalled yet."""
+    model = economise(tiny.patch(start=0.3), Economy(every=4))
+    rows = count_rows(tiny, model)
+    assert rows[0] == 4
+    assert set(rows) == {4, 2}
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "uni_pc"])
+def test_samplers_of_more_than_one_evaluation(tiny: World, sampler: str) -> None:
+    model = economise(tiny.patch(), Economy(every=2))
+    picture = tiny.sample(model, sampler=sampler, steps=STEPS)
+    full = tiny.sample(tiny.patch(), sampler=sampler, steps=STEPS)
+    assert torch.isfinite(picture).all()
+    assert 0 < difference(picture, full) < 0.5
+
+
+def test_a_sweep_at_half_the_text(tiny: World) -> None:
+    people = [tiny.identity, tiny.other]
+    sweep = apply(tiny.model, Application(mixing.interpolate(people, [0.0, 0.5, 1.0])))
+    row = tiny.sample(economise(sweep, Economy(every=2)), steps=STEPS)
+    single = tiny.sample(economise(tiny.patch(), Economy(every=2)), steps=STEPS)
+    assert difference(row[:1], single) < ROUNDING
+
+
+def test_all_at_once_and_the_graph_twice(tiny: World) -> None:
+    model = economise(tiny.patch(), Economy(every=3, until=0.7, guided=False))
+    first = tiny.sample(model, steps=STEPS, sampler="dpmpp_sde")
+    assert torch.equal(first, tiny.sample(model, steps=STEPS, sampler="dpmpp_sde"))
