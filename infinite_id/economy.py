@@ -13,6 +13,8 @@ class Economy:
             last prediction.
         until: the share of the sampling 0..1 after which nothing is mixed and the text stream
             stops.
+        shared: the text stream has no latents of its own and sees the identity stream's in each
+            forward. For nodes that cut the batch into pieces; nothing else is saved then.
         guided: whether the text stream runs for the negative conds. If not, its own picture goes
             without guidance and the negative rows of the identity stream are not mixed.
     """
@@ -20,3 +22,4 @@ class Economy:
     every: int = 1
     until: float = 1.0
     guided: bool = True
+    shared: bool = False

@@ -46,13 +46,28 @@ class SaveTime(io.ComfyNode):
                     tooltip="Off: the text stream does not run for the negative prompt, so that "
                     "its own picture goes without guidance.",
                 ),
+                io.Boolean.Input(
+                    "shared_latents",
+                    default=False,
+                    tooltip="On: the text stream has no latents of its own and sees the person's "
+                    "picture as it grows. For nodes that cut the batch into pieces, such as tiled "
+                    "samplers; the inputs above have no effect then. Context windows need no "
+                    "switch.",
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="For any sampler.")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, text_every: int, mix_until: float, text_guidance: bool
+        cls,
+        model: Any,
+        text_every: int,
+        mix_until: float,
+        text_guidance: bool,
+        shared_latents: bool = False,
     ) -> io.NodeOutput:
-        economy = Economy(every=text_every, until=mix_until, guided=text_guidance)
+        economy = Economy(text_every, mix_until, text_guidance, shared_latents)
         return io.NodeOutput(economise(model, economy))

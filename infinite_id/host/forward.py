@@ -36,6 +36,7 @@ class Forward:
         areas: for each cond chunk, the crop of the latent that it covers.
         conds: for each cond chunk, the host's name for its cond.
         part: what the text stream does; `memory` has its features where it is recalled.
+        adds_text: whether the text rows are added for this forward, with the identity's latents.
     """
 
     people: list[Acting]
@@ -46,6 +47,7 @@ class Forward:
     conds: list[Any]
     part: Part
     memory: Memory | None
+    adds_text: bool
 
     @property
     def chunks(self) -> int:
@@ -86,33 +88,57 @@ def apply_model(
 ) -> Tensor:
     """Run the host's forward with the identity's hooks around whatever attention is patched in."""
     forward = _begin(x, transformer_options)
-    if forward is not None:
-        transformer_options = _hook(transformer_options, forward)
-    return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+    if forward is None:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+    transformer_options = _hook(transformer_options, forward)
+    inputs = (x, t, c_concat, c_crossattn, control)
+    if not forward.adds_text:
+        return executor(*inputs, transformer_options, **kwargs)
+    given, kwargs = (_add_text(part, len(x), forward.chunks) for part in (inputs, kwargs))
+    out = executor(*given, transformer_options, **kwargs)
+    return forward.streams.split(out.flatten(2), forward.chunks)[0].view_as(x)
+
+
+def _add_text(inputs: Any, rows: int, chunks: int) -> Any:
+    """Text rows behind each chunk's rows, with the same values, in all tensors of so many rows."""
+    if isinstance(inputs, dict):
+        return {name: _add_text(part, rows, chunks) for name, part in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return type(inputs)(_add_text(part, rows, chunks) for part in inputs)
+    if isinstance(inputs, Tensor) and inputs.ndim and inputs.shape[0] == rows:
+        return repeat(inputs, "(c b) ... -> (c copies b) ...", c=chunks, copies=2)
+    return inputs
 
 
 def _begin(x: Tensor, options: Options) -> Forward | None:
     run: Run = options[RUN]
     step: Step = options[STEP]
     chunks = options["cond_or_uncond"]
-    if x.shape[0] != len(chunks) * step.streams.rows:
+    expected = len(chunks) * (step.streams.latents if run.is_single else step.streams.rows)
+    fits = x.shape[0] % len(chunks) == 0 if run.is_single else x.shape[0] == expected
+    if not fits:
         raise RuntimeError(
-            f"Infinite-ID: the model was called with {x.shape[0]} rows where {len(chunks)} conds "
-            f"of {step.streams.rows} rows (both streams) were expected. A node that cuts "
-            "the batch into pieces, such as a context window or a tiled sampler, is in the way: "
-            "switch it off, or set mixed attention 'off' and style 'photo'."
+            f"Infinite-ID: the model was called with {x.shape[0]} rows where {expected} (both "
+            f"streams of {len(chunks)} conds) were expected. A node that cuts the batch into "
+            "pieces, such as a tiled sampler, is in the way: switch it off, or switch on "
+            "shared_latents in Infinite-ID Save Time."
         )
     if not step.people:
         return None
+    adds_text = run.is_single and step.mixes
+    streams = step.streams
+    if run.is_single:
+        streams = Streams(latents=x.shape[0] // len(chunks), has_text=adds_text)
     return Forward(
         people=step.people,
-        streams=step.streams,
+        streams=streams,
         latent=run.latent,
         positive=[index in step.positive for index in chunks],
         areas=[step.areas.get(uuid) for uuid in options["uuids"]],
         conds=options["uuids"],
         part=step.part,
-        memory=run.text.memory,
+        memory=None if run.is_single else run.text.memory,
+        adds_text=adds_text,
     )
 
 

@@ -107,7 +107,11 @@ class Acting:
 
 @dataclass(eq=False)
 class Run:
-    """One sampling run: its people, the rows of its batch, and its latent's height and width."""
+    """One sampling run: its people, the rows of its batch, and its latent's height and width.
+
+    Where a latent is in the batch once, other nodes may cut the batch as they like: one person
+    without a text stream, or with shared latents, where each forward adds the text rows.
+    """
 
     guider: CFGGuider
     people: list[Person]
@@ -115,6 +119,10 @@ class Run:
     text: TextStream
     latent: tuple[int, int]
     noise: SharedNoise | None
+
+    @property
+    def is_single(self) -> bool:
+        return self.streams.copies == 1
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,8 @@ def calc_cond_batch(
         rows = step.streams.rows
         return executor(model, conds, x[:rows], timestep[:rows], noted)
 
+    if run.is_single:
+        return evaluate(conds, replace(step, streams=Streams(latents=len(x), has_text=False)))
     if not run.streams.has_text:
         return evaluate(conds, step)
     if run.text.economy.guided or len(step.positive) == len(conds):
@@ -250,7 +260,14 @@ def _prepare(guider: CFGGuider, noise: Tensor) -> Run:
     options = guider.model_options["transformer_options"]
     applications, economy = options[APPLICATIONS], options.get(ECONOMY, Economy())
     two = any(needs_text_stream(a.mixing, a.style) for a in applications)
-    streams = Streams(latents=noise.shape[0], people=_count_people(applications), has_text=two)
+    shared = two and (economy.shared or "context_handler" in guider.model_options)
+    people = _count_people(applications)
+    if shared and people > 1:
+        raise ValueError(
+            "Infinite-ID: a sweep cannot be drawn in context windows or with shared latents. Blend "
+            "Identities must give a count of 1."
+        )
+    streams = Streams(latents=noise.shape[0], people=people, has_text=two and not shared)
     return Run(
         guider=guider,
         people=[_make_ready(application, guider) for application in applications],

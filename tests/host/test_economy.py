@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -153,3 +154,68 @@ def test_all_at_once_and_the_graph_twice(tiny: World) -> None:
     model = economise(tiny.patch(), Economy(every=3, until=0.7, guided=False))
     first = tiny.sample(model, steps=STEPS, sampler="dpmpp_sde")
     assert torch.equal(first, tiny.sample(model, steps=STEPS, sampler="dpmpp_sde"))
+
+
+# --- Shared latents ------------------------------------------------------------------------------
+
+
+def cut_into_windows(model: ModelPatcher) -> ModelPatcher:
+    """Windows of four pictures of a batch, the stock node's way."""
+    windows = pytest.importorskip("comfy_extras.nodes_context_windows", reason="a newer host's")
+    node = windows.ContextWindowsManualNode
+    return node.execute(model, 4, 2, "standard_static", 1, False, "pyramid", 0, False).result[0]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_context_windows(tiny: World, setting: str) -> None:
+    """Weight 0 is the unpatched model in windows, and one window is shared latents without any."""
+    plain = tiny.sample(cut_into_windows(tiny.model), latent=empty(6))
+    nobody = tiny.sample(cut_into_windows(tiny.patch(0.0, setting)), latent=empty(6))
+    assert difference(nobody, plain) < ROUNDING
+    person = tiny.sample(cut_into_windows(tiny.patch(setting=setting)), latent=empty(6))
+    assert person.shape == plain.shape
+    assert difference(person, plain) > 10 * ROUNDING
+
+
+@pytest.mark.parametrize("cfg", [1.0, 5.0])
+def test_shared_latents_are_the_identity_streams(tiny: World, cfg: float) -> None:
+    """Every forward has text rows, and they are what the identity rows are."""
+    model = economise(tiny.patch(), Economy(shared=True))
+    with watch_inputs(tiny) as seen:
+        tiny.sample(model, cfg=cfg, steps=STEPS, latent=empty(2))
+    chunks = 2 if cfg > 1 else 1
+    assert len(seen) == STEPS
+    for rows in seen:
+        identity, text = rows.view(chunks, 2, 2, *rows.shape[1:]).unbind(1)
+        assert torch.equal(identity, text)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_shared_latents_at_weight_0(tiny: World, setting: str) -> None:
+    model = economise(tiny.patch(0.0, setting), Economy(shared=True))
+    assert difference(tiny.sample(model), tiny.sample(tiny.model)) < ROUNDING
+
+
+def test_a_node_that_cuts_the_batch_works_with_shared_latents(tiny: World) -> None:
+    """Each half of the batch by itself is what both together are."""
+    model = economise(tiny.patch(), Economy(shared=True))
+    expected = tiny.sample(model, latent=empty(2), cfg=1.0)
+    halved = model.clone()
+
+    def halve(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        parts = []
+        for row in range(len(args["input"])):
+            c = {k: v[row : row + 1] if isinstance(v, Tensor) else v for k, v in args["c"].items()}
+            one = slice(row, row + 1)
+            parts.append(apply_model(args["input"][one], args["timestep"][one], **c))
+        return torch.cat(parts)
+
+    halved.set_model_unet_function_wrapper(halve)
+    assert difference(tiny.sample(halved, latent=empty(2), cfg=1.0), expected) < ROUNDING
+
+
+def test_a_sweep_cannot_share_its_latents(tiny: World) -> None:
+    sweep = mixing.interpolate([tiny.identity, tiny.other], [0.0, 1.0])
+    model = economise(apply(tiny.model, Application(sweep)), Economy(shared=True))
+    with pytest.raises(ValueError, match="a sweep cannot be drawn in context windows"):
+        tiny.sample(model)
