@@ -17,6 +17,7 @@ from torch import Tensor
 from . import workers
 
 SAVE_EVERY = 120.0  # seconds
+FALLING = 0.25  # share of the minutes over which the learning rate falls
 LOG_EVERY = 100  # steps
 
 
@@ -55,11 +56,16 @@ class Run:
             self._resume(torch.load(self.path, weights_only=True))
 
     def train(
-        self, minutes: float, loss_of: Callable[[int], tuple[Tensor, int]], warm_up: int = 200
+        self,
+        minutes: float,
+        loss_of: Callable[[int], tuple[Tensor, int]],
+        warm_up: int = 200,
+        finish: float | None = None,
     ) -> None:
         """Steps until there were so many minutes of them, all runs of this net taken together.
 
-        `loss_of(seed)` gives the loss and its number of samples.
+        `loss_of(seed)` gives the loss and its number of samples. The learning rate falls over the
+        last quarter of the minutes, or of those to `finish` if this is only a part of them.
         """
         if self.seconds >= 60 * minutes:
             return
@@ -70,7 +76,9 @@ class Run:
         while going:
             start = time.monotonic()
             for group in self.optimiser.param_groups:
-                group["lr"] = self.lr * min(1.0, (1 + self.step) / warm_up)
+                group["lr"] = self.lr * min(
+                    1.0, (1 + self.step) / warm_up, self._rest(finish or minutes)
+                )
             loss, count = loss_of(self.step * workers.count() + workers.number())
             mean, going = self._descend(loss)
             losses.append(mean)
@@ -85,6 +93,9 @@ class Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
+
+    def _rest(self, finish: float) -> float:
+        return max(0.02, (1 - self.seconds / 60 / finish) / FALLING)
 
     def _descend(self, loss: Tensor) -> tuple[float, bool]:
         """One step; the loss of all workers, and whether every one of them has time for more."""

@@ -115,7 +115,7 @@ def train(folder: Path, minutes: float) -> None:
     run.log(f"{len(lessons.latents)} pictures")
     while run.seconds < 60 * minutes:
         until = min(minutes, run.seconds / 60 + SHEET_EVERY)
-        run.train(until, lambda step: (lessons.loss(net, step), BATCH))
+        run.train(until, lambda step: (lessons.loss(net, step), BATCH), finish=minutes)
         if workers.number() == 0:
             write_checkpoint(folder, run)
             write_sheet(folder, folder / f"sheet-{run.samples:08d}.png")
