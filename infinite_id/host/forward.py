@@ -19,7 +19,7 @@ from ..attention.cross import Attend, add_image_attention
 from ..attention.mask import Area, mask_tokens
 from ..attention.mixed import Mixing, Style, adapt, mix, needs_text_stream
 from ..streams import Streams
-from .sampling import RUN, STEP, Acting, Person, Run, Step
+from .state import RUN, STEP, Acting, Person, Run, Step
 from .text_stream import Memory, Part
 
 Options = dict[str, Any]

@@ -24,8 +24,9 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.economy import Economy
-from pack.infinite_id.host import forward, sampling
+from pack.infinite_id.host import forward, state
 from pack.infinite_id.host.forward import apply_model
+from pack.infinite_id.host.sampling import KEY
 from pack.infinite_id.host.text_stream import Part
 from pack.infinite_id.identity import Identity
 from torch import Tensor
@@ -89,17 +90,17 @@ def make_options(
     patcher = SimpleNamespace(
         load_device=CUDA, model=model, get_model_object=lambda name: getattr(model, name)
     )
-    chosen = {sampling.APPLICATIONS: tuple(people), sampling.ECONOMY: Economy(every=every)}
+    chosen = {state.APPLICATIONS: tuple(people), state.ECONOMY: Economy(every=every)}
     guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
-    run = sampling._prepare(guider, noise)
+    run = state.prepare(guider, noise)
     return {
-        sampling.RUN: run,
-        sampling.STEP: sampling.Step(
-            frozenset({0}), {}, [sampling.Acting(person, 1.0) for person in run.people], run.streams
+        state.RUN: run,
+        state.STEP: state.Step(
+            frozenset({0}), {}, [state.Acting(person, 1.0) for person in run.people], run.streams
         ),
         "cond_or_uncond": [1, 0],
         "uuids": [1, 2],
-        "wrappers": {WrappersMP.APPLY_MODEL: {sampling.KEY: [apply_model]}},
+        "wrappers": {WrappersMP.APPLY_MODEL: {KEY: [apply_model]}},
     }
 
 
@@ -118,7 +119,7 @@ def run(
 def run_with(
     model: comfy.model_base.SDXL, options: dict[str, Any], latent: int, text_device: Any = CUDA
 ) -> Tensor:
-    rows = 2 * (options[sampling.STEP].streams.rows if options else 1)
+    rows = 2 * (options[state.STEP].streams.rows if options else 1)
     return model.apply_model(
         torch.zeros(rows, 4, latent, latent, device=CUDA),
         torch.ones(rows, device=CUDA),
@@ -194,7 +195,7 @@ def test_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def count_resident(application: Application) -> int:
     """Bytes of the device that a person's K', V' take while sampling."""
     options = make_options(make_model(torch.float16), [application], torch.zeros(1, 4, 64, 64))
-    (person,) = options[sampling.RUN].people
+    (person,) = options[state.RUN].people
     pairs = [*person.identity.values(), *person.nothing.values()]
     return sum(x.nbytes for pair in pairs for x in pair if x.device.type == "cuda")
 
@@ -258,11 +259,11 @@ def test_cost_of_recalling_the_text_stream(pixels: int, gigabytes: float) -> Non
     model, people = make_model(torch.float16), [Application(make_identity())]
     options = make_options(model, people, torch.zeros(1, 4, latent, latent), every=2)
     run_with(model, options, latent)
-    kept = options[sampling.RUN].text.memory._stored.values()
+    kept = options[state.RUN].text.memory._stored.values()
     bytes_kept = sum(x.nbytes for pair in kept for x in pair)
-    step = options[sampling.STEP]
+    step = options[state.STEP]
     streams = step.streams.without_text()
-    options[sampling.STEP] = replace(step, streams=streams, part=Part.RECALLED)
+    options[state.STEP] = replace(step, streams=streams, part=Part.RECALLED)
     with FlopCounterMode(display=False) as counter:
         run_with(model, options, latent)
     recalled = counter.get_total_flops() / count_plain_flops(latent)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pack.infinite_id import mixing
 from pack.infinite_id.application import Application, Curve, Levels
-from pack.infinite_id.host import sampling
+from pack.infinite_id.host import state
 from pack.infinite_id.host.patch import apply
 from pack.infinite_id.identity import Identity
 from pack.nodes.mixing import BLENDS
@@ -166,13 +166,13 @@ def test_a_curve_gives_each_step_its_factor(
 ) -> None:
     """Against the curve's formula, at the share of the sampling that a sigma stands for."""
     seen = []
-    factor_at = sampling.Person.factor_at
+    factor_at = state.Person.factor_at
 
-    def watch(person: sampling.Person, sigma: Tensor) -> float | None:
+    def watch(person: state.Person, sigma: Tensor) -> float | None:
         seen.append((float(sigma), factor_at(person, sigma)))
         return seen[-1][1]
 
-    monkeypatch.setattr(sampling.Person, "factor_at", watch)
+    monkeypatch.setattr(state.Person, "factor_at", watch)
     start, end = 0.2, 0.9
     application = Application(tiny.identity, curve=curve, start=start, end=end)
     tiny.sample(apply(tiny.model, application), steps=12)
