@@ -174,6 +174,8 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
     mixing = forward.mixing if foreign is None else Mixing.OFF
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
+        # HyperTile cuts the queries alone; the host's attention then cuts the keys as they lie.
+        k, v = (x.reshape(q.shape[0], -1, x.shape[-1]) for x in (k, v))
         k_id, k_t = streams.split(k, chunks)
         v_id, v_t = streams.split(v, chunks)
         k_read, v_read = forward.read_text(block, k_t, v_t)
