@@ -1,4 +1,4 @@
-"""`python -m dev demo`: one photo in, one picture out, through a real ComfyUI server."""
+"""`python -m dev demo`: a person in, pictures of that person out, through a real ComfyUI server."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from .cache import ROOT, step
-from .photos import photos
+from .miniature import input_pictures, miniature
 from .server import running_server
 from .server_api import Prompt, Run
-from .small_models import small_models
 from .workflow import read, to_prompt, workflow_file
 
 RESULTS = ROOT / "demo-output"
-NOTICE = "The small model's weights are random: the picture shows that all runs, not a person."
+NOTICE = "Drawn by the miniature, a tiny SDXL that was trained on drawings."
 
 
 def demo() -> int:
-    """Queue the first workflow with a real photo; save picture and aligned face."""
-    small = small_models()
-    workflow = workflow_file("photo")
+    """Queue the workflow that compares styles; save its sheet and what Encode Identity saw."""
+    small = miniature()
+    workflow = workflow_file("style")
     with ExitStack() as stack:
         with step("Starting ComfyUI"):
             server = stack.enter_context(
                 running_server(models=small.models, custom_nodes=small.custom_nodes)
             )
-        image = server.upload(photos()["obama"])
-        prompt = to_prompt(read(workflow, {**small.values, "image": image}))
-        print(f"Queueing {workflow.relative_to(ROOT)} with the photo {image}")
+        for picture in input_pictures():
+            server.upload(picture)
+        prompt = to_prompt(read(workflow, small.values))
+        print(f"Queueing {workflow.relative_to(ROOT)}")
         run = server.queue(prompt, report=partial(_show_progress, prompt))
         return _finish(run, prompt, server.base)
 

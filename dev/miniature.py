@@ -38,7 +38,7 @@ def miniature() -> SmallModels:
             "checkpoints": [WEIGHTS / f"{NAME}.safetensors"],
             "clip_vision": [WEIGHTS / f"{NAME}-clip-vision.safetensors"],
             "infinite_id": [WEIGHTS / f"{NAME}-adapter.safetensors"],
-            "insightface": [WEIGHTS / "insightface" / "models"],
+            "insightface": [WEIGHTS / "insightface" / "models" / "miniature"],
         },
         custom_nodes=[ROOT / "miniature"],
         values={

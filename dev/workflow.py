@@ -12,15 +12,6 @@ from .cache import ROOT
 Workflow = dict[str, Any]
 MUTED, BYPASSED = 2, 4
 NOTES = {"MarkdownNote", "Note"}
-INPUTS = {
-    # the photos that the workflows name, and those that the tests put there
-    "face.jpg": "obama",
-    "face_1.jpg": "obama",
-    "face_2.jpg": "obama2",
-    "person_1.jpg": "obama",
-    "person_2.jpg": "biden",
-    "couple.jpg": "group",
-}
 
 
 def workflow_files() -> list[Path]:

@@ -22,7 +22,7 @@ from .training import workers
 class Stage(NamedTuple):
     """A function of a module in `training`, called with the work folder and the minutes.
 
-    `pictures` is given the number of chunks instead, `publish` the folder for the results.
+    Where pictures are drawn it is the number of chunks instead, for `publish` a folder.
     """
 
     module: str
@@ -65,7 +65,9 @@ def main() -> None:
         own = STAGES[name].minutes
         minutes = own if options.minutes is None else options.minutes
         print(f"--- {name}", flush=True)
-        given = {"pictures": options.chunks, "publish": options.to}.get(name, minutes)
+        chunks = options.chunks
+        instead = {"pictures": chunks, "judge_pictures": chunks, "publish": options.to}
+        given = instead.get(name, minutes)
         workers.run(options.workers, partial(_run, options.host, name, options.work, given))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Studio:
     adapters: dict[str, Adapter]
 
     @classmethod
-    def open(cls, folder: Path = WEIGHTS) -> Studio:
+    def open(cls, kinds: Iterable[str] = ADAPTERS, folder: Path = WEIGHTS) -> Studio:
         register()
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(folder / f"{NAME}.safetensors")
@@ -55,7 +56,7 @@ class Studio:
             vae=vae,
             vision=comfy.clip_vision.load(str(folder / f"{NAME}-clip-vision.safetensors")),
             analysis=load_analysis(folder / "insightface" / "models" / "miniature", "CPU", 128),
-            adapters={kind: formats.load(folder / file) for kind, file in ADAPTERS.items()},
+            adapters={kind: formats.load(folder / ADAPTERS[kind]) for kind in kinds},
         )
 
     def encode(self, photo: Pixels, adapter: str) -> Identity:

@@ -16,6 +16,7 @@ from infinite_id.identity import Identity
 from ..faces import render
 from ..training.judge import QUESTIONS
 from ..training.pictures import HELD_OUT
+from ..training.publish import OWN, WITH_TEXT
 from ..world.identity import draw_identity
 from ..world.scene import STYLES, Scene, draw_scene
 from .jury import Jury
@@ -46,7 +47,6 @@ class Way:
         return [Application(identities[self.adapter], mixing=self.mixing, style=self.style)]
 
 
-OWN, WITH_TEXT = "identity-enhanced", "with text"
 FULL = "full Infinite-ID"
 ON_PHOTOS = {
     "text only": Way(),

@@ -70,9 +70,9 @@ class Attributes(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def draw_pictures(folder: Path, _: float) -> None:
+def draw_pictures(folder: Path, chunks: int) -> None:
     """Draws the judge's own pictures."""
-    for chunk in workers.share(range(CHUNKS)):
+    for chunk in workers.share(range(min(chunks, CHUNKS))):
         path = folder / "judge_pictures" / f"{chunk:04d}.npz"
         path.parent.mkdir(exist_ok=True)
         if not path.exists():

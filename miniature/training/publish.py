@@ -9,15 +9,16 @@ from . import judge, workers
 from .unet import VARIANT
 
 NAME = "infinite-id-miniature"
+OWN, WITH_TEXT = "identity-enhanced", "with text"
 ADAPTERS = {
-    "identity-enhanced": f"{NAME}-adapter.safetensors",
-    "with text": f"{NAME}-adapter-with-text.safetensors",
+    OWN: f"{NAME}-adapter.safetensors",
+    WITH_TEXT: f"{NAME}-adapter-with-text.safetensors",
 }
 FILES = {
     f"miniature-{VARIANT}.safetensors": f"{NAME}.safetensors",
     "miniature-clip-vision.safetensors": f"{NAME}-clip-vision.safetensors",
-    "miniature-adapter.safetensors": ADAPTERS["identity-enhanced"],
-    "miniature-adapter_with_text.safetensors": ADAPTERS["with text"],
+    "miniature-adapter.safetensors": ADAPTERS[OWN],
+    "miniature-adapter_with_text.safetensors": ADAPTERS[WITH_TEXT],
     judge.FILE: judge.FILE,
     "models/miniature/detector.onnx": "insightface/models/miniature/detector.onnx",
     "models/miniature/recogniser.onnx": "insightface/models/miniature/recogniser.onnx",

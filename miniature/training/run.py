@@ -80,11 +80,11 @@ class Run:
                     1.0, (1 + self.step) / warm_up, self._rest(finish or minutes)
                 )
             loss, count = loss_of(self.step * workers.count() + workers.number())
-            mean, going = self._descend(loss)
+            mean, going, seconds = self._descend(loss, start)
             losses.append(mean)
             count *= workers.count()
             self.samples += count
-            self.seconds += time.monotonic() - start
+            self.seconds += seconds
             if self.step % LOG_EVERY == 0:
                 speed = len(losses) * count / (time.monotonic() - since)
                 self.log(f"loss {sum(losses) / len(losses):.4f}, {speed:.1f} samples/s")
@@ -93,22 +93,24 @@ class Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
+        workers.wait()
 
     def _rest(self, finish: float) -> float:
         return max(0.02, (1 - self.seconds / 60 / finish) / FALLING)
 
-    def _descend(self, loss: Tensor) -> tuple[float, bool]:
-        """One step; the loss of all workers, and whether every one of them has time for more."""
+    def _descend(self, loss: Tensor, start: float) -> tuple[float, bool, float]:
+        """One step; all workers' loss, whether each has time for more, and how long it took."""
         self.optimiser.zero_grad()
         loss.backward()
-        report = torch.tensor([float(loss.detach()), float(time.monotonic() > self.end)])
+        now = time.monotonic()
+        report = torch.tensor([float(loss.detach()), float(now > self.end), now - start])
         workers.average([p.grad for p in self.net.parameters() if p.grad is not None] + [report])
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self.average.update(self.step)
-        mean, late = report.tolist()
-        return mean, late == 0
+        mean, late, seconds = report.tolist()
+        return mean, late == 0, seconds
 
     def log(self, text: str) -> None:
         if workers.number() > 0:

@@ -46,6 +46,11 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[number() :: count()]
 
 
+def wait() -> None:
+    """Until all processes are here: what the first has written can be read then."""
+    torch.distributed.barrier()
+
+
 def average(tensors: list[torch.Tensor]) -> None:
     """Puts the mean over all processes into each of the tensors."""
     flat = torch.cat([x.flatten() for x in tensors])

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from pack.dev.browser import open_page
-from pack.dev.photos import photos
+from pack.dev.miniature import input_pictures, miniature
 from pack.dev.server import running_server
 from pack.dev.server_api import Server
-from pack.dev.small_models import small_models
-from pack.dev.workflow import INPUTS, Workflow, read, to_prompt, workflow_file, workflow_files
+from pack.dev.workflow import Workflow, read, to_prompt, workflow_file, workflow_files
 from PIL import Image
 from playwright.sync_api import Page
 
@@ -24,10 +23,10 @@ BAD_NODES = """() => {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    small = small_models()
+    small = miniature()
     with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
-        for name, photo in INPUTS.items():
-            server.upload(photos()[photo], name)
+        for path in input_pictures():
+            server.upload(path)
         server.queue(to_prompt(read(workflow_file("save_identity"), small.values)))
         blank = server.base / "noface.png"
         Image.new("RGB", (64, 64)).save(blank)
@@ -45,7 +44,7 @@ def page(server: Server) -> Iterator[Page]:
 @pytest.mark.parametrize("path", workflow_files(), ids=lambda path: path.stem)
 def test_workflow_opens_and_converts(path: Path, page: Page) -> None:
     """No missing node, no red input, and what the page would queue is what we queue."""
-    workflow = read(path, small_models().values)
+    workflow = read(path, miniature().values)
     open_workflow(page, workflow)
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
@@ -67,7 +66,7 @@ def open_workflow(page: Page, workflow: Workflow) -> None:
 
 
 def test_queue_ends_with_a_picture_on_the_canvas(page: Page) -> None:
-    open_workflow(page, read(workflow_file("photo"), small_models().values))
+    open_workflow(page, read(workflow_file("photo"), miniature().values))
     page.evaluate("async () => await window.app.queuePrompt(0)")
     page.wait_for_function(
         "() => window.app.graph.nodes.some(n => n.type === 'SaveImage' && n.imgs?.length)",
@@ -79,7 +78,7 @@ def test_queue_ends_with_a_picture_on_the_canvas(page: Page) -> None:
 
 def test_error_shows_at_its_node(page: Page) -> None:
     """A photo without a face stops the run at Encode Identity, and the page marks that node."""
-    values = {**small_models().values, "image": "noface.png"}
+    values = {**miniature().values, "image": "noface.png"}
     page.evaluate("graph => window.app.loadGraphData(graph)", read(workflow_file("photo"), values))
     page.evaluate("async () => await window.app.queuePrompt(0)")
     page.wait_for_function("() => window.app.lastExecutionError", timeout=120_000)

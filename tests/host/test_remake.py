@@ -14,11 +14,10 @@ from pack.infinite_id import formats
 from pack.infinite_id.face import load_analysis
 from pack.infinite_id.host.patch import read_unet
 from pack.miniature.host import register
-from pack.miniature.shapes import FOLDER, WEIGHTS
+from pack.miniature.shapes import FOLDER
 from pack.miniature.training.publish import FILES, NAME
 
-SECONDS = 3
-LARGEST = 25e6
+SECONDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +48,3 @@ def test_every_stage_runs_and_the_host_loads_what_it_made(made: Path) -> None:
     vision = comfy.clip_vision.load(str(made / f"{NAME}-clip-vision.safetensors"))
     assert vision.image_size == 224
     load_analysis(made / "insightface" / "models" / "miniature", "CPU", 256)
-
-
-def test_sizes_of_the_published_files_are_those_of_new_ones(made: Path) -> None:
-    """So what is in the repository was made by this code, and is small enough to be there."""
-    sizes = {name: (made / name).stat().st_size for name in FILES.values()}
-    published = {name: (WEIGHTS / name).stat().st_size for name in FILES.values()}
-    assert published == pytest.approx(sizes, rel=0.01)
-    assert sum(published.values()) < LARGEST

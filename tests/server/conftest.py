@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pack.dev.miniature import input_pictures, miniature
 from pack.dev.photos import photos
 from pack.dev.server import running_server
 from pack.dev.server_api import Run, Server
 from pack.dev.small_models import ADAPTER, SmallModels, small_models
-from pack.dev.workflow import INPUTS, read, to_prompt, workflow_file
+from pack.dev.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
 ENCODE, APPLY = "InfiniteIDEncodeIdentity", "InfiniteIDApply"
@@ -25,12 +26,14 @@ def small() -> SmallModels:
 def server(small: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("files")
     broken = write_broken_adapters(folder, small.models["infinite_id"][0])
-    models = {**small.models, "infinite_id": [*small.models["infinite_id"], *broken]}
+    trained = miniature().models
+    models = {folder: [*files, *trained[folder]] for folder, files in small.models.items()}
+    models["infinite_id"] += broken
     with running_server(models=models, custom_nodes=small.custom_nodes) as server:
         for path in [*photos().values(), *write_odd_photos(folder)]:
             server.upload(path)
-        for name, photo in INPUTS.items():
-            server.upload(photos()[photo], name)
+        for path in input_pictures():
+            server.upload(path)
         yield server
 
 

@@ -1,22 +1,22 @@
-"""Every workflow that the pack ships runs through the API on small models."""
+"""Every workflow that the pack ships runs through the API on the miniature."""
 
 from pathlib import Path
 
 import pytest
+from pack.dev.miniature import miniature
 from pack.dev.server_api import Server
-from pack.dev.small_models import SmallModels
 from pack.dev.workflow import read, to_prompt, workflow_file, workflow_files
 
 
 @pytest.fixture(scope="module", autouse=True)
-def saved_identity(server: Server, small: SmallModels) -> None:
+def saved_identity(server: Server) -> None:
     """What the workflow that loads an identity finds."""
-    server.queue(to_prompt(read(workflow_file("save_identity"), small.values)))
+    server.queue(to_prompt(read(workflow_file("save_identity"), miniature().values)))
 
 
 @pytest.mark.parametrize("path", workflow_files(), ids=lambda path: path.stem)
-def test_workflow_runs(server: Server, small: SmallModels, path: Path) -> None:
-    prompt = to_prompt(read(path, small.values))
+def test_workflow_runs(server: Server, path: Path) -> None:
+    prompt = to_prompt(read(path, miniature().values))
     run = server.queue(prompt)
     assert run.errors == []
     kinds = {prompt[node]["class_type"] for node in run.outputs}

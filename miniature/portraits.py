@@ -1,0 +1,61 @@
+"""Draws the README's picture: `python -m miniature.portraits --host PATH`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .random_weights import use_host
+
+PEOPLE = (1_000_010, 1_000_030, 1_000_001, 1_000_002)
+PROMPTS = (
+    "a photo of {}, smiling, wearing a red sweater, in the forest",
+    "a photo of {}, serious, wearing a blue shirt, on the beach",
+    "a watercolor painting of {}, smiling, wearing a green sweater, in the garden",
+    "a comic book drawing of {}, laughing, wearing an orange jacket, in the city at night",
+)
+SEED = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draws held-out people by the miniature.")
+    parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
+    parser.add_argument("--out", type=Path, default=Path("docs/miniature.jpg"))
+    options = parser.parse_args()
+    use_host(options.host)
+    from comfy.cli_args import args
+
+    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
+    _draw(options.out)
+
+
+def _draw(path: Path) -> None:
+    """A row for each person: the photo, then each prompt without and with the person."""
+    import numpy as np
+
+    from infinite_id.application import Application
+    from infinite_id.attention.mixed import Style
+
+    from .experiment.studio import Studio
+    from .faces import render, write_png
+    from .training.publish import OWN
+    from .world.identity import draw_identity
+    from .world.scene import draw_scene
+
+    studio, rows = Studio.open([OWN]), []
+    for number in PEOPLE:
+        who = draw_identity(number)
+        photo = render(who, draw_scene(number, "photo")).pixels
+        identity = studio.encode(photo, OWN)
+        shown = [photo]
+        for prompt in PROMPTS:
+            text = [prompt.format(who.noun())]
+            style = Style.PHOTO if prompt.startswith("a photo") else Style.ADAIN_MEAN
+            with_person = [Application(identity, style=style)]
+            shown += [studio.draw(text, way, SEED)[0] for way in ([], with_person)]
+        rows.append(np.hstack(shown))
+    write_png(path, np.vstack(rows))
+
+
+if __name__ == "__main__":
+    main()
