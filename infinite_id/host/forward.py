@@ -267,7 +267,7 @@ def _bias(forward: Forward, person: Person, like: Tensor) -> Tensor | None:
     """The tokens' shares for the identity rows, `(chunks * identity, 1, tokens)`."""
     if person.bias is None:
         return None
-    key = ("bias", *forward.positive, like.device, like.dtype)
+    key = ("bias", forward.streams.identity, *forward.positive, like.device, like.dtype)
     if key not in person.cache:
         rows = forward.streams.identity // len(person.bias)
         identity = repeat(person.bias, "p 1 l -> (p r) 1 l", r=rows)
@@ -282,9 +282,9 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
     if person.mask is None:
         return None
     grid = (shape[-2], shape[-1])
-    key = ("mask", grid, forward.chunks, *forward.areas, like.device, like.dtype)
+    rows = forward.streams.identity
+    key = ("mask", rows, grid, *forward.areas, like.device, like.dtype)
     if key not in person.cache:
-        rows = forward.streams.identity
         chunks = [
             _repeat(mask_tokens(person.mask, forward.latent, area, grid), rows)
             for area in forward.areas

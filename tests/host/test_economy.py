@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,3 +220,24 @@ def test_a_sweep_cannot_share_its_latents(tiny: World) -> None:
     model = economise(apply(tiny.model, Application(sweep)), Economy(shared=True))
     with pytest.raises(ValueError, match="a sweep cannot be drawn in context windows"):
         tiny.sample(model)
+
+
+def test_masks_and_shares_in_pieces_of_different_sizes(tiny: World) -> None:
+    """A batch of three cut into two and one: a mask and a weighted stack fit each piece."""
+    mask = torch.zeros(1, 16, 16)
+    mask[..., :8] = 1
+    other = replace(tiny.other, unconditional=tiny.identity.unconditional)
+    mix = mixing.stack([tiny.identity, other], [0.3, 0.7])
+    model = economise(apply(tiny.model, Application(mix, mask=mask)), Economy(shared=True))
+    expected = tiny.sample(model, latent=empty(3), cfg=1.0)
+    cut = model.clone()
+
+    def cut_in_two(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        parts = []
+        for piece in (slice(0, 2), slice(2, 3)):
+            c = {k: v[piece] if isinstance(v, Tensor) else v for k, v in args["c"].items()}
+            parts.append(apply_model(args["input"][piece], args["timestep"][piece], **c))
+        return torch.cat(parts)
+
+    cut.set_model_unet_function_wrapper(cut_in_two)
+    assert difference(tiny.sample(cut, latent=empty(3), cfg=1.0), expected) < ROUNDING
