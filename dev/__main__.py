@@ -51,11 +51,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "face-pack":
         return _write_face_pack(options.to)
-    _fetch()
     if options.command == "demo":
         from .demo import demo
 
         return demo()
+    _fetch()
     if options.command == "workflows":
         from .gallery import draw_all
 
@@ -77,7 +77,7 @@ def _write_face_pack(folder: Path) -> int:
 
 
 def _fetch() -> None:
-    """What the demo and the tests need beyond the environment."""
+    """What the tests need beyond the environment."""
     from .face_pack import face_root
     from .photos import photos
 

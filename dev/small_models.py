@@ -1,4 +1,4 @@
-"""Small models under which every workflow runs in seconds on a CPU. Runs inside the environment.
+"""Small models for the tests that take photos of real faces. Runs inside the environment.
 
 They have SDXL's structure, all 70 layers of it, and random weights: pictures are noise-like.
 """

@@ -111,7 +111,7 @@ def cross_fade(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
     fades = torch.tensor(
         [[max(0.0, 1 - abs(place - key)) for key in range(len(keys))] for place in places]
     )
-    stacked = stack([replace(key, features=None) for key in keys])
+    stacked = stack(keys)
     lengths = [key.tokens.shape[1] for key in keys]
     shares = torch.cat([_spread(_shares(key), n) for key in keys], dim=1)
     return replace(

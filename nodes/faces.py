@@ -1,15 +1,15 @@
 """Places of faces in pictures: masks, and crops that are refined and put back."""
 
 import math
-from enum import Enum
 from typing import Any
 
 import numpy as np
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
-from ..infinite_id.face import Face, FaceError, Photo, detect
+from ..infinite_id.face import Face, FaceError, Order, Photo, detect, sort_faces
 from ..infinite_id.paste import (
     Cut,
     FaceCrops,
@@ -25,10 +25,7 @@ from ..infinite_id.paste import (
 from ..infinite_id.photo import read_photo, to_image
 from . import sockets
 
-
-class Order(Enum):
-    LEFT_TO_RIGHT = "left to right"
-    LARGEST_FIRST = "largest first"
+ORDERS = {"left to right": Order.LEFT_TO_RIGHT, "largest first": Order.LARGEST}
 
 
 class FaceMasks(io.ComfyNode):
@@ -46,8 +43,8 @@ class FaceMasks(io.ComfyNode):
                 io.Image.Input("image", tooltip="A picture with faces, or a batch."),
                 io.Combo.Input(
                     "order",
-                    options=[order.value for order in Order],
-                    default=Order.LEFT_TO_RIGHT.value,
+                    options=list(ORDERS),
+                    default="left to right",
                     tooltip="Which face is number 1. The annotated picture shows the numbers.",
                 ),
                 io.Combo.Input(
@@ -112,7 +109,8 @@ class FaceMasks(io.ComfyNode):
         feather: int,
     ) -> io.NodeOutput:
         photos = _read_photos(image)
-        people = [_sort(faces, Order(order)) for faces in _find_faces(face_analysis, photos)]
+        found = _find_faces(face_analysis, photos)
+        people = [sort_faces(faces, ORDERS[order]) for faces in found]
         for index, faces in enumerate(people):
             _need(faces, face, _name(image, index))
         size = photos[0].shape[:2]
@@ -326,16 +324,10 @@ def _find_faces(face_analysis: Any, photos: list[Photo]) -> list[list[Face]]:
     progress = ProgressBar(len(photos))
     found = []
     for photo in photos:
+        throw_exception_if_processing_interrupted()
         found.append(detect(face_analysis, photo))
         progress.update(1)
     return found
-
-
-def _sort(faces: list[Face], order: Order) -> list[Face]:
-    """Sort faces that come largest first."""
-    if order is Order.LARGEST_FIRST:
-        return faces
-    return sorted(faces, key=lambda face: face.box[0] + face.box[2])
 
 
 def _need(faces: list[Face], number: int, name: str) -> None:

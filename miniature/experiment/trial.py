@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from infinite_id import mixing
 from infinite_id.application import Application
@@ -118,9 +119,9 @@ def _note(scores: Scores, found: Scores) -> None:
         scores[measure] = row[None] if old.size == 0 else np.vstack([old, row])
 
 
-def _judge(jury: Jury, pictures: Pixels, scenes: list[Scene], person: object) -> Scores:
+def _judge(jury: Jury, pictures: Pixels, scenes: list[Scene], person: Tensor) -> Scores:
     follows = jury.follows(pictures, scenes)
-    found = {LIKENESS: jury.resembles(pictures, person), **follows}  # type: ignore[arg-type]
+    found = {LIKENESS: jury.resembles(pictures, person), **follows}
     return {measure: np.array(values) for measure, values in found.items()}
 
 
