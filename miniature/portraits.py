@@ -14,7 +14,7 @@ PROMPTS = (
     "a watercolor painting of {}, smiling, wearing a green sweater, in the garden",
     "a comic book drawing of {}, laughing, wearing an orange jacket, in the city at night",
 )
-SEED = 5
+SEED, CFG = 5, 5.0
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _draw(path: Path) -> None:
             text = [prompt.format(who.noun())]
             style = Style.PHOTO if prompt.startswith("a photo") else Style.ADAIN_MEAN
             with_person = [Application(identity, style=style)]
-            shown += [studio.draw(text, way, SEED)[0] for way in ([], with_person)]
+            shown += [studio.draw(text, way, SEED, CFG)[0] for way in ([], with_person)]
         rows.append(np.hstack(shown))
     write_png(path, np.vstack(rows))
 

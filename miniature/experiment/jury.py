@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,11 +18,13 @@ from ..faces import render
 from ..shapes import WEIGHTS
 from ..training import judge, recogniser
 from ..world.identity import draw_identity
-from ..world.scene import Scene, draw_scene
+from ..world.scene import Scene
+from . import cast
 from .studio import Pixels
 
-PORTRAITS = 8
-"""Drawn pictures of a person, of which the mean is what the person looks like."""
+LIKENESS, FOLLOWING = "likeness", "following"
+FOLLOWED = ("place", "garment", "colour", "expression")
+Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,33 +35,40 @@ class Jury:
 
     @classmethod
     def seat(cls, analysis: Any, folder: Path = WEIGHTS) -> Jury:
-        attributes, likeness = judge.Attributes(), recogniser.net()
+        attributes, likeness = judge.Attributes(), judge.likeness()
         stored = load_file(folder / judge.FILE)
         for name, net in (("attributes", attributes), ("likeness", likeness)):
             own = {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(name)}
             net.load_state_dict(own)
         return cls(attributes.eval(), likeness.eval(), analysis)
 
-    def follows(self, pictures: Pixels, scenes: list[Scene]) -> dict[str, list[float]]:
+    def judge(self, pictures: Pixels, scenes: Sequence[Scene], person: Tensor) -> Scores:
+        """A number for each picture: likeness, the share of the prompt followed, each question."""
+        return {LIKENESS: self.resembles(pictures, person), **self.follows(pictures, scenes)}
+
+    def follows(self, pictures: Pixels, scenes: Sequence[Scene]) -> Scores:
         """For each question, 1 where a picture shows what its scene asks for; NaN if not asked."""
         given = judge.judge(self.attributes, pictures)
         asked = [judge.answers(scene) for scene in scenes]
-        return {
-            question: [
-                float(g[question] == a[question]) if question in a else np.nan
-                for g, a in zip(given, asked, strict=True)
-            ]
+        found: Scores = {
+            question: np.array(
+                [
+                    float(g[question] == a[question]) if question in a else np.nan
+                    for g, a in zip(given, asked, strict=True)
+                ]
+            )
             for question in judge.QUESTIONS
         }
+        found[FOLLOWING] = np.nanmean([found[question] for question in FOLLOWED], axis=0)
+        return found
 
-    def resembles(self, pictures: Pixels, person: Tensor) -> list[float]:
+    def resembles(self, pictures: Pixels, person: Tensor) -> NDArray[np.float64]:
         """The cosine between the largest face and the person; 0 where there is no face."""
-        return [self._resembles(picture, person) for picture in pictures]
+        return np.array([self._resembles(picture, person) for picture in pictures])
 
-    def portray(self, person: int, first_scene: int) -> Tensor:
-        """What a person looks like: the mean of drawn pictures' features, `(512,)`."""
-        identity = draw_identity(person)
-        drawn = [render(identity, draw_scene(first_scene + n)) for n in range(PORTRAITS)]
+    def portray(self, person: int) -> Tensor:
+        """What a person looks like: the mean of drawn pictures' features, `(128,)`."""
+        drawn = [render(draw_identity(person), scene) for scene in cast.portraits(person)]
         pixels = np.stack([picture.pixels for picture in drawn])
         landmarks = np.stack([picture.landmarks for picture in drawn])
         mean = recogniser.embed(self.likeness, pixels, landmarks).mean(0)

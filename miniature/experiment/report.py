@@ -1,165 +1,253 @@
-"""The trial's results as `docs/ablation.md`, with intervals, beside the paper's."""
+"""The results as `docs/ablation.md`, with intervals, beside the paper's; pictures beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from infinite_id.sheet import draw_sheet
-
-from ..faces import write_png
+from ..training.judge import QUESTIONS
 from ..world.scene import STYLES
-from .trial import FULL, LIKENESS, ON_PHOTOS, ON_STYLES, PLACES, Results, Scores
+from . import plots
+from .curves import PLACES, Values
+from .jury import FOLLOWING, LIKENESS, Scores
+from .studio import SAMPLER, STEPS, Pixels
+from .trial import (
+    ADAIN,
+    BOTH,
+    FULL,
+    MEAN,
+    MUTUAL,
+    PLAIN,
+    TEXT,
+    TWO_STREAMS,
+    UNMIXED,
+    Base,
+    Trial,
+)
 
 RESAMPLES = 2000
-FOLLOWED = ("place", "garment", "colour", "expression")
 PAPER = {
-    # CLIP-T, M_FaceNet
-    "trained with text, two streams": (0.329, 0.593),
-    "without mixed attention": (0.331, 0.700),
-    FULL: (0.340, 0.689),
-    "mutual instead of mixed": (0.316, 0.398),
+    # M_FaceNet, CLIP-T
+    TWO_STREAMS: (0.593, 0.329),
+    UNMIXED: (0.700, 0.331),
+    FULL: (0.689, 0.340),
+    MUTUAL: (0.398, 0.316),
 }
-Values = NDArray[np.float64]
-Measure = Callable[[Scores], Values]
 
 
-def likeness(scores: Scores) -> Values:
-    """A number for each person."""
-    return scores[LIKENESS].mean(1)
+@dataclass(frozen=True, eq=False)
+class Results:
+    guidance: float
+    guidances: dict[float, float]
+    base: Base
+    trial: Trial
+    by_weight: dict[float, Scores]
+    blends: dict[str, Values]  # (pairs, places, 2)
+    halves: Values  # (pairs, halves, 2)
+    side_by_side: list[Pixels]
 
 
-def following(scores: Scores) -> Values:
-    """The share of what was asked for that is in the picture, for each person."""
-    return np.nanmean(np.stack([scores[question] for question in FOLLOWED]), axis=(0, 2))
+@dataclass(frozen=True)
+class Finding:
+    """What the paper says of one way against another; the sign of the difference, or 0."""
+
+    claim: str
+    first: str
+    second: str
+    measure: str
+    paper: str
+    sign: int
 
 
-def one(question: str) -> Measure:
-    return lambda scores: np.nanmean(scores[question], axis=1)
+FINDINGS = (
+    Finding("training without text gains likeness", FULL, TWO_STREAMS, LIKENESS, "+.096", 1),
+    Finding("... and following", FULL, TWO_STREAMS, FOLLOWING, "+.011", 1),
+    Finding("mixed attention costs little likeness", FULL, UNMIXED, LIKENESS, "-.011", -1),
+    Finding("... and gains following", FULL, UNMIXED, FOLLOWING, "+.009", 1),
+    Finding("mutual attention loses likeness", MUTUAL, FULL, LIKENESS, "-.291", -1),
+    Finding("... and following", MUTUAL, FULL, FOLLOWING, "-.024", -1),
+    Finding("AdaIN-mean lets the style take", MEAN, PLAIN, "style", "yes", 1),
+    Finding("full AdaIN loses likeness against AdaIN-mean", ADAIN, MEAN, LIKENESS, "yes", -1),
+)
 
 
-def interval(values: Values) -> str:
-    """The mean and its 95 % interval, bootstrapped over people."""
+def means(scores: Scores, measure: str) -> NDArray[np.float64]:
+    """A number for each person: the mean over the prompts that ask for the measure."""
+    return np.nanmean(scores[measure], axis=1)
+
+
+def bounds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean's 95 % interval, bootstrapped over people."""
     rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+    resampled = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return float(low), float(high)
 
 
-def write(path: Path, results: Results, minutes: float) -> None:
-    """The report, and `ablation.png` beside it."""
-    people = len(results.ceiling[LIKENESS])
-    sheet = path.with_name("ablation.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_sheet(sheet, results)
+def interval(values: NDArray[np.float64], signed: bool = False) -> str:
+    low, high = bounds(values)
+    form = "+.3f" if signed else ".3f"
+    return f"{values.mean():{form}} [{low:{form}}, {high:{form}}]"
+
+
+def write(path: Path, results: Results) -> None:
+    """The report, and its pictures in a folder of its name beside it."""
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.draw_base(folder / "base.jpg", results.base.shown)
+    plots.draw_sheet(folder / "ways.jpg", results.trial.sheet)
+    plots.draw_rows(folder / "masks.jpg", results.side_by_side[:4])
+    plots.plot_weights(folder / "weight.svg", results.by_weight)
+    plots.plot_blends(folder / "mixing.svg", results.blends)
+    people = len(results.trial.ceiling[LIKENESS])
     sections = [
         "# The paper's ablations, on the miniature",
-        f"`python -m miniature.ablation` made this: {people} people whom no net has seen, the same "
-        "prompts and noise for every way, DDIM, 30 steps, guidance 5. *Likeness* is the cosine to "
-        "the person by a face net that took no part in training; *following* the share of place, "
-        "clothes, colour and expression that a net finds as asked. Means with 95 % intervals, "
-        "bootstrapped over people.",
-        f"![Rows: people. Columns: the photo, and each way]({sheet.name})",
-        "## Photos",
-        _table(results.photos, results.ceiling, FULL, PAPER),
-        "Drawn pictures of the same people and scenes are the ceiling, text alone is the floor. "
-        + _say_how_far(results),
+        f"Made by `python -m miniature.ablation --host PATH`: {people} people and scenes "
+        f"that no net was trained on, the same prompts and noise for every way, {SAMPLER}, "
+        f"{STEPS} steps, guidance {results.guidance:g}, chosen on other people by following: "
+        + ", ".join(f"{cfg:g} gives {value:.3f}" for cfg, value in results.guidances.items())
+        + ". *Likeness* is the cosine to the person by a face net that took no part in training; "
+        "*following* the share of place, clothes, colour and expression that another such net "
+        "finds as asked. Means with 95 % intervals, bootstrapped over people; differences are "
+        "paired.",
+        "## The base model",
+        _base(results.base),
+        f"![Pictures by the text alone]({folder.name}/base.jpg)",
+        "## Ways to draw a person",
+        _ways(results.trial, people),
+        _say_how_far(results.trial),
+        f"![Rows: people. Columns: the photo, and each way]({folder.name}/ways.jpg)",
         "## Styles",
-        _style_table(results),
+        _styles(results.trial),
+        "## The paper's findings, and ours",
+        _findings(results.trial),
         "## Weight",
-        _weights(results),
-        "## Mixing",
-        _blends(results),
+        _weights(results.by_weight),
+        f"![Likeness and following by weight]({folder.name}/weight.svg)",
+        "## Mixing two people",
+        _blends(results.blends),
+        f"![Likeness to either person by the mix]({folder.name}/mixing.svg)",
+        "## Two people with masks",
+        _masks(results.halves),
+        f"![Each picture between the photos of its two people]({folder.name}/masks.jpg)",
     ]
-    print(f"{people} people, {minutes:.1f} minutes")
     partial = path.with_suffix(".partial")
     partial.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def _table(
-    ways: Mapping[str, Scores],
-    ceiling: Scores,
-    against: str,
-    paper: Mapping[str, tuple[float, float]],
-) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _base(base: Base) -> str:
     rows = [
-        f"| way | likeness | likeness against *{against}* | following | following against "
-        f"*{against}* | paper: M_FaceNet | paper: CLIP-T |",
-        "|---|---|---|---|---|---|---|",
+        [name, *(interval(s[name][~np.isnan(s[name])]) for s in (base.scores, base.ceiling))]
+        for name in QUESTIONS
     ]
-    reference = ways[against]
-    for name, scores in ways.items():
-        clip_t, face = paper.get(name, (None, None))
-        cells = [
-            interval(likeness(scores)),
-            interval(likeness(scores) - likeness(reference)) if name != against else "",
-            interval(following(scores)),
-            interval(following(scores) - following(reference)) if name != against else "",
-            f"{face:.3f}" if face else "",
-            f"{clip_t:.3f}" if clip_t else "",
-        ]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    both = interval(likeness(ceiling)), interval(following(ceiling))
-    rows.append(f"| drawn pictures | {both[0]} | | {both[1]} | | | |")
-    return "\n".join(rows)
+    both = (base.scores, base.ceiling)
+    rows.append(["mean", *(f"{np.mean([np.nanmean(s[q]) for q in QUESTIONS]):.3f}" for s in both)])
+    head = [
+        "recognised as asked",
+        f"{len(base.scores[FOLLOWING])} pictures by the text alone",
+        "the same scenes, drawn",
+    ]
+    return _table(head, rows)
 
 
-def _say_how_far(results: Results) -> str:
+def _ways(trial: Trial, people: int) -> str:
+    head = [f"{people} people", LIKENESS, f"against *{FULL}*", FOLLOWING, f"against *{FULL}*"]
+    head += ["paper: M_FaceNet", "paper: CLIP-T"]
+    rows = []
+    for name, scores in trial.photos.items():
+        cells = [name]
+        for measure in (LIKENESS, FOLLOWING):
+            own = means(scores, measure)
+            against = own - means(trial.photos[FULL], measure)
+            cells += [interval(own), "" if name == FULL else interval(against, signed=True)]
+        rows.append([*cells, *(f"{value:.3f}" for value in PAPER.get(name, ()))])
+        rows[-1] += [""] * (len(head) - len(rows[-1]))
+    best = [interval(means(trial.ceiling, measure)) for measure in (LIKENESS, FOLLOWING)]
+    rows.append(["drawn pictures", best[0], "", best[1], "", "", ""])
+    return _table(head, rows)
+
+
+def _say_how_far(trial: Trial) -> str:
     floor, full, ceiling = (
-        likeness(scores).mean()
-        for scores in (results.photos["text only"], results.photos[FULL], results.ceiling)
+        means(scores, LIKENESS).mean()
+        for scores in (trial.photos[TEXT], trial.photos[FULL], trial.ceiling)
     )
-    share = (full - floor) / (ceiling - floor)
-    lost = following(results.photos["text only"]).mean() - following(results.photos[FULL]).mean()
+    gained = means(trial.photos[FULL], FOLLOWING) - means(trial.photos[TEXT], FOLLOWING)
+    points = 100 * gained.mean()
     return (
-        f"Full Infinite-ID goes {share:.0%} of the way in likeness, and follows the prompt "
-        f"{abs(lost) * 100:.1f} points {'less' if lost > 0 else 'more'} than text alone."
+        "Drawn pictures of the same people and scenes are the ceiling, text alone is the floor: "
+        f"full Infinite-ID goes {(full - floor) / (ceiling - floor):.0%} of the way in likeness, "
+        f"and follows the prompt {abs(points):.1f} points {'more' if points > 0 else 'less'} than "
+        "text alone."
     )
 
 
-def _style_table(results: Results) -> str:
-    rows = ["| way | style as asked | likeness | following |", "|---|---|---|---|"]
-    for name in ON_STYLES:
-        scores = results.styles[name]
-        cells = [interval(m(scores)) for m in (one("style"), likeness, following)]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    gain = one("style")(results.styles["AdaIN-mean"]) - one("style")(
-        results.styles["without AdaIN"]
+def _styles(trial: Trial) -> str:
+    measures = ("style", LIKENESS, FOLLOWING)
+    rows = [
+        [name, *(interval(means(scores, measure)) for measure in measures)]
+        for name, scores in trial.styles.items()
+    ]
+    head = [", ".join(list(STYLES)[1:]), "style as asked", LIKENESS, FOLLOWING]
+    also = means(trial.styles[BOTH], "style") - means(trial.styles[MEAN], "style")
+    lost = means(trial.styles[BOTH], LIKENESS) - means(trial.styles[MEAN], LIKENESS)
+    return _table(head, rows) + (
+        "\n\nWhether AdaIN-mean belongs in cross-attention as well is an open point: there it "
+        f"changes the style by {interval(also, signed=True)} and likeness by "
+        f"{interval(lost, signed=True)}."
     )
-    loss = likeness(results.styles["full AdaIN"]) - likeness(results.styles["AdaIN-mean"])
-    return "\n".join(rows) + (
-        f"\n\nPaired: AdaIN-mean against none, style {interval(gain)}; full AdaIN against "
-        f"AdaIN-mean, likeness {interval(loss)}. Styles: {', '.join(list(STYLES)[1:])}."
+
+
+def _findings(trial: Trial) -> str:
+    both: Mapping[str, Scores] = trial.photos | trial.styles
+    rows = []
+    for finding in FINDINGS:
+        ways = (both[way] for way in (finding.first, finding.second))
+        first, second = (means(scores, finding.measure) for scores in ways)
+        low, high = bounds(first - second)
+        seen = 1 if low > 0 else -1 if high < 0 else 0
+        verdict = {finding.sign: "the same", 0: "undecided"}.get(seen, "the opposite")
+        here = interval(first - second, signed=True)
+        rows.append([finding.claim, finding.paper, here, verdict])
+    return _table(["finding", "paper", "here, paired", ""], rows)
+
+
+def _weights(by_weight: Mapping[float, Scores]) -> str:
+    rows = [
+        [f"{weight:g}", *(interval(means(scores, m)) for m in (LIKENESS, FOLLOWING))]
+        for weight, scores in by_weight.items()
+    ]
+    return _table(["weight", LIKENESS, FOLLOWING], rows)
+
+
+def _blends(blends: Mapping[str, Values]) -> str:
+    head = ["likeness to", *(f"{place:.0%} of the second" for place in PLACES)]
+    rows = [
+        [f"{person}, {name}", *(interval(curves[:, i, which]) for i in range(len(PLACES)))]
+        for name, curves in blends.items()
+        for which, person in enumerate(("the first", "the second"))
+    ]
+    return _table(head, rows)
+
+
+def _masks(halves: Values) -> str:
+    rows = [
+        [half, *(interval(halves[:, row, which]) for which in (0, 1))]
+        for row, half in enumerate(("left half", "right half"))
+    ]
+    right = (halves.argmax(2) == np.arange(2)).mean()
+    return _table(["likeness to", "the left person", "the right person"], rows) + (
+        f"\n\nOf {halves.shape[0] * 2} halves, {right:.0%} resemble their own person more than "
+        "the other one. Both people are of the prompt's one noun, and no net was trained on a "
+        "canvas of this width."
     )
-
-
-def _weights(results: Results) -> str:
-    rows = ["| weight | likeness | following |", "|---|---|---|"]
-    for weight, scores in results.by_weight.items():
-        rows.append(f"| {weight} | {interval(likeness(scores))} | {interval(following(scores))} |")
-    return "\n".join(rows)
-
-
-def _blends(results: Results) -> str:
-    head = " | ".join(f"{place:.0%} of the second" for place in PLACES)
-    rows = [f"| way, likeness to | {head} |", "|---|" + "---|" * len(PLACES)]
-    for name, curves in results.blends.items():
-        for which, person in enumerate(("the first", "the second")):
-            cells = " | ".join(interval(curves[:, i, which]) for i in range(len(PLACES)))
-            rows.append(f"| {name}, {person} | {cells} |")
-    return "\n".join(rows)
-
-
-def _write_sheet(path: Path, results: Results) -> None:
-    columns = ["photo", *ON_PHOTOS, *(f"style: {name}" for name in ON_STYLES)]
-    batches = [torch.from_numpy(np.stack(shown)).float() / 255 for _, shown in results.sheet]
-    prompts = [prompt for prompt, _ in results.sheet]
-    sheet = draw_sheet(
-        batches, columns, prompts, "", columns=len(columns), cell_size=0, gap=4, margin=8
-    )
-    write_png(path, (sheet[0] * 255).round().byte().numpy())

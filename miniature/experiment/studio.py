@@ -29,7 +29,8 @@ from ..host import register
 from ..shapes import WEIGHTS
 from ..training.publish import ADAPTERS, NAME
 
-STEPS, CFG, SAMPLER, SCHEDULER = 30, 5.0, "ddim", "ddim_uniform"
+STEPS, SAMPLER, SCHEDULER = 30, "ddim", "ddim_uniform"
+SIDE = 16  # of a picture's latent
 Pixels = NDArray[np.uint8]
 
 
@@ -70,13 +71,18 @@ class Studio:
 
     @torch.inference_mode()
     def draw(
-        self, prompts: list[str], applications: list[Application], seed: int, cfg: float = CFG
+        self,
+        prompts: list[str],
+        applications: list[Application],
+        seed: int,
+        cfg: float,
+        across: int = 1,
     ) -> Pixels:
-        """A picture for each prompt, `(n, 128, 128, 3)`; a sweep gives its row for each prompt."""
+        """A picture for each prompt, `(n, 128, across * 128, 3)`; a sweep gives a row for each."""
         model = self.model
         for application in applications:
             model = apply(model, application)
-        latent = torch.zeros(len(prompts), 4, 16, 16)
+        latent = torch.zeros(len(prompts), 4, SIDE, across * SIDE)
         samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(latent, seed),

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
-from infinite_id import mixing
 from infinite_id.application import Application
 from infinite_id.attention.mixed import Mixing, Style
 from infinite_id.identity import Identity
 
-from ..faces import render
-from ..training.judge import QUESTIONS
-from ..training.pictures import HELD_OUT
 from ..training.publish import OWN, WITH_TEXT
-from ..world.identity import draw_identity
-from ..world.scene import STYLES, Scene, draw_scene
-from .jury import Jury
+from ..world.scene import Scene
+from . import cast
+from .jury import FOLLOWING, Jury, Scores
 from .studio import Pixels, Studio
 
-LIKENESS = "likeness"
-MEASURES = (LIKENESS, *QUESTIONS)
-FIRST_PERSON, FIRST_SCENE = HELD_OUT + 10_000, 2_000_000
-PHOTOS, STYLED = 4, 3  # prompts for each person
+GUIDANCES = (3.0, 5.0, 7.0)
+BATCH = 20
+ON_BASE_SHEET = 48
 SHOWN = 4  # people on the contact sheet
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
-PAIRS = 12  # of people, for the curves
-Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -41,135 +30,131 @@ class Way:
     adapter: str = ""
     mixing: Mixing = Mixing.MIXED
     style: Style = Style.PHOTO
+    style_in_cross_attention: bool = False
 
     def apply(self, identities: Mapping[str, Identity]) -> list[Application]:
         if not self.adapter:
             return []
-        return [Application(identities[self.adapter], mixing=self.mixing, style=self.style)]
+        return [
+            Application(
+                identities[self.adapter],
+                mixing=self.mixing,
+                style=self.style,
+                style_in_cross_attention=self.style_in_cross_attention,
+            )
+        ]
 
 
-FULL = "full Infinite-ID"
+TEXT, FULL, UNMIXED, MUTUAL = (
+    "text only",
+    "full Infinite-ID",
+    "without mixed attention",
+    "mutual instead of mixed",
+)
+ONE_STREAM, TWO_STREAMS = "trained with text, one stream", "trained with text, two streams"
+PLAIN, MEAN, BOTH, ADAIN = (
+    "without AdaIN",
+    "AdaIN-mean",
+    "AdaIN-mean, in cross-attention too",
+    "full AdaIN",
+)
 ON_PHOTOS = {
-    "text only": Way(),
-    "trained with text, one stream": Way(WITH_TEXT, Mixing.OFF),
-    "trained with text, two streams": Way(WITH_TEXT),
-    "without mixed attention": Way(OWN, Mixing.OFF),
+    TEXT: Way(),
+    ONE_STREAM: Way(WITH_TEXT, Mixing.OFF),
+    TWO_STREAMS: Way(WITH_TEXT),
+    UNMIXED: Way(OWN, Mixing.OFF),
     FULL: Way(OWN),
-    "mutual instead of mixed": Way(OWN, Mixing.MUTUAL),
+    MUTUAL: Way(OWN, Mixing.MUTUAL),
 }
 ON_STYLES = {
-    "text only": Way(),
-    "without AdaIN": Way(OWN),
-    "AdaIN-mean": Way(OWN, style=Style.ADAIN_MEAN),
-    "full AdaIN": Way(OWN, style=Style.ADAIN),
+    TEXT: Way(),
+    PLAIN: Way(OWN),
+    MEAN: Way(OWN, style=Style.ADAIN_MEAN),
+    BOTH: Way(OWN, style=Style.ADAIN_MEAN, style_in_cross_attention=True),
+    ADAIN: Way(OWN, style=Style.ADAIN),
 }
 
 
-@dataclass
-class Results:
-    """Scores `(people, prompts)` by way and measure; curves; pictures for the sheet."""
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Scores `(people, prompts)` by way and measure, and pictures for the sheet."""
 
     photos: dict[str, Scores]
     styles: dict[str, Scores]
     ceiling: Scores
-    by_weight: dict[float, Scores] = field(default_factory=dict)
-    blends: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # (pairs, places, 2)
-    sheet: list[tuple[str, list[Pixels]]] = field(default_factory=list)
+    sheet: list[tuple[str, list[Pixels]]]
 
 
-def run(people: int) -> Results:
-    studio = Studio.open()
-    jury = Jury.seat(studio.analysis)
-    numbers = [FIRST_PERSON + n for n in range(people)]
-    results = Results(
-        photos=_empty(ON_PHOTOS),
-        styles=_empty(ON_STYLES),
-        ceiling={m: np.empty(0) for m in MEASURES},
-    )
-    for number in numbers:
-        person = jury.portray(number, FIRST_SCENE + 100 * number)
-        identities = _encode(studio, number)
-        photos, styles = _scenes(number)
-        drawn = [render(draw_identity(number), replace(s, seed=s.seed + 50)).pixels for s in photos]
-        _note(results.ceiling, _judge(jury, np.stack(drawn), photos, person))
-        shown = [_photo(number)]
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Scores `(pictures,)` of the text alone, and of drawn pictures of the same scenes."""
+
+    scores: Scores
+    ceiling: Scores
+    shown: Pixels
+
+
+def choose_guidance(studio: Studio, jury: Jury, count: int) -> dict[float, float]:
+    """How well the text alone is followed at each guidance, on people kept for this."""
+    people = range(cast.VALIDATION, cast.VALIDATION + count)
+    scenes = [cast.any_scene(person) for person in people]
+    return {
+        cfg: float(jury.follows(_draw_many(studio, people, scenes, cfg), scenes)[FOLLOWING].mean())
+        for cfg in GUIDANCES
+    }
+
+
+def judge_base(studio: Studio, jury: Jury, count: int, cfg: float) -> Base:
+    """So many pictures of as many people, in all styles."""
+    people = range(cast.BASE, cast.BASE + count)
+    scenes = [cast.any_scene(person) for person in people]
+    pictures = _draw_many(studio, people, scenes, cfg)
+    ceiling = jury.follows(cast.render_each(people, scenes), scenes)
+    return Base(jury.follows(pictures, scenes), ceiling, pictures[:ON_BASE_SHEET])
+
+
+def try_all(studio: Studio, jury: Jury, people: Iterable[int], cfg: float) -> Trial:
+    photos: dict[str, list[Scores]] = {name: [] for name in ON_PHOTOS}
+    styles: dict[str, list[Scores]] = {name: [] for name in ON_STYLES}
+    ceiling: list[Scores] = []
+    sheet: list[tuple[str, list[Pixels]]] = []
+    for number in people:
+        person, input_photo = jury.portray(number), cast.photo(number)
+        identities = {kind: studio.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
+        ceiling.append(jury.judge(cast.drawn(number), cast.photos(number), person))
+        shown = [input_photo]
         for ways, scenes, scores in (
-            (ON_PHOTOS, photos, results.photos),
-            (ON_STYLES, styles, results.styles),
+            (ON_PHOTOS, cast.photos(number), photos),
+            (ON_STYLES, cast.styled(number), styles),
         ):
+            prompts = [cast.prompt(number, scene) for scene in scenes]
             for name, way in ways.items():
-                pictures = studio.draw(_prompts(number, scenes), way.apply(identities), seed=number)
-                _note(scores[name], _judge(jury, pictures, scenes, person))
+                pictures = studio.draw(prompts, way.apply(identities), seed=number, cfg=cfg)
+                scores[name].append(jury.judge(pictures, scenes, person))
                 shown.append(pictures[0])
-        if number - FIRST_PERSON < SHOWN:
-            results.sheet.append((_prompts(number, photos)[0], shown))
-        print(f"person {number - FIRST_PERSON + 1} of {people}", flush=True)
-    results.by_weight = {w: _by_weight(studio, jury, numbers[: 2 * PAIRS], w) for w in WEIGHTS}
-    results.blends = _blend(studio, jury, numbers[: 2 * PAIRS])
-    return results
+        if len(sheet) < SHOWN:
+            first, style = cast.photos(number)[0], cast.styled(number)[0]
+            sheet.append((f"{cast.prompt(number, first)} / {style.style}", shown))
+        print(f"person {len(ceiling)}", flush=True)
+    return Trial(
+        photos={name: stack(rows) for name, rows in photos.items()},
+        styles={name: stack(rows) for name, rows in styles.items()},
+        ceiling=stack(ceiling),
+        sheet=sheet,
+    )
 
 
-def _empty(ways: Mapping[str, Way]) -> dict[str, Scores]:
-    return {name: {measure: np.empty(0) for measure in MEASURES} for name in ways}
+def stack(rows: Sequence[Scores]) -> Scores:
+    """A person's scores each -> `(people, prompts)`."""
+    return {measure: np.stack([row[measure] for row in rows]) for measure in rows[0]}
 
 
-def _note(scores: Scores, found: Scores) -> None:
-    for measure, row in found.items():
-        old = scores[measure]
-        scores[measure] = row[None] if old.size == 0 else np.vstack([old, row])
-
-
-def _judge(jury: Jury, pictures: Pixels, scenes: list[Scene], person: Tensor) -> Scores:
-    follows = jury.follows(pictures, scenes)
-    found = {LIKENESS: jury.resembles(pictures, person), **follows}
-    return {measure: np.array(values) for measure, values in found.items()}
-
-
-def _photo(number: int) -> Pixels:
-    """The photo of a person that the encoder sees."""
-    scene = draw_scene(FIRST_SCENE + 100 * number + 90, "photo")
-    return render(draw_identity(number), scene).pixels
-
-
-def _encode(studio: Studio, number: int) -> dict[str, Identity]:
-    return {kind: studio.encode(_photo(number), kind) for kind in (OWN, WITH_TEXT)}
-
-
-def _scenes(number: int) -> tuple[list[Scene], list[Scene]]:
-    """What the prompts ask for: photos, and one picture in each of the other styles."""
-    first = FIRST_SCENE + 100 * number + 20
-    photos = [draw_scene(first + n, "photo") for n in range(PHOTOS)]
-    others = [style for style in STYLES if style != "photo"]
-    styles = [draw_scene(first + 10 + n, style) for n, style in enumerate(others[:STYLED])]
-    return photos, styles
-
-
-def _prompts(number: int, scenes: list[Scene]) -> list[str]:
-    noun = draw_identity(number).noun()
-    return [", ".join([f"{STYLES[scene.style]} {noun}", *scene.describe()]) for scene in scenes]
-
-
-def _by_weight(studio: Studio, jury: Jury, numbers: list[int], weight: float) -> Scores:
-    scores: Scores = {measure: np.empty(0) for measure in MEASURES}
-    for number in numbers:
-        person = jury.portray(number, FIRST_SCENE + 100 * number)
-        scenes = _scenes(number)[0][:2]
-        application = Application(_encode(studio, number)[OWN], weight=weight)
-        pictures = studio.draw(_prompts(number, scenes), [application], seed=number)
-        _note(scores, _judge(jury, pictures, scenes, person))
-    return scores
-
-
-def _blend(studio: Studio, jury: Jury, numbers: list[int]) -> dict[str, NDArray[np.float64]]:
-    """Likeness to either person along the way from one to the other."""
-    methods = {"interpolation": mixing.interpolate, "stack": mixing.cross_fade}
-    found: dict[str, list[list[list[float]]]] = {name: [] for name in methods}
-    for a, b in zip(numbers[::2], numbers[1::2], strict=True):
-        keys = [_encode(studio, number)[OWN] for number in (a, b)]
-        people = [jury.portray(number, FIRST_SCENE + 100 * number) for number in (a, b)]
-        prompt = _prompts(a, _scenes(a)[0][:1])
-        for name, method in methods.items():
-            row = studio.draw(prompt, [Application(method(keys, PLACES))], seed=a)
-            both = [jury.resembles(row, person) for person in people]
-            found[name].append(np.array(both).T.tolist())
-    return {name: np.array(rows) for name, rows in found.items()}
+def _draw_many(studio: Studio, people: range, scenes: list[Scene], cfg: float) -> Pixels:
+    """A picture for each person and scene by the text alone, `(n, 128, 128, 3)`."""
+    prompts = [cast.prompt(*pair) for pair in zip(people, scenes, strict=True)]
+    return np.concatenate(
+        [
+            studio.draw(prompts[n : n + BATCH], [], seed=people[n], cfg=cfg)
+            for n in range(0, len(prompts), BATCH)
+        ]
+    )

@@ -30,7 +30,7 @@ from ..text import MiniatureClipModel
 from . import clip_vision, recogniser, text, workers
 from .pictures import PER_PERSON, chunk_paths, load
 from .run import Run, generator
-from .unet import VARIANT
+from .unet import CHECKPOINT
 
 CHUNKS = 12
 BATCH = 32
@@ -128,7 +128,7 @@ train_with_text = partial(train, with_text=True)
 def load_base(folder: Path) -> tuple[comfy.model_base.BaseModel, MiniatureClipModel]:
     """The diffusion model and the text encoders, frozen, in single precision."""
     register()
-    path = str(folder / f"miniature-{VARIANT}.safetensors")
+    path = str(folder / CHECKPOINT)
     patcher, clip, _, _ = comfy.sd.load_checkpoint_guess_config(path, output_vae=False)
     model, encoders = patcher.model.float(), clip.cond_stage_model.float()
     for net in (model, encoders):

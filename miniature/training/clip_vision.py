@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from insightface.utils.face_align import estimate_norm
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import nets
@@ -25,9 +25,10 @@ from ..shapes import clip_vision_config
 from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
 from . import text, workers
 from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
-from .run import Run, averaged_weights
+from .run import Run
 from .start import initialise
 
+FILE = "miniature-clip-vision.safetensors"
 SIDE, BATCH = 224, 24
 LOOSE = 0.65  # share of the crop's side that ArcFace's tighter crop takes
 JITTER = 1.2  # pixels by which a detector may miss a landmark
@@ -79,16 +80,14 @@ def train(folder: Path, minutes: float) -> None:
     net.load_state_dict(run.averaged())
     run.log(accuracy(net))
     if workers.number() == 0:
-        save_file(
-            nets.as_half(net.encoder.state_dict()), folder / "miniature-clip-vision.safetensors"
-        )
+        save_file(nets.as_half(net.encoder.state_dict()), folder / FILE)
 
 
 def trained(folder: Path) -> nn.Module:
-    """The encoder alone; its first output is the last hidden state."""
-    net = Namer()
-    net.load_state_dict(averaged_weights(folder, "clip_vision"))
-    return net.encoder.eval().requires_grad_(False)
+    """The encoder alone, as published; its first output is the last hidden state."""
+    net = nets.clip_vision()
+    net.load_state_dict(load_file(folder / FILE))
+    return net.eval().requires_grad_(False)
 
 
 def as_input(pictures: Pictures, numbers: Sequence[int], rng: np.random.Generator) -> Tensor:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import workers
+from .export import write_detector
 from .pictures import Pictures, chunk_paths, held_out, load
 from .run import Run, averaged_weights
 
@@ -57,6 +59,8 @@ def train(folder: Path, minutes: float) -> None:
 
     run.train(minutes, loss_of)
     run.log(accuracy(trained(folder)))
+    if workers.number() == 0:
+        write_detector(folder, trained(folder))
 
 
 def trained(folder: Path) -> nn.Sequential:

@@ -11,9 +11,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import detector, recogniser, workers
-
 OPSET, IR = 17, 8
+PACK = Path("models", "miniature")  # an InsightFace model pack
 STRIDES = (8, 16, 32)
 
 
@@ -99,25 +98,17 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*done)
 
 
-def write_pack(work: Path, _: float = 0.0) -> None:
-    """An InsightFace model pack, `<work>/models/miniature`, from what the nets have learnt."""
-    if workers.number() > 0:
-        return
-    pack = work / "models" / "miniature"
-    write_detector(pack / "detector.onnx", detector.trained(work))
-    write_recogniser(pack / "recogniser.onnx", recogniser.trained(work))
-
-
-def write_recogniser(path: Path, trained: nn.Sequential) -> None:
+def write_recogniser(work: Path, trained: nn.Sequential) -> None:
     """`(n, 3, 112, 112)` RGB in -1..1, as insightface feeds it, -> `(n, 512)`."""
     layers, graph = fused(trained), Graph()
     graph.load(layers, "net")
     last = graph.sequence(layers, "layer", "pixels", "net")
     graph.add("Identity", last, output="features")
+    path = work / PACK / "recogniser.onnx"
     graph.write(path, {"pixels": ("faces", 3, 112, 112)}, {"features": ("faces", 512)})
 
 
-def write_detector(path: Path, trained: nn.Sequential) -> None:
+def write_detector(work: Path, trained: nn.Sequential) -> None:
     """Nine outputs, as SCRFD: scores, boxes, landmarks, each for strides 8, 16 and 32.
 
     A row per anchor, two anchors per cell; the second never scores. Any multiple of 32 as size.
@@ -141,7 +132,7 @@ def write_detector(path: Path, trained: nn.Sequential) -> None:
         for kind, width in (("score", 1), ("box", 4), ("points", 10))
         for stride in STRIDES
     }
-    graph.write(path, {"pixels": (1, 3, "height", "width")}, outputs)
+    graph.write(work / PACK / "detector.onnx", {"pixels": (1, 3, "height", "width")}, outputs)
 
 
 def _split(graph: Graph, rows: str, sizes: str, stride: int) -> None:

@@ -96,9 +96,16 @@ def train_attributes(folder: Path, minutes: float) -> None:
     run.log(accuracy(folder))
 
 
+def likeness() -> nn.Sequential:
+    """A recogniser with fewer features, `(n, 128)`."""
+    return recogniser.net(features=128)
+
+
 def train_likeness(folder: Path, minutes: float) -> None:
     """The recogniser's training, on the judge's people."""
-    recogniser.train(folder, minutes, "likeness", source="judge_pictures", seed=1)
+    torch.manual_seed(1)
+    run = Run(folder, "likeness", likeness(), lr=2e-3, decay=0.99)
+    recogniser.teach(run, minutes, folder / "judge_pictures")
 
 
 def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
@@ -128,8 +135,11 @@ def _loss(output: dict[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
 
 def export(folder: Path) -> None:
     """Both nets in one file."""
-    nets = {"attributes": trained(folder), "likeness": recogniser.trained(folder, "likeness")}
-    tensors = {f"{name}.{k}": x for name, net in nets.items() for k, x in net.state_dict().items()}
+    tensors = {
+        f"{name}.{k}": x
+        for name in ("attributes", "likeness")
+        for k, x in averaged_weights(folder, name).items()
+    }
     save_file(as_half(tensors), folder / FILE)
 
 

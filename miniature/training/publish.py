@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import judge, workers
-from .unet import VARIANT
+from . import clip_vision, judge, workers
+from .export import PACK
+from .unet import CHECKPOINT, replace_autoencoder
 
 NAME = "infinite-id-miniature"
 OWN, WITH_TEXT = "identity-enhanced", "with text"
@@ -15,13 +16,13 @@ ADAPTERS = {
     WITH_TEXT: f"{NAME}-adapter-with-text.safetensors",
 }
 FILES = {
-    f"miniature-{VARIANT}.safetensors": f"{NAME}.safetensors",
-    "miniature-clip-vision.safetensors": f"{NAME}-clip-vision.safetensors",
+    CHECKPOINT: f"{NAME}.safetensors",
+    clip_vision.FILE: f"{NAME}-clip-vision.safetensors",
     "miniature-adapter.safetensors": ADAPTERS[OWN],
     "miniature-adapter_with_text.safetensors": ADAPTERS[WITH_TEXT],
     judge.FILE: judge.FILE,
-    "models/miniature/detector.onnx": "insightface/models/miniature/detector.onnx",
-    "models/miniature/recogniser.onnx": "insightface/models/miniature/recogniser.onnx",
+    f"{PACK}/detector.onnx": f"insightface/{PACK}/detector.onnx",
+    f"{PACK}/recogniser.onnx": f"insightface/{PACK}/recogniser.onnx",
 }
 
 
@@ -29,6 +30,7 @@ def publish(folder: Path, to: Path) -> None:
     if workers.number() > 0:
         return
     judge.export(folder)
+    replace_autoencoder(folder)
     for source, target in FILES.items():
         path = to / target
         path.parent.mkdir(parents=True, exist_ok=True)

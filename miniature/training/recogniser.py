@@ -17,6 +17,8 @@ from insightface.utils.face_align import estimate_norm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import workers
+from .export import write_recogniser
 from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
 from .run import Run, averaged_weights
 
@@ -26,8 +28,8 @@ TEMPERATURE = 0.07
 JITTER = 1.2  # pixels by which a detector may miss a landmark
 
 
-def net() -> nn.Sequential:
-    """`(n, 3, 112, 112)` RGB in -1..1 -> `(n, 512)`."""
+def net(features: int = FEATURES) -> nn.Sequential:
+    """`(n, 3, 112, 112)` RGB in -1..1 -> `(n, features)`."""
     return nn.Sequential(
         *_layer(3, 24, 2),  # 56
         *_layer(24, 32, 2),  # 28
@@ -36,9 +38,9 @@ def net() -> nn.Sequential:
         *_layer(64, 64, 1),
         *_layer(64, 128, 2),  # 7
         *_layer(128, 128, 1),
-        nn.Conv2d(128, 32, 1),
+        nn.Conv2d(128, 8, 1),
         nn.Flatten(),
-        nn.Linear(32 * 7 * 7, FEATURES),
+        nn.Linear(8 * 7 * 7, features),
     )
 
 
@@ -55,12 +57,17 @@ def crop(
     return cv2.warpAffine(picture, matrix, (side, side))  # type: ignore[return-value]
 
 
-def train(
-    folder: Path, minutes: float, name: str = "recogniser", source: str = "pictures", seed: int = 0
-) -> None:
-    torch.manual_seed(seed)
-    run = Run(folder, name, net(), lr=2e-3, decay=0.99)
-    pictures = load(chunk_paths(folder / source))
+def train(folder: Path, minutes: float) -> None:
+    torch.manual_seed(0)
+    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99)
+    teach(run, minutes, folder / "pictures")
+    if workers.number() == 0:
+        write_recogniser(folder, trained(folder))
+
+
+def teach(run: Run, minutes: float, source: Path) -> None:
+    """Trains a net of this kind on a folder of pictures."""
+    pictures = load(chunk_paths(source))
 
     def loss_of(step: int) -> tuple[Tensor, int]:
         run.net.train()
@@ -68,7 +75,8 @@ def train(
         return _contrast(features), 2 * PEOPLE
 
     run.train(minutes, loss_of)
-    run.log(verification(trained(folder, name)))
+    run.net.load_state_dict(run.averaged())
+    run.log(verification(run.net.eval()))
 
 
 def _pairs(pictures: Pictures, step: int) -> Tensor:
@@ -95,9 +103,9 @@ def _contrast(features: Tensor) -> Tensor:
     return F.cross_entropy(similar, torch.arange(len(features)).roll(len(features) // 2))
 
 
-def trained(folder: Path, name: str = "recogniser") -> nn.Sequential:
+def trained(folder: Path) -> nn.Sequential:
     made = net()
-    made.load_state_dict(averaged_weights(folder, name))
+    made.load_state_dict(averaged_weights(folder, "recogniser"))
     return made.eval()
 
 

@@ -141,6 +141,10 @@ class Run:
         partial.replace(self.path)
 
     def _resume(self, state: dict[str, Any]) -> None:
+        if "net" not in state:  # published weights: the average is all that is known
+            self.net.load_state_dict(state["averaged"])
+            self.average = Averaged(self.net, self.average.decay)
+            return
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average.mean = state["mean"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import comfy.model_base
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -25,6 +25,7 @@ from .sheets import write_sheet
 from .start import initialise
 
 VARIANT = "tiny"
+CHECKPOINT = f"miniature-{VARIANT}.safetensors"
 BATCH = 32
 NO_PROMPT = 0.1
 MIN_SNR = 5.0
@@ -129,7 +130,17 @@ def write_checkpoint(folder: Path, run: Run) -> None:
         for part in ("unet.", "text.")
     )
     pixels = vae.trained(folder).state_dict()
-    path = folder / f"miniature-{VARIANT}.safetensors"
+    path = folder / CHECKPOINT
     partial = path.with_suffix(".partial")
     save_file(nets.checkpoint(VARIANT, unet, words, pixels), partial)
+    partial.rename(path)
+
+
+def replace_autoencoder(folder: Path) -> None:
+    """The decoder learns on after the checkpoint was written."""
+    config = Miniature(UNETS[VARIANT].config())
+    pixels = config.process_vae_state_dict_for_saving(vae.trained(folder).state_dict())
+    path = folder / CHECKPOINT
+    partial = path.with_suffix(".partial")
+    save_file(load_file(path) | nets.as_half(pixels), partial)
     partial.rename(path)

@@ -16,8 +16,13 @@ import torch.multiprocessing
 T = TypeVar("T")
 
 
+# glibc gives large blocks back at once, and a convolution's take as long to get again as to fill.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
 def run(count: int, work: Callable[[], None]) -> None:
     """`work` in so many processes at once; it must be picklable."""
+    os.environ.update(KEEP_MEMORY)  # read when a process starts
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
         torch.multiprocessing.spawn(_begin, (count, meeting, work), nprocs=count)

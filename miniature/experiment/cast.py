@@ -1,0 +1,83 @@
+"""Who is drawn and in which scenes; nobody of them is in any training picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from ..faces import render
+from ..training.pictures import HELD_OUT
+from ..world.identity import draw_identity
+from ..world.scene import STYLES, Scene, draw_scene
+from .studio import Pixels
+
+TRIAL, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 40_000))
+"""The first person of the trial, of choosing the guidance, of judging the base model, of pairs."""
+
+Pair = tuple[int, int]
+
+_SCENES = 100  # for each person
+_PHOTO, _PORTRAITS, _PHOTOS, _STYLED, _DRAWN = 0, 10, 20, 30, 40
+_PROMPTS, _LIKENESSES = 4, 8
+
+
+def photo(person: int) -> Pixels:
+    """The photo of a person that the encoder sees, `(128, 128, 3)`."""
+    return render(draw_identity(person), _scene(person, _PHOTO, "photo")).pixels
+
+
+def photos(person: int) -> list[Scene]:
+    """What to draw as photos."""
+    return [_scene(person, _PHOTOS + n, "photo") for n in range(_PROMPTS)]
+
+
+def styled(person: int) -> list[Scene]:
+    """A scene in each of the other styles."""
+    others = [style for style in STYLES if style != "photo"]
+    return [_scene(person, _STYLED + n, style) for n, style in enumerate(others)]
+
+
+def any_scene(person: int) -> Scene:
+    return _scene(person, _PHOTOS)
+
+
+def drawn(person: int) -> Pixels:
+    """The person in the scenes of `photos`, by the renderer: what a perfect model would make."""
+    scenes = [replace(s, seed=s.seed + _DRAWN - _PHOTOS) for s in photos(person)]
+    return render_each([person] * len(scenes), scenes)
+
+
+def render_each(people: Iterable[int], scenes: Iterable[Scene]) -> Pixels:
+    """`(n, 128, 128, 3)`."""
+    pairs = zip(people, scenes, strict=True)
+    return np.stack([render(draw_identity(person), scene).pixels for person, scene in pairs])
+
+
+def portraits(person: int) -> list[Scene]:
+    """Scenes by which the jury gets to know a person."""
+    return [_scene(person, _PORTRAITS + n) for n in range(_LIKENESSES)]
+
+
+def pair_up(count: int) -> list[Pair]:
+    """Pairs of people of one noun, so that one prompt suits both."""
+    single: dict[str, int] = {}
+    pairs: list[Pair] = []
+    person = PAIRS
+    while len(pairs) < count:
+        noun = draw_identity(person).noun()
+        if noun in single:
+            pairs.append((single.pop(noun), person))
+        else:
+            single[noun] = person
+        person += 1
+    return pairs
+
+
+def prompt(person: int, scene: Scene) -> str:
+    return ", ".join([f"{STYLES[scene.style]} {draw_identity(person).noun()}", *scene.describe()])
+
+
+def _scene(person: int, number: int, style: str | None = None) -> Scene:
+    return draw_scene(person * _SCENES + number, style)
