@@ -160,8 +160,10 @@ def _check_mask(mask: torch.Tensor) -> torch.Tensor:
     """A mask as `(batch, height, width)` in 0..1.
 
     Raises:
-        ValueError: if it holds NaN or infinite values.
+        ValueError: if it is empty or holds NaN or infinite values.
     """
+    if not mask.numel():
+        raise ValueError(f"Apply Infinite-ID: the mask is empty, of shape {tuple(mask.shape)}.")
     if not torch.isfinite(mask).all():
         raise ValueError("Apply Infinite-ID: the mask holds values that are not numbers (NaN).")
     return mask.reshape(-1, *mask.shape[-2:]).clamp(0, 1)

@@ -4,7 +4,9 @@ APPLY_MODEL sees the patch tables as this very forward will use them, so whateve
 there, before or after us, statically or for one call, is wrapped here and never lost.
 """
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +95,23 @@ def apply_model(
     transformer_options = _hook(transformer_options, forward)
     inputs = (x, t, c_concat, c_crossattn, control)
     if not forward.adds_text:
-        return executor(*inputs, transformer_options, **kwargs)
+        with _uncompiled():
+            return executor(*inputs, transformer_options, **kwargs)
     given, kwargs = (_add_text(part, len(x), forward.chunks) for part in (inputs, kwargs))
-    out = executor(*given, transformer_options, **kwargs)
+    with _uncompiled():
+        out = executor(*given, transformer_options, **kwargs)
     return forward.streams.split(out.flatten(2), forward.chunks)[0].view_as(x)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run a compiled UNet as it was written.
+
+    The host's compiled models do not look at the transformer options again: they would repeat the
+    hooks of the first forward, or none, whoever acts by now.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()  # nothing is compiled, or torch is older than 2.6
+    return torch.compiler.set_stance("force_eager")
 
 
 def _add_text(inputs: Any, rows: int, chunks: int) -> Any:
@@ -176,11 +191,12 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         # HyperTile cuts the queries alone; the host's attention then cuts the keys as they lie.
         k, v = (x.reshape(q.shape[0], -1, x.shape[-1]) for x in (k, v))
-        k_id, k_t = streams.split(k, chunks)
-        v_id, v_t = streams.split(v, chunks)
+        k_id, k_t = streams.part(k, chunks)
+        v_id, v_t = streams.part(v, chunks)
         k_read, v_read = forward.read_text(block, k_t, v_t)
-        k_mixed = mix(mixing, style, k_id, streams.share_text(k_read, chunks))
-        v_mixed = mix(mixing, style, v_id, streams.share_text(v_read, chunks))
+        k_mixed = mix(mixing, style, k_id, streams.share_text(k_read)).flatten(0, 2)
+        v_mixed = mix(mixing, style, v_id, streams.share_text(v_read)).flatten(0, 2)
+        k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
         if foreign is not None:
             return foreign(
                 q, streams.join(k_mixed, k_t, chunks), streams.join(v_mixed, v_t, chunks), options
@@ -282,17 +298,18 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
     if person.mask is None:
         return None
     grid = (shape[-2], shape[-1])
-    rows = forward.streams.identity
-    key = ("mask", rows, grid, *forward.areas, like.device, like.dtype)
+    latents, people = forward.streams.latents, forward.streams.people
+    key = ("mask", latents, grid, *forward.areas, like.device, like.dtype)
     if key not in person.cache:
         chunks = [
-            _repeat(mask_tokens(person.mask, forward.latent, area, grid), rows)
+            _repeat(mask_tokens(person.mask, forward.latent, area, grid), latents)
             for area in forward.areas
+            for _ in range(people)
         ]
         person.cache[key] = torch.cat(chunks).to(like)
     return person.cache[key]
 
 
-def _repeat(mask: Tensor, rows: int) -> Tensor:
-    """One mask for every row of a batch, or as many masks as rows, repeated to their number."""
-    return mask.repeat(-(-rows // mask.shape[0]), 1, 1)[:rows]
+def _repeat(mask: Tensor, latents: int) -> Tensor:
+    """One mask for every latent of a batch, or as many masks, repeated to the latents' number."""
+    return mask.repeat(-(-latents // mask.shape[0]), 1, 1)[:latents]

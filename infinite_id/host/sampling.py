@@ -15,17 +15,16 @@ from typing import Any
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
-from comfy.utils import resize_to_batch_size
 from torch import Tensor
 
 from ..attention.mask import Area
 from ..streams import Streams
+from .conds import Conds, spread
 from .state import RUN, STEP, Acting, Run, Step, prepare
 from .text_stream import Part
 
 KEY = "infinite_id"
 
-Conds = list[dict[str, Any]]
 Evaluate = Callable[[list[Conds | None], Step], list[Tensor]]
 
 
@@ -47,7 +46,7 @@ def outer_sample(
     guider = executor.class_obj
     run = prepare(guider, noise)
     streams = run.streams
-    guider.conds = {name: _spread_pictures(group, streams) for name, group in guider.conds.items()}
+    guider.conds = spread(guider.conds, streams)
     options = guider.model_options["transformer_options"]
     steady = [Acting(person, 1.0) for person in run.people]
     options[RUN], options[STEP] = run, Step(frozenset({0}), {}, steady, streams)
@@ -136,19 +135,6 @@ def _evaluate_unguided(
     ]
 
 
-def _spread_pictures(conds: Conds, streams: Streams) -> Conds:
-    """Give every row its own latent's of the pictures that inpaint and edit models read as well.
-
-    The host would stretch a batch of them over the rows (a a b b), not repeat it (a b a b).
-    """
-    pictures = ("concat_latent_image", "concat_mask")
-
-    def spread(picture: Tensor) -> Tensor:
-        return streams.spread(resize_to_batch_size(picture, streams.latents))
-
-    return [{**cond, **{k: spread(cond[k]) for k in pictures if k in cond}} for cond in conds]
-
-
 def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:
     """Indices of the positive conds: guiders order them as they like, and some have three.
 
@@ -160,8 +146,21 @@ def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:
     here = [{id(cond) for cond in group or ()} for group in conds]
     if positive and any(group & known for group in here):
         return frozenset(index for index, group in enumerate(here) if group & positive)
-    # Guiders with other names, or copies of the conds, leave the host's order: positive first.
-    return frozenset({0})
+    return _find_positive_copies(given, conds)
+
+
+def _find_positive_copies(given: dict[str, Conds], conds: list[Conds | None]) -> frozenset[int]:
+    """Among conds that are not the guider's own: a copy has its original's name.
+
+    Only the first of a group counts, since the host adds copies from the other groups behind it.
+    """
+    names = {group[0]["uuid"]: name for name, group in given.items() if group}
+    here = [names.get(group[0]["uuid"]) if group else None for group in conds]
+    if "positive" in given and any(here):
+        return frozenset(index for index, name in enumerate(here) if name == "positive")
+    # Conds of other names, or made anew, are in the host's order, positive first; a node that
+    # evaluates one more beside the guider's, such as the empty one of PerpNeg, does so alone.
+    return frozenset() if "positive" in given and len(conds) == 1 else frozenset({0})
 
 
 def _find_areas(conds: list[Conds | None]) -> dict[Any, Area]:

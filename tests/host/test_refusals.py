@@ -66,11 +66,35 @@ def test_sd15_model(tiny: World) -> None:
         apply(model, tiny.identity)
 
 
-def test_model_without_a_unet(tiny: World) -> None:
-    shape = {"depth": 1, "in_channels": 4, "patch_size": 2, "num_patches": 64, "adm_in_channels": 8}
-    config = comfy.supported_models.SD3(shape)
-    model = patcher(comfy.model_base.SD3(config, device=torch.device("cpu")))
-    with pytest.raises(ValueError, match="works on SDXL models; this model is SD3"):
+SD3 = {"depth": 1, "in_channels": 4, "patch_size": 2, "num_patches": 64, "adm_in_channels": 8}
+FLUX = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 8,
+    "context_in_dim": 16,
+    "hidden_size": 48,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [8, 8, 8],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": True,
+    "txt_ids_dims": [],
+}
+WITHOUT_UNET = {
+    "SD3": (comfy.supported_models.SD3, comfy.model_base.SD3, SD3),
+    "Flux": (comfy.supported_models.Flux, comfy.model_base.Flux, FLUX),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_UNET)
+def test_model_without_a_unet(tiny: World, name: str) -> None:
+    configure, make, shape = WITHOUT_UNET[name]
+    model = patcher(make(configure(shape), device=torch.device("cpu")))
+    with pytest.raises(ValueError, match=f"works on SDXL models; this model is {name}"):
         apply(model, tiny.identity)
 
 

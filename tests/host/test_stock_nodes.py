@@ -92,6 +92,9 @@ PATCHES: dict[str, Patch] = {
     "FreSca": stock("fresca", "FreSca", 1.0, 1.5, 4),
     "Mahiro": stock("mahiro", "Mahiro"),
     "epsilon scaling": stock("eps", "EpsilonScaling", 1.1),
+    "NAG": stock("nag", "NAGuidance", 5.0, 0.5, 1.5),
+    "EasyCache": stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False),
+    "LazyCache": stock("easycache", "LazyCacheNode", 3.0, 0.0, 1.0, False),
 }
 SPECIAL: dict[str, dict[str, Any]] = {
     "HyperTile": {"latent": empty(1, 32, 32), "steps": 2},
