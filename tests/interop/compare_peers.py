@@ -144,7 +144,7 @@ def patch_by_peer(
     faces = FaceAnalysis()
     if kind == "InstantID":
         nodes = parts["InstantID"]
-        content = {"image_proj": {}, "ip_adapter": {}}
+        content: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
         for name, x in comfy.utils.load_torch_file(str(file)).items():
             part, _, rest = name.partition(".")
             content[part][rest] = x

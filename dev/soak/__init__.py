@@ -1,0 +1,1 @@
+"""Hundreds of random prompts through one server: `run` queues them, `prompts` draws them."""

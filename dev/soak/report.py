@@ -1,0 +1,173 @@
+"""What the soak found: a summary, `docs/soak.md` and its plot."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import linear_regression, median
+
+from ..cache import ROOT
+from .prompts import Plan
+
+WARM_UP = 50
+TOLERANCE = 0.03
+"""How much higher the memory may stand at the end than after the warm-up."""
+LEAST = 40
+"""Fewer prompts than this after the warm-up say nothing about a trend."""
+DOCUMENT = ROOT / "docs" / "soak.md"
+PLOT = ROOT / "docs" / "soak.png"
+KINDS = {"new": "grey", "repeat": "tab:blue", "interrupt": "tab:red"}
+
+
+@dataclass
+class Turn:
+    """What became of one prompt."""
+
+    number: int
+    kind: str  # "new", "repeat" or "interrupt"
+    plan: Plan
+    seconds: float = 0.0
+    memory: float = 0.0  # the server's resident megabytes afterwards
+    problem: str = ""
+    stopped_at: str = ""  # the class of the node that an interrupt stopped
+    way: str = ""  # how a repeat was made to be computed anew, or what was interrupted
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The server's memory after the warm-up, in megabytes."""
+
+    before: float  # the median of the first prompts after it
+    after: float  # the median of as many at the end
+    window: int
+    trend: float  # per 100 prompts
+    highest: float
+
+    @property
+    def growth(self) -> float:
+        return self.after / self.before - 1
+
+    @property
+    def is_flat(self) -> bool:
+        return self.growth <= TOLERANCE
+
+
+def judge(memory: Sequence[float]) -> Memory | None:
+    """The memory after each prompt; nothing can be said of too few."""
+    late = memory[WARM_UP:]
+    if len(late) < LEAST:
+        return None
+    window = min(WARM_UP, len(late) // 2)
+    trend, _ = linear_regression(range(len(late)), late)
+    return Memory(
+        before=median(late[:window]),
+        after=median(late[-window:]),
+        window=window,
+        trend=100 * trend,
+        highest=max(late),
+    )
+
+
+def write_report(turns: Sequence[Turn], version: str) -> int:
+    """Print and write the summary; return 1 if anything did not hold."""
+    memory = judge([turn.memory for turn in turns])
+    table = _summarise(turns, memory)
+    for name, value in table.items():
+        print(f"{name}: {value}")
+    DOCUMENT.write_text(_document(turns, version, table), encoding="utf-8")
+    _plot(turns)
+    print(f"Wrote {DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)}")
+    failed = any(turn.problem for turn in turns) or (memory is not None and not memory.is_flat)
+    return int(failed)
+
+
+def _summarise(turns: Sequence[Turn], memory: Memory | None) -> dict[str, str]:
+    repeats = [turn for turn in turns if turn.kind == "repeat"]
+    interrupts = [turn for turn in turns if turn.kind == "interrupt"]
+    return {
+        "prompts": f"{len(turns)} in {sum(turn.seconds for turn in turns) / 60:.0f} minutes",
+        "errors": _count(turn for turn in turns if turn.kind == "new" and turn.problem),
+        "repeated prompts that gave the same bits": _share(repeats),
+        "interrupts that stopped the node they were meant for": _share(interrupts),
+        "memory": _describe(memory),
+    }
+
+
+def _count(turns: Iterable[Turn]) -> str:
+    return str(sum(1 for _ in turns))
+
+
+def _share(turns: Sequence[Turn]) -> str:
+    good = Counter(turn.way for turn in turns if not turn.problem)
+    ways = ", ".join(f"{way} {number}" for way, number in sorted(good.items()))
+    return f"{good.total()} of {len(turns)}" + (f" ({ways})" if ways else "")
+
+
+def _describe(memory: Memory | None) -> str:
+    if memory is None:
+        return f"not judged: fewer than {WARM_UP + LEAST} prompts"
+    verdict = "flat" if memory.is_flat else "NOT flat"
+    return (
+        f"{verdict}: median of {memory.window} prompts {memory.before:.0f} MB after the first "
+        f"{WARM_UP}, {memory.after:.0f} MB at the end ({memory.growth:+.1%}, at most "
+        f"{TOLERANCE:+.0%}); trend {memory.trend:+.1f} MB per 100 prompts; highest "
+        f"{memory.highest:.0f} MB"
+    )
+
+
+def _document(turns: Sequence[Turn], version: str, table: dict[str, str]) -> str:
+    rows = "\n".join(f"| {name} | {value} |" for name, value in table.items())
+    problems = [f"- prompt {t.number} ({t.kind} {t.way}): {t.problem}" for t in turns if t.problem]
+    return f"""# Soak
+
+Written by `python -m dev soak --prompts {len(turns)}`: random prompts through the API of one
+ComfyUI {version} (`--cache-classic`: it keeps the last prompt's results, not as many as fit into
+memory) with the trained miniature. Some are repeated, their photos renamed or the
+server's caches freed, so that they are computed anew; some are interrupted at the first progress
+that sampling, encoding or a sweep reports.
+
+| | |
+|---|---|
+{rows}
+
+![The server's resident memory after each prompt](soak.png)
+
+What the prompts were made of, with how often each occurred:
+
+| | |
+|---|---|
+{_list_traits(turns)}
+
+## What did not hold
+
+{chr(10).join(problems) or "Nothing."}
+"""
+
+
+def _list_traits(turns: Sequence[Turn]) -> str:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for turn in turns:
+        for trait, value in turn.plan.traits.items():
+            found[trait][value] += 1
+    return "\n".join(
+        f"| {trait} | {', '.join(f'{value} {n}' for value, n in sorted(values.items()))} |"
+        for trait, values in found.items()
+    )
+
+
+def _plot(turns: Sequence[Turn]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 3.5), layout="constrained")
+    axes.plot([t.number for t in turns], [t.memory for t in turns], color="silver", linewidth=1)
+    for kind, colour in KINDS.items():
+        some = [turn for turn in turns if turn.kind == kind]
+        axes.scatter([t.number for t in some], [t.memory for t in some], 10, colour, label=kind)
+    axes.axvspan(0, min(WARM_UP, len(turns)), color="whitesmoke", label="warm-up")
+    axes.set(xlabel="prompt", ylabel="resident memory of the server, MB", ylim=(0, None))
+    axes.legend(ncols=4, loc="lower right")
+    figure.savefig(PLOT, dpi=100)

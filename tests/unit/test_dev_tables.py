@@ -1,0 +1,81 @@
+"""What `python -m dev compatibility` and `soak` conclude from what they saw."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatchcase
+from functools import cache
+
+import pytest
+from pack.dev.cache import ROOT, SetUpError
+from pack.dev.compatibility.document import check_rows
+from pack.dev.compatibility.features import LIMITS, REFUSALS, SECTIONS
+from pack.dev.compatibility.results import Feature, Host, Result, describe
+from pack.dev.soak.report import TOLERANCE, WARM_UP, judge
+
+FEATURES = [
+    *(feature for section in SECTIONS for feature in section.features),
+    *REFUSALS,
+    *(limit.feature for limit in LIMITS),
+]
+GUIDERS = "tests/host/test_layers.py::test_guiders"
+
+
+@cache
+def list_tests(file: str) -> dict[str, list[str]]:
+    """The names of a file's tests, with those of their parameters."""
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    return {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.checks[0])
+def test_every_row_has_tests_and_they_its_parameter(feature: Feature) -> None:
+    for check in feature.checks:
+        file, _, pattern = check.partition("::")
+        tests = {n: args for n, args in list_tests(file).items() if fnmatchcase(n, pattern)}
+        assert tests
+        assert all(feature.by in args for args in tests.values() if feature.by)
+
+
+def ran(make: str, outcome: str = "passed", reason: str = "") -> Result:
+    return Result(f"{GUIDERS}[{make}-off]", "Layers.", outcome, 1.0, [], reason, {"make": make})
+
+
+def test_a_cell_works_only_where_all_tests_passed() -> None:
+    assert describe([]) == "not run"
+    assert describe([ran("a"), ran("b")]) == "works (2)"
+    assert describe([ran("a"), ran("b", "failed", "no")]) == "**fails** (1 of 2): no"
+    assert describe([ran("a", "skipped", "too old")]) == "skipped: too old"
+    assert describe([ran("a"), ran("b", "skipped", "old")]) == "works (1, 1 skipped: old)"
+
+
+def test_a_parameter_makes_rows() -> None:
+    tests = [ran("plain"), ran("dual")]
+    rows = Feature("guider: {}", ["host/test_layers.py::test_guiders"], by="make").split(tests)
+    assert [row.name for row in rows] == ["guider: plain", "guider: dual"]
+    assert [[test for test in tests if row.covers(test)] for row in rows] == [[t] for t in tests]
+
+
+def test_a_row_that_matches_nothing_is_an_error() -> None:
+    """Where its file ran: here only one test of the file is left, and that is not the row's."""
+    with pytest.raises(SetUpError, match=r"no test is .*test_layers\.py::"):
+        check_rows([Host("0.0", [ran("plain")])])
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.5])
+def test_a_leak_is_not_flat(leak: float) -> None:
+    """Half a megabyte a prompt; without it memory goes up and down by twenty."""
+    memory = [1000 + (0 if n < WARM_UP else leak * n) + 20 * (n % 2) for n in range(300)]
+    judged = judge(memory)
+    assert judged is not None
+    assert judged.is_flat == (leak == 0)
+    assert judged.trend == pytest.approx(100 * leak, abs=1)
+    assert (judged.growth > TOLERANCE) == (leak > 0)
+
+
+def test_few_prompts_say_nothing_about_memory() -> None:
+    assert judge([1000.0] * (WARM_UP + 10)) is None
