@@ -12,10 +12,14 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .random_weights import use_host
 
-PEOPLE, PICTURES = 60, 500
+if TYPE_CHECKING:
+    from .experiment.crew import Crew
+
+PEOPLE, PICTURES = 40, 500
 
 
 def main() -> None:
@@ -24,41 +28,39 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of the base model")
     parser.add_argument("--out", type=Path, default=Path("docs/ablation.md"))
+    parser.add_argument("--steps", type=int, default=30, help="of each sampling")
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     use_host(options.host)
-    from comfy.cli_args import args
+    from .experiment.crew import Crew
 
-    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
     start = time.monotonic()
-    _run(options.people, options.pictures, options.out)
+    with Crew(options.host, options.processes, options.steps) as crew:
+        _run(crew, options)
     print(f"{options.out}: {(time.monotonic() - start) / 60:.1f} minutes")
 
 
-def _run(people: int, pictures: int, out: Path) -> None:
+def _run(crew: Crew, options: argparse.Namespace) -> None:
     from .experiment import cast, curves, trial
-    from .experiment.jury import Jury
     from .experiment.report import Results, write
-    from .experiment.studio import Studio
 
-    studio = Studio.open()
-    jury = Jury.seat(studio.analysis)
-    guidances = trial.choose_guidance(studio, jury, pictures // 10)
+    guidances = trial.choose_guidance(crew, options.pictures // 10)
     cfg = max(guidances, key=guidances.__getitem__)
-    print(f"guidance {cfg:g}", flush=True)
-    everybody = range(cast.TRIAL, cast.TRIAL + people)
-    pairs = cast.pair_up(math.ceil(people / 5))
-    halves, side_by_side = curves.side_by_side(studio, jury, pairs, cfg)
+    everybody = range(cast.TRIAL, cast.TRIAL + options.people)
+    pairs = cast.pair_up(math.ceil(options.people / 5))
+    halves, side_by_side = curves.side_by_side(crew, pairs, cfg)
     results = Results(
+        steps=options.steps,
         guidance=cfg,
         guidances=guidances,
-        base=trial.judge_base(studio, jury, pictures, cfg),
-        trial=trial.try_all(studio, jury, everybody, cfg),
-        by_weight=curves.by_weight(studio, jury, everybody[: 2 * len(pairs)], cfg),
-        blends=curves.blend(studio, jury, pairs, cfg),
+        base=trial.judge_base(crew, options.pictures, cfg),
+        trial=trial.try_all(crew, everybody, cfg),
+        by_weight=curves.by_weight(crew, everybody[: 2 * len(pairs)], cfg),
+        blends=curves.blend(crew, pairs, cfg),
         halves=halves,
         side_by_side=side_by_side,
     )
-    write(out, results)
+    write(options.out, results)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ..world.scene import STYLES
 from . import plots
 from .curves import PLACES, Values
 from .jury import FOLLOWING, LIKENESS, Scores
-from .studio import SAMPLER, STEPS, Pixels
+from .studio import SAMPLER, Pixels
 from .trial import (
     ADAIN,
     BOTH,
@@ -41,6 +41,7 @@ PAPER = {
 
 @dataclass(frozen=True, eq=False)
 class Results:
+    steps: int
     guidance: float
     guidances: dict[float, float]
     base: Base
@@ -108,7 +109,8 @@ def write(path: Path, results: Results) -> None:
         "# The paper's ablations, on the miniature",
         f"Made by `python -m miniature.ablation --host PATH`: {people} people and scenes "
         f"that no net was trained on, the same prompts and noise for every way, {SAMPLER}, "
-        f"{STEPS} steps, guidance {results.guidance:g}, chosen on other people by following: "
+        f"{results.steps} steps, guidance {results.guidance:g}, chosen on other people by "
+        "following: "
         + ", ".join(f"{cfg:g} gives {value:.3f}" for cfg, value in results.guidances.items())
         + ". *Likeness* is the cosine to the person by a face net that took no part in training; "
         "*following* the share of place, clothes, colour and expression that another such net "

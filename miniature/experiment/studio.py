@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import comfy.clip_vision
@@ -44,20 +43,22 @@ class Studio:
     vision: Any
     analysis: Any
     adapters: dict[str, Adapter]
+    steps: int = STEPS
 
     @classmethod
-    def open(cls, kinds: Iterable[str] = ADAPTERS, folder: Path = WEIGHTS) -> Studio:
+    def open(cls, kinds: Iterable[str] = ADAPTERS, steps: int = STEPS) -> Studio:
         register()
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-            str(folder / f"{NAME}.safetensors")
+            str(WEIGHTS / f"{NAME}.safetensors")
         )
         return cls(
             model=model,
             clip=clip,
             vae=vae,
-            vision=comfy.clip_vision.load(str(folder / f"{NAME}-clip-vision.safetensors")),
-            analysis=load_analysis(folder / "insightface" / "models" / "miniature", "CPU", 128),
-            adapters={kind: formats.load(folder / ADAPTERS[kind]) for kind in kinds},
+            vision=comfy.clip_vision.load(str(WEIGHTS / f"{NAME}-clip-vision.safetensors")),
+            analysis=load_analysis(WEIGHTS / "insightface" / "models" / "miniature", "CPU", 128),
+            adapters={kind: formats.load(WEIGHTS / ADAPTERS[kind]) for kind in kinds},
+            steps=steps,
         )
 
     def encode(self, photo: Pixels, adapter: str) -> Identity:
@@ -86,7 +87,7 @@ class Studio:
         samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(latent, seed),
-            STEPS,
+            self.steps,
             cfg,
             SAMPLER,
             SCHEDULER,

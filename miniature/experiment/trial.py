@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from infinite_id.identity import Identity
 from ..training.publish import OWN, WITH_TEXT
 from ..world.scene import Scene
 from . import cast
+from .crew import Crew
 from .jury import FOLLOWING, Jury, Scores
 from .studio import Pixels, Studio
 
@@ -86,6 +88,17 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
+class _Tried:
+    """One person's part of the trial."""
+
+    photos: dict[str, Scores]
+    styles: dict[str, Scores]
+    ceiling: Scores
+    prompts: str
+    shown: list[Pixels]
+
+
+@dataclass(frozen=True, eq=False)
 class Base:
     """Scores `(pictures,)` of the text alone, and of drawn pictures of the same scenes."""
 
@@ -94,53 +107,50 @@ class Base:
     shown: Pixels
 
 
-def choose_guidance(studio: Studio, jury: Jury, count: int) -> dict[float, float]:
+def choose_guidance(crew: Crew, count: int) -> dict[float, float]:
     """How well the text alone is followed at each guidance, on people kept for this."""
     people = range(cast.VALIDATION, cast.VALIDATION + count)
-    scenes = [cast.any_scene(person) for person in people]
-    return {
-        cfg: float(jury.follows(_draw_many(studio, people, scenes, cfg), scenes)[FOLLOWING].mean())
-        for cfg in GUIDANCES
-    }
+    return {cfg: float(_judge_many(crew, people, cfg)[0][FOLLOWING].mean()) for cfg in GUIDANCES}
 
 
-def judge_base(studio: Studio, jury: Jury, count: int, cfg: float) -> Base:
+def judge_base(crew: Crew, count: int, cfg: float) -> Base:
     """So many pictures of as many people, in all styles."""
     people = range(cast.BASE, cast.BASE + count)
-    scenes = [cast.any_scene(person) for person in people]
-    pictures = _draw_many(studio, people, scenes, cfg)
-    ceiling = jury.follows(cast.render_each(people, scenes), scenes)
-    return Base(jury.follows(pictures, scenes), ceiling, pictures[:ON_BASE_SHEET])
+    return Base(*_judge_many(crew, people, cfg))
 
 
-def try_all(studio: Studio, jury: Jury, people: Iterable[int], cfg: float) -> Trial:
-    photos: dict[str, list[Scores]] = {name: [] for name in ON_PHOTOS}
-    styles: dict[str, list[Scores]] = {name: [] for name in ON_STYLES}
-    ceiling: list[Scores] = []
-    sheet: list[tuple[str, list[Pixels]]] = []
-    for number in people:
-        person, input_photo = jury.portray(number), cast.photo(number)
-        identities = {kind: studio.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
-        ceiling.append(jury.judge(cast.drawn(number), cast.photos(number), person))
-        shown = [input_photo]
-        for ways, scenes, scores in (
-            (ON_PHOTOS, cast.photos(number), photos),
-            (ON_STYLES, cast.styled(number), styles),
-        ):
-            prompts = [cast.prompt(number, scene) for scene in scenes]
-            for name, way in ways.items():
-                pictures = studio.draw(prompts, way.apply(identities), seed=number, cfg=cfg)
-                scores[name].append(jury.judge(pictures, scenes, person))
-                shown.append(pictures[0])
-        if len(sheet) < SHOWN:
-            first, style = cast.photos(number)[0], cast.styled(number)[0]
-            sheet.append((f"{cast.prompt(number, first)} / {style.style}", shown))
-        print(f"person {len(ceiling)}", flush=True)
+def try_all(crew: Crew, people: Iterable[int], cfg: float) -> Trial:
+    done = crew.map("trial", partial(_try_one, cfg=cfg), people)
     return Trial(
-        photos={name: stack(rows) for name, rows in photos.items()},
-        styles={name: stack(rows) for name, rows in styles.items()},
-        ceiling=stack(ceiling),
-        sheet=sheet,
+        photos={name: stack([one.photos[name] for one in done]) for name in ON_PHOTOS},
+        styles={name: stack([one.styles[name] for one in done]) for name in ON_STYLES},
+        ceiling=stack([one.ceiling for one in done]),
+        sheet=[(one.prompts, one.shown) for one in done[:SHOWN]],
+    )
+
+
+def _try_one(studio: Studio, jury: Jury, number: int, cfg: float) -> _Tried:
+    """Everything that is drawn of one person."""
+    person, input_photo = jury.portray(number), cast.photo(number)
+    identities = {kind: studio.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
+    shown = [input_photo]
+
+    def try_ways(ways: Mapping[str, Way], scenes: list[Scene]) -> dict[str, Scores]:
+        prompts = [cast.prompt(number, scene) for scene in scenes]
+        scores = {}
+        for name, way in ways.items():
+            pictures = studio.draw(prompts, way.apply(identities), seed=number, cfg=cfg)
+            scores[name] = jury.judge(pictures, scenes, person)
+            shown.append(pictures[0])
+        return scores
+
+    photos, styled = cast.photos(number), cast.styled(number)
+    return _Tried(
+        photos=try_ways(ON_PHOTOS, photos),
+        styles=try_ways(ON_STYLES, styled),
+        ceiling=jury.judge(cast.drawn(number), photos, person),
+        prompts=f"{cast.prompt(number, photos[0])} / {styled[0].style}",
+        shown=shown,
     )
 
 
@@ -149,12 +159,23 @@ def stack(rows: Sequence[Scores]) -> Scores:
     return {measure: np.stack([row[measure] for row in rows]) for measure in rows[0]}
 
 
-def _draw_many(studio: Studio, people: range, scenes: list[Scene], cfg: float) -> Pixels:
-    """A picture for each person and scene by the text alone, `(n, 128, 128, 3)`."""
+def _judge_many(crew: Crew, people: range, cfg: float) -> tuple[Scores, Scores, Pixels]:
+    """A picture of each person by the text alone: its scores, a drawn one's, the first pictures."""
+    batches = [people[n : n + BATCH] for n in range(0, len(people), BATCH)]
+    done = crew.map(f"guidance {cfg:g}", partial(_judge_batch, cfg=cfg), batches)
+    found, best, pictures = zip(*done, strict=True)
+    return _join(found), _join(best), np.concatenate(pictures)[:ON_BASE_SHEET]
+
+
+def _judge_batch(
+    studio: Studio, jury: Jury, people: range, cfg: float
+) -> tuple[Scores, Scores, Pixels]:
+    scenes = [cast.any_scene(person) for person in people]
     prompts = [cast.prompt(*pair) for pair in zip(people, scenes, strict=True)]
-    return np.concatenate(
-        [
-            studio.draw(prompts[n : n + BATCH], [], seed=people[n], cfg=cfg)
-            for n in range(0, len(prompts), BATCH)
-        ]
-    )
+    pictures = studio.draw(prompts, [], seed=people[0], cfg=cfg)
+    drawn = cast.render_each(people, scenes)
+    return jury.follows(pictures, scenes), jury.follows(drawn, scenes), pictures
+
+
+def _join(parts: Sequence[Scores]) -> Scores:
+    return {measure: np.concatenate([part[measure] for part in parts]) for measure in parts[0]}
