@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,17 +45,24 @@ def build(name: str, saying: str, make: Callable[[Path], None]) -> Path:
     """The cache entry `name`, made by `make(folder)` where it is not there yet.
 
     `make` fills a sibling folder that takes the entry's name only when `make` has returned, so a
-    broken download leaves nothing that looks complete. `name` must state what the entry holds.
+    broken download leaves nothing that looks complete. Of several processes that make the same
+    entry the first one's stays. `name` must state what the entry holds.
     """
     entry = cache_root() / name
     if entry.exists():
         return entry
-    partial = entry.with_name(entry.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with step(saying):
-        make(partial)
-        partial.rename(entry)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=entry.parent))
+    try:
+        with step(saying):
+            make(partial)
+        try:
+            partial.rename(entry)
+        except OSError:
+            if not entry.exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return entry
 
 

@@ -72,7 +72,10 @@ class Forward:
     def read_text(self, block: Block, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The text stream's keys and values, of this forward or of its last one."""
         if self.part is Part.RECALLED and self.memory is not None:
-            return self.memory.recall(block, self.conds)
+            kept = self.memory.recall(block, self.conds)
+            # HyperTile may cut the rows otherwise now: `(c 1 b l d)` by this forward's l.
+            k, v = (x.reshape(*x.shape[:2], -1, *k.shape[-2:]) for x in kept)
+            return k, v
         if self.memory is not None:
             self.memory.keep(block, self.conds, k, v)
         return k, v

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_hypertile import HyperTile
 from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.economy import Economy
@@ -54,6 +55,18 @@ def test_the_order_of_the_nodes_does_not_matter(tiny: World, before: bool) -> No
     else:
         model = economise(apply(tiny.model, application), economy)
     assert count_rows(tiny, model) == [4, 2] * 3
+
+
+def test_kept_features_are_cut_as_hypertile_cuts_now(tiny: World) -> None:
+    """It draws another number of tiles at each layer and step."""
+    (tiled,) = HyperTile.execute(tiny.patch(), 32, 3, 2, False)
+    latent = empty(2, 32, 32)
+
+    def draw(every: int) -> Tensor:
+        torch.manual_seed(0)  # it draws from the global generator
+        return tiny.sample(economise(tiled, Economy(every=every)), steps=STEPS, latent=latent)
+
+    assert difference(draw(2), draw(1)) < 0.1 * float(draw(1).abs().max())
 
 
 @pytest.mark.parametrize("every", [2, 3])
