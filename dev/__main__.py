@@ -1,4 +1,4 @@
-"""`python -m dev setup|demo|test|workflows|face-pack`, with any Python from 3.11 on.
+"""`python -m dev COMMAND`, with any Python from 3.11 on; `--help` lists the commands.
 
 The first Python makes an environment in the cache, and the command runs in that one.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import environment
 from .cache import SetUpError, cache_root
-from .comfyui import host_folder
+from .comfyui import VERSIONS, host_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,15 +36,26 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="fetch ComfyUI, the face nets and the test photos")
     commands.add_parser("demo", help="make a picture with a real ComfyUI")
+    commands.add_parser("serve", help="open ComfyUI's page, with templates for the miniature")
     commands.add_parser("test", help="style, types, tests; further arguments go to pytest")
-    commands.add_parser("workflows", help="draw the files in workflows/ anew")
+    workflows = commands.add_parser("workflows", help="draw the files in workflows/ anew")
+    workflows.add_argument(
+        "--thumbnails", action="store_true", help="run them on the miniature, for their pictures"
+    )
     face_pack = commands.add_parser("face-pack", help="write the MIT-licensed face model pack")
     face_pack.add_argument(
         "--to", type=Path, required=True, help="e.g. ComfyUI/models/insightface/models"
     )
-    for_pytest = list(arguments[1:]) if arguments[:1] == ["test"] else []
-    options = parser.parse_args(arguments[: len(arguments) - len(for_pytest)])
-    options.for_pytest = for_pytest
+    soak = commands.add_parser("soak", help="many random prompts through one server")
+    soak.add_argument("--prompts", type=int, default=300)
+    compatibility = commands.add_parser(
+        "compatibility", help="test several ComfyUIs and write docs/compatibility.md"
+    )
+    compatibility.add_argument("--hosts", nargs="+", choices=VERSIONS, default=list(VERSIONS))
+    commands.add_parser("bench", help="measure what it costs; `bench --help` lists the options")
+    further = list(arguments[1:]) if arguments[:1] in (["test"], ["bench"]) else []
+    options = parser.parse_args(arguments[: len(arguments) - len(further)])
+    options.further = further
     return options
 
 
@@ -55,16 +66,36 @@ def _run(options: argparse.Namespace) -> int:
         from .demo import demo
 
         return demo()
-    _fetch()
-    if options.command == "workflows":
-        from .gallery import draw_all
+    if options.command == "serve":
+        from .serve import serve
 
-        draw_all()
+        return serve()
+    if options.command == "bench":
+        from .bench import bench
+
+        return bench(options.further)
+    if options.command == "soak":
+        from .soak.run import soak
+
+        return soak(options.prompts)
+    _fetch()
+    return _run_with_photos(options)
+
+
+def _run_with_photos(options: argparse.Namespace) -> int:
+    if options.command == "workflows":
+        from .gallery.files import write_all
+
+        write_all(options.thumbnails)
         return 0
+    if options.command == "compatibility":
+        from .compatibility.run import compatibility
+
+        return compatibility(options.hosts)
     if options.command == "test":
         from .check import check
 
-        return check(options.for_pytest)
+        return check(options.further)
     print(f"Set up in {cache_root()}; ComfyUI is {host_folder()}")
     return 0
 

@@ -83,8 +83,7 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     return nn.functional.linear(x, layer.weight.to(device=x.device, dtype=x.dtype))
 
 
-_FAMILIES = {
-    # (cross-attention layers, context width): what users call such a model
+FAMILIES = {
     (70, 2048): "SDXL",
     (44, 1280): "the SDXL refiner",
     (34, 2048): "SSD-1B",
@@ -94,6 +93,7 @@ _FAMILIES = {
     (16, 768): "SD 1.5",
     (16, 1024): "SD 2",
 }
+"""(cross-attention layers, context width): what users call such a model."""
 
 
 def check_fits(adapter: Adapter, layers: Layers, token_width: int) -> None:
@@ -111,8 +111,8 @@ def check_fits(adapter: Adapter, layers: Layers, token_width: int) -> None:
         return
     shared = own.keys() & layers.keys()
     wrong = [f"{b}: {own[b]} != {layers[b]}" for b in shared if own[b] != layers[b]]
-    trained_for = _FAMILIES.get((len(own), own_width), "another kind of model")
-    model = _FAMILIES.get((len(layers), token_width), "an unknown kind")
+    trained_for = FAMILIES.get((len(own), own_width), "another kind of model")
+    model = FAMILIES.get((len(layers), token_width), "an unknown kind")
     raise ValueError(
         f"The adapter '{adapter.name}' does not fit this model: it was trained for {trained_for}, "
         f"and this is {model}. "

@@ -56,18 +56,22 @@ class Streams:
         """`(rows, ...)` -> `(identity, ...)`: the pictures; those of one latent lie together."""
         return rearrange(x[: self.identity], "(p b) ... -> (b p) ...", p=self.people)
 
-    def share_text(self, text: Tensor, chunks: int) -> Tensor:
-        """`(chunks * text rows, l, d)` -> a row for each identity row, the latent's own."""
-        return repeat(text, "(c b) l d -> (c p b) l d", c=chunks, p=self.people)
+    def part(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+        """Views of `(chunks * rows, l, d)`: identity `(chunks, people, b, l, d)`, text likewise.
+
+        A host patch may cut each row into tiles: then b is that many times the latents.
+        """
+        parts = rearrange(x, "(c s b) l d -> c s b l d", c=chunks, s=self.copies)
+        return parts[:, : self.people], parts[:, self.people :]
+
+    def share_text(self, text: Tensor) -> Tensor:
+        """View the text's part once for each person: every identity row has its own latent's."""
+        return text.expand(-1, self.people, -1, -1, -1)
 
     def split(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-        """`(chunks * rows, l, d)` -> identity `(chunks * identity, l, d)`, text likewise.
-
-        A host patch may cut each row into tiles: then every row is that many rows, tiles inside.
-        """
-        per_chunk = rearrange(x, "(c r) l d -> c r l d", c=chunks)
-        cut = per_chunk.shape[1] * self.identity // self.rows
-        return per_chunk[:, :cut].flatten(0, 1), per_chunk[:, cut:].flatten(0, 1)
+        """`part` as rows, for attention; a copy where one chunk's lie not beside the next one's."""
+        identity, text = self.part(x, chunks)
+        return identity.flatten(0, 2), text.flatten(0, 2)
 
     def join(self, identity: Tensor, text: Tensor, chunks: int) -> Tensor:
         """Invert `split`."""

@@ -5,6 +5,7 @@ Infinite-ID, figure 'decoupling': `Attn(Q, K'_id, V'_id) + Attn(Q, K'_t, V'_t)`.
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -35,8 +36,10 @@ def add_image_attention(
         mask: `(rows, pixels, 1)` in 0..1, or None for everywhere; where it is 0 nothing is added.
         bias: `(rows, 1, tokens)`: the logarithm of each token's share, see `log_shares`.
     """
-    image = attend(q, k, v, bias) * weight
-    return out + (image if mask is None else image * mask)
+    image = attend(q, k, v, bias)
+    if mask is None:
+        return torch.add(out, image, alpha=weight)
+    return torch.addcmul(out, image, mask, value=weight)
 
 
 def log_shares(shares: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ _ADAPT: dict[Style, Adapt] = {
 
 
 def adapt(style: Style, x: Tensor, y: Tensor) -> Tensor:
-    """Give x the statistics of y that `style` asks for; both `(rows, tokens, channels)`."""
+    """Give x the statistics of y that `style` asks for; both `(..., tokens, channels)`."""
     return _ADAPT[style](x, y)
 
 
@@ -47,16 +47,16 @@ def mix(mixing: Mixing, style: Style, x_id: Tensor, x_t: Tensor) -> Tensor:
     """Keys (or values) of the identity stream, from its own and the text stream's.
 
     Args:
-        x_id: `(rows, tokens, channels)` of the identity stream.
+        x_id: `(..., tokens, channels)` of the identity stream.
         x_t: the text stream's at the same layer and step, same shape.
 
     Returns:
-        `(rows, 2 * tokens, channels)` for MIXED, else `(rows, tokens, channels)`.
+        `(..., 2 * tokens, channels)` for MIXED, else `(..., tokens, channels)`.
     """
     if mixing is Mixing.MUTUAL:
         return x_t
     adapted = adapt(style, x_id, x_t)
-    return torch.cat([adapted, x_t], dim=1) if mixing is Mixing.MIXED else adapted
+    return torch.cat([adapted, x_t], dim=-2) if mixing is Mixing.MIXED else adapted
 
 
 def needs_text_stream(mixing: Mixing, style: Style) -> bool:

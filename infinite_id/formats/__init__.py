@@ -1,6 +1,9 @@
 """Adapter files, recognised by their contents and never by their names."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from ..adapter import Adapter
 from . import ip_adapter, native
@@ -8,7 +11,7 @@ from .errors import FormatError
 from .files import TensorFile, open_tensors
 from .native import save
 
-__all__ = ["FormatError", "load", "save"]
+__all__ = ["FormatError", "inspect", "load", "save"]
 
 
 def load(path: Path, shortcut_scale: float = 1.0) -> Adapter:
@@ -26,6 +29,17 @@ def load(path: Path, shortcut_scale: float = 1.0) -> Adapter:
     with open_tensors(path) as file:
         adapter = _load(file, shortcut_scale)
     adapter.requires_grad_(False)
+    adapter.name = path.name
+    return adapter
+
+
+def inspect(path: Path) -> Adapter:
+    """What `load` would give, from the file's header alone: its weights are on the meta device.
+
+    Raises: as `load` does.
+    """
+    with open_tensors(path) as file:
+        adapter = _load(replace(file, read=lambda n: torch.empty(file.shapes[n], device="meta")), 1)
     adapter.name = path.name
     return adapter
 

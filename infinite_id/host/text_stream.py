@@ -7,7 +7,6 @@ from enum import Enum
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..attention.blocks import Block
@@ -23,24 +22,34 @@ class Part(Enum):
 
 
 class Memory:
-    """Keys and values of the text stream's self-attention, by block and cond."""
+    """Keys and values of the text stream's self-attention, by block and conds of a forward."""
 
     def __init__(self) -> None:
-        self._stored: dict[tuple[Block, Any], tuple[Tensor, Tensor]] = {}
+        self._stored: dict[tuple[Block, tuple[Any, ...]], tuple[Tensor, Tensor]] = {}
+        self._groups: dict[Any, tuple[Any, ...]] = {}  # the conds that each was last kept with
 
     def keep(self, block: Block, conds: Sequence[Any], k: Tensor, v: Tensor) -> None:
-        """Remember `(conds * rows, l, d)`."""
-        parts = (rearrange(x, "(c b) l d -> c b l d", c=len(conds)) for x in (k, v))
-        for cond, k_one, v_one in zip(conds, *parts, strict=True):
-            self._stored[block, cond] = (k_one.clone(), v_one.clone())
+        """Remember `(conds, ...)`."""
+        group = tuple(conds)
+        self._stored[block, group] = k.clone(), v.clone()
+        self._groups |= dict.fromkeys(group, group)
 
     def recall(self, block: Block, conds: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """What `keep` was given, in this order of the conds."""
-        kept = [self._stored[block, cond] for cond in conds]
+        """What `keep` was given, in this order of the conds; as it lies where they are the same."""
+        group = tuple(conds)
+        if all(self._groups[cond] == group for cond in group):
+            return self._stored[block, group]
+        kept = [self._recall_one(block, cond) for cond in group]
         return torch.cat([k for k, _ in kept]), torch.cat([v for _, v in kept])
+
+    def _recall_one(self, block: Block, cond: Any) -> tuple[Tensor, Tensor]:
+        group = self._groups[cond]
+        k, v = (x.chunk(len(group))[group.index(cond)] for x in self._stored[block, group])
+        return k, v
 
     def clear(self) -> None:
         self._stored.clear()
+        self._groups.clear()
 
 
 class TextStream:

@@ -48,8 +48,8 @@ def test_a_sweep_reads_one_text_row_for_all_its_people() -> None:
     assert rows.tolist() == [10, 20] * 4
     rows[: streams.identity] += torch.tensor([1, 1, 2, 2, 3, 3])
     assert streams.collect(rows).tolist() == [11, 12, 13, 21, 22, 23]
-    identity, text = streams.split(torch.cat([rows, -rows])[:, None, None], chunks=2)
-    shared = streams.share_text(text, chunks=2).flatten()
+    identity, text = streams.part(torch.cat([rows, -rows])[:, None, None], chunks=2)
+    shared = streams.share_text(text).flatten()
     assert shared.tolist() == [10, 20] * 3 + [-10, -20] * 3
     assert (identity.flatten() - shared).abs().tolist() == [1, 1, 2, 2, 3, 3] * 2
 

@@ -1,0 +1,141 @@
+"""What the savings change in the trained miniature's pictures, beside what they save.
+
+The cost is SDXL's at 512 px: each forward that the sampler makes is noted, and costs what it does
+at true size. The studio knows the pack by its own name, not as `pack`: the two do not mix.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from comfy.patcher_extension import WrappersMP
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infinite_id.application import Application
+from infinite_id.attention.mixed import Mixing
+from infinite_id.economy import Economy
+from infinite_id.face import detect
+from infinite_id.host.patch import economise
+from infinite_id.host.state import RUN, STEP
+from infinite_id.identity import Identity
+from miniature.experiment.studio import STEPS, Pixels, Studio
+from miniature.faces import render
+from miniature.training.pictures import HELD_OUT
+from miniature.training.publish import OWN
+from miniature.world.identity import draw_identity
+from miniature.world.scene import STYLES, draw_scene
+
+from ...infinite_id.attention.mixed import Mixing as PackMixing
+from ...infinite_id.host.text_stream import Part
+from .limit import UNet, Work, count_limit
+from .modes import FAITHFUL, NEGATIVE, POSITIVE, Evaluation
+from .true_size import CONFIG
+
+Vector = NDArray[np.float32]
+
+KEY = "bench"
+FIRST_PERSON, PROMPTS = HELD_OUT + 10_000, 4
+UNET, WORK = UNet.of(CONFIG), Work(64, 64)
+NO_ECONOMY = Economy()
+SAVINGS: dict[str, Economy] = {
+    "mixed up to 75 %": Economy(until=0.75),
+    "mixed up to 50 %": Economy(until=0.5),
+    "mixed up to 25 %": Economy(until=0.25),
+    "text every 2nd step": Economy(every=2),
+    "text every 3rd step": Economy(every=3),
+    "text every 4th step": Economy(every=4),
+    "text on positive rows": Economy(guided=False),
+    "every 2nd, up to 50 %": Economy(every=2, until=0.5),
+    "shared latents": Economy(shared=True),
+}
+NOTHING = "never mixed"
+
+
+def measure(people: int) -> dict[str, Any]:
+    """For each saving: cost in plain samplings, pixels' RMSE and likeness against the faithful."""
+    studio = Studio.open((OWN,))
+    faithful = _Way(studio)
+    ways = {name: _Way(studio, economy) for name, economy in SAVINGS.items()}
+    ways[NOTHING] = _Way(studio, mixing=Mixing.OFF)
+    for number in range(FIRST_PERSON, FIRST_PERSON + people):
+        photo = render(draw_identity(number), draw_scene(100 * number, "photo")).pixels
+        identity, face = studio.encode(photo, OWN), _read_faces(studio, photo)[0]
+        prompts = _prompts(number)
+        expected = faithful.draw(prompts, identity, number)
+        for way in ways.values():
+            way.judge(expected, way.draw(prompts, identity, number), face)
+        print(f"person {number - FIRST_PERSON + 1} of {people}", flush=True)
+    pictures = people * PROMPTS
+    rows = [{"way": name} | way.summarise(people) for name, way in ways.items()]
+    return {"pictures": pictures, "faithful": faithful.cost(people), "ways": rows}
+
+
+class _Way:
+    """One setting of the savings, with what its pictures cost and how far off they are."""
+
+    def __init__(
+        self, studio: Studio, economy: Economy = NO_ECONOMY, mixing: Mixing = Mixing.MIXED
+    ) -> None:
+        model = economise(studio.model, economy)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
+        self._studio, self._mixing = replace(studio, model=model), mixing
+        self._evaluations: Counter[Evaluation] = Counter()
+        self._errors: list[float] = []
+        self._changes: list[float] = []
+
+    def draw(self, prompts: list[str], identity: Identity, seed: int) -> Pixels:
+        application = Application(identity, mixing=self._mixing)
+        return self._studio.draw(prompts, [application], seed, cfg=5.0)
+
+    def judge(self, expected: Pixels, found: Pixels, face: Vector) -> None:
+        for a, b in zip(expected, found, strict=True):
+            difference = (a.astype(np.float64) - b) / 255
+            self._errors.append(float(np.sqrt((difference**2).mean())))
+            before, after = (_read_faces(self._studio, picture) for picture in (a, b))
+            if before and after:
+                self._changes.append(float((after[0] - before[0]) @ face))
+
+    def cost(self, samplings: int) -> float:
+        """FLOPs of a sampling at true size, in those of a plain one."""
+        mode = replace(FAITHFUL, mixing=PackMixing[self._mixing.name])
+        plain = count_limit(UNET, WORK, None, Evaluation((NEGATIVE, POSITIVE), has_text=False))
+        found = sum(
+            times * count_limit(UNET, WORK, mode, evaluation)
+            for evaluation, times in self._evaluations.items()
+        )
+        return found / (samplings * STEPS * plain)
+
+    def summarise(self, samplings: int) -> dict[str, float]:
+        return {
+            "cost": self.cost(samplings),
+            "rmse": float(np.mean(self._errors)),
+            "likeness": float(np.mean(self._changes)),
+            "spread": float(np.std(self._changes)),
+            "faces": len(self._changes),
+        }
+
+    def _count(self, executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
+        options = args[5]
+        run, step = options[RUN], options[STEP]
+        has_text = step.mixes if run.is_single else step.streams.has_text
+        conds = tuple(options["cond_or_uncond"])
+        self._evaluations[Evaluation(conds, has_text, Part[step.part.name])] += 1
+        return executor(*args, **kwargs)
+
+
+def _read_faces(studio: Studio, picture: Pixels) -> list[Vector]:
+    """The recogniser's features of each face, of length 1; the largest face first."""
+    faces = detect(studio.analysis, np.ascontiguousarray(picture[..., ::-1]))
+    return [face.embedding / np.linalg.norm(face.embedding) for face in faces]
+
+
+def _prompts(number: int) -> list[str]:
+    noun = draw_identity(number).noun()
+    scenes = [draw_scene(100 * number + 20 + n, "photo") for n in range(PROMPTS)]
+    return [", ".join([f"{STYLES[scene.style]} {noun}", *scene.describe()]) for scene in scenes]

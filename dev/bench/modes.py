@@ -1,0 +1,79 @@
+"""The ways to draw that are measured, each beside the plain model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...infinite_id.application import Application
+from ...infinite_id.attention.mixed import Mixing, Style, needs_text_stream
+from ...infinite_id.economy import Economy
+from ...infinite_id.host.text_stream import Part
+from ...infinite_id.identity import Identity
+
+NO_ECONOMY = Economy()
+POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
+
+
+class Evaluation(NamedTuple):
+    """One forward: its conds, whether text rows are in it, and what the text stream does."""
+
+    conds: tuple[int, ...]
+    has_text: bool
+    part: Part = Part.RUNS
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A setting of Apply, with or without savings; `people` is the length of a sweep.
+
+    `target` is the most that a step of one picture may cost, in plain steps.
+    """
+
+    name: str
+    mixing: Mixing = Mixing.MIXED
+    style: Style = Style.PHOTO
+    economy: Economy = NO_ECONOMY
+    people: int = 1
+    target: float | None = None
+
+    def apply_to(self, identity: Identity) -> Application:
+        return Application(identity, mixing=self.mixing, style=self.style)
+
+
+FAITHFUL = Mode("two streams, mixed attention", target=2.10)
+ONLY = Mode("identity attention only", mixing=Mixing.OFF, target=1.03)
+MODES = (
+    ONLY,
+    Mode("two streams, mutual attention", mixing=Mixing.MUTUAL),
+    FAITHFUL,
+    Mode("the same with AdaIN-mean", style=Style.ADAIN_MEAN, target=2.10),
+    Mode("text stream every 2nd step", economy=Economy(every=2), target=1.60),
+    Mode("sweep of 8, per picture", people=8, target=1.25),
+)
+SAVINGS = (
+    Mode("text stream every 3rd step", economy=Economy(every=3)),
+    Mode("text stream every 4th step", economy=Economy(every=4)),
+    Mode("mixed attention in the first half", economy=Economy(until=0.5)),
+    Mode("no text stream on negative rows", economy=Economy(guided=False)),
+    Mode("shared latents", economy=Economy(shared=True)),
+)
+
+
+def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
+    """The forwards of a step at guidance above 1, and how many of each there are in the mean."""
+    both = (NEGATIVE, POSITIVE)
+    if mode is None or not needs_text_stream(mode.mixing, mode.style):
+        return {Evaluation(both, has_text=False): 1.0}
+    economy = mode.economy
+    if economy.shared:
+        return {Evaluation(both, has_text=True): 1.0}
+    runs = economy.until / economy.every
+    shares = {Part.RUNS: runs, Part.RECALLED: economy.until - runs, Part.ENDED: 1 - economy.until}
+    conds = both if economy.guided else (POSITIVE,)
+    found = {
+        Evaluation(conds, part is Part.RUNS, part): share for part, share in shares.items() if share
+    }
+    if not economy.guided:
+        found[Evaluation((NEGATIVE,), False, Part.ENDED)] = 1.0
+    return found

@@ -1,0 +1,245 @@
+"""Counts that a step must not exceed: forwards, rows, attention, projections, FLOPs, allocations.
+
+At SDXL's true size on tensors without storage, and through the host's sampler on the miniature.
+What must be is derived from the UNet's shape; the figures of the first test were counted once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from pack.dev.bench.counting import count_evaluation, like
+from pack.dev.bench.limit import UNet, Work, count_limit, list_layers
+from pack.dev.bench.modes import (
+    FAITHFUL,
+    MODES,
+    NEGATIVE,
+    ONLY,
+    POSITIVE,
+    SAVINGS,
+    Evaluation,
+    Mode,
+    list_evaluations,
+)
+from pack.dev.bench.true_size import CONFIG
+from pack.dev.bench.watch import Counts, watch
+from pack.infinite_id import mixing
+from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.attention.mixed import Style, mix
+from pack.infinite_id.host import forward
+from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.text_stream import Part, TextStream
+from pack.infinite_id.identity import KeyValues
+from pack.tests.host.world import IDENTITY_TOKENS, World
+from torch import Tensor
+
+SDXL = UNet.of(CONFIG)
+AT_512, AT_1024 = Work(64, 64), Work(128, 128)
+ALL = (*MODES, *SAVINGS)
+FULL = Evaluation((NEGATIVE, POSITIVE), has_text=True)
+ALONE = Evaluation((NEGATIVE, POSITIVE), has_text=False)
+RECALLED = Evaluation((NEGATIVE, POSITIVE), has_text=False, part=Part.RECALLED)
+LAYERS = 70
+STEPS = 6
+
+
+def measure(mode: Mode | None, evaluation: Evaluation, work: Work) -> Counts:
+    return count_evaluation(like(mode), evaluation, work)
+
+
+@pytest.mark.parametrize(
+    ("mode", "evaluation", "work", "ratio"),
+    [
+        (ONLY, ALONE, AT_512, 1.017),
+        (FAITHFUL, FULL, AT_512, 2.047),
+        (FAITHFUL, FULL, Work(96, 96), 2.082),
+        (FAITHFUL, FULL, AT_1024, 2.127),
+    ],
+)
+def test_the_limit(mode: Mode, evaluation: Evaluation, work: Work, ratio: float) -> None:
+    plain = count_limit(SDXL, work, None, ALONE)
+    assert count_limit(SDXL, work, mode, evaluation) / plain == pytest.approx(ratio, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    ("mode", "work"),
+    [*((mode, AT_512) for mode in (None, *ALL)), *((m, AT_1024) for m in (None, ONLY, FAITHFUL))],
+    ids=lambda x: f"{8 * x.width} px" if isinstance(x, Work) else x.name if x else "plain",
+)
+def test_no_flop_more_than_there_must_be(mode: Mode | None, work: Work) -> None:
+    for evaluation in list_evaluations(mode):
+        found = measure(mode, evaluation, work).flops
+        assert found == count_limit(SDXL, work, mode, evaluation), evaluation
+
+
+# Per layer: allocations beyond plain's, and the calls of attention as (rows, queries, keys), where
+# the layer has n pixels. A call of attention makes two tensors (on this device): what it gives, and
+# that with the heads side by side.
+#   identity: 5 = K', V' of both conds, the call, the sum with the text's attention
+#   streams:  6 = mixed keys and values, the text stream's own call, both streams together twice
+#   recalled: 2 = mixed keys and values
+#   AdaIN:    8 = two means, their difference and the sum with it, for keys and values
+#   sweep:    3 = rows of several people lie apart in the two conds: both queries, the text's sum
+EXPECTED: dict[str, tuple[Mode, Evaluation, int, Callable[[int], list[tuple[int, int, int]]]]] = {
+    "identity attention only": (
+        ONLY,
+        ALONE,
+        5,
+        lambda n: [(2, n, n), (2, n, 77), (2, n, 258)],
+    ),
+    "both streams": (
+        FAITHFUL,
+        FULL,
+        5 + 6,
+        lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
+    ),
+    "both streams, AdaIN-mean": (
+        next(mode for mode in MODES if mode.style is Style.ADAIN_MEAN),
+        FULL,
+        5 + 6 + 8,
+        lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
+    ),
+    "text recalled": (
+        next(mode for mode in MODES if mode.economy.every == 2),
+        RECALLED,
+        5 + 2,
+        lambda n: [(2, n, 2 * n), (2, n, 77), (2, n, 258)],
+    ),
+    "sweep of 8": (
+        next(mode for mode in MODES if mode.people == 8),
+        FULL,
+        5 + 6 + 3,
+        lambda n: [(16, n, 2 * n), (2, n, n), (18, n, 77), (16, n, 258)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_calls_and_allocations(name: str) -> None:
+    mode, evaluation, allocations, attention = EXPECTED[name]
+    plain, found = measure(None, ALONE, AT_512), measure(mode, evaluation, AT_512)
+    layers = list_layers(SDXL, AT_512)
+    assert found.attention == Counter(call for n, _ in layers for call in attention(n))
+    assert found.calls["linear"] == plain.calls["linear"]  # K', V' were projected before
+    assert found.allocations - plain.allocations == allocations * LAYERS
+
+
+# --- Through the host's sampler ------------------------------------------------------------------
+
+
+def patch(world: World, mode: Mode) -> ModelPatcher:
+    identity = world.identity
+    if mode.people > 1:
+        places = [n / (mode.people - 1) for n in range(mode.people)]
+        identity = mixing.interpolate([world.identity, world.other], places)
+    for projections in (identity.projections, identity.unconditional_projections):
+        projections.on(torch.device("cpu"), torch.float32)
+    return economise(apply(world.model, mode.apply_to(identity)), mode.economy)
+
+
+def count_sampling(world: World, mode: Mode) -> int:
+    model = patch(world, mode)
+    with watch() as counts:
+        world.sample(model, steps=STEPS)
+    return counts.flops
+
+
+def limit_sampling(world: World, mode: Mode) -> float:
+    unet = UNet.of(world.model.model.model_config.unet_config)
+    text = world.positive[0][0].shape[1]
+    work = Work(16, 16, tokens=IDENTITY_TOKENS, text=text)
+    evaluations = list_evaluations(mode)
+    return STEPS * sum(n * count_limit(unet, work, mode, e) for e, n in evaluations.items())
+
+
+# Six steps are not a whole number of periods of four, nor is half of them half of the sampling.
+EVEN = [mode for mode in ALL if STEPS % mode.economy.every == 0 and mode.economy.until == 1]
+
+
+@pytest.mark.parametrize("mode", EVEN, ids=lambda mode: mode.name)
+def test_a_sampling_has_no_forward_or_row_too_many(tiny: World, mode: Mode) -> None:
+    assert count_sampling(tiny, mode) == pytest.approx(limit_sampling(tiny, mode), rel=1e-12)
+
+
+def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_2nd = next(mode for mode in MODES if mode.economy.every == 2)
+    monkeypatch.setattr(TextStream, "plan", lambda *_: Part.RUNS)
+    with pytest.raises(AssertionError):
+        test_a_sampling_has_no_forward_or_row_too_many(tiny, every_2nd)
+
+
+def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens and those for nobody: for all steps, samplings and weights; never by Apply."""
+    identity = replace(tiny.identity)  # with no projections yet
+    calls: list[Tensor] = []
+    project = Adapter.project
+
+    def note(adapter: Adapter, tokens: Tensor) -> KeyValues:
+        calls.append(tokens)
+        return project(adapter, tokens)
+
+    monkeypatch.setattr(Adapter, "project", note)
+    for weight, before in ((1.0, 0), (1.0, 2), (0.5, 2)):
+        model = apply(tiny.model, replace(FAITHFUL.apply_to(identity), weight=weight))
+        assert len(calls) == before
+        tiny.sample(model, steps=1)
+        assert len(calls) == 2
+
+
+# --- The counts notice what is too much ----------------------------------------------------------
+
+
+def spoil_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = forward.add_image_attention
+
+    def attend_twice(out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Any, *rest: Any) -> Any:
+        attend(q, k, v)
+        return add(out, q, k, v, attend, *rest)
+
+    monkeypatch.setattr(forward, "add_image_attention", attend_twice)
+
+
+def spoil_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    select = forward._select_key_values
+
+    def project(*args: Any) -> tuple[Tensor, ...]:
+        k, v = select(*args)
+        torch.nn.functional.linear(k, k.new_zeros(1, k.shape[-1]))
+        return k, v
+
+    monkeypatch.setattr(forward, "_select_key_values", project)
+
+
+def spoil_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "mix", lambda *args: mix(*args).clone())
+
+
+SPOILED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "attention": spoil_attention,
+    "projections": spoil_projections,
+    "memory": spoil_memory,
+}
+
+
+def make_count_anew() -> Callable[..., Counts]:
+    """Like `count_evaluation`, of which only the plain model's counts are as they were."""
+    counted, anew = count_evaluation, cache(count_evaluation.__wrapped__)
+    return lambda mode, *rest: (anew if mode else counted)(mode, *rest)
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_too_much_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    SPOILED[name](monkeypatch)
+    monkeypatch.setitem(globals(), "count_evaluation", make_count_anew())
+    with pytest.raises(AssertionError):
+        test_calls_and_allocations("both streams")
+    if name != "memory":
+        with pytest.raises(AssertionError):
+            test_no_flop_more_than_there_must_be(FAITHFUL, AT_512)
