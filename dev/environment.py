@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import comfyui
@@ -68,7 +69,10 @@ def is_current(command: str) -> bool:
 
 def rerun(python: Path, arguments: Sequence[str]) -> int:
     """Run `python -m dev ARGUMENTS` in the environment and return its exit code."""
-    return subprocess.run([python, "-m", "dev", *arguments], check=False).returncode
+    process = subprocess.Popen([python, "-m", "dev", *arguments])
+    while True:
+        with suppress(KeyboardInterrupt):  # the command gets it too, and ends its server first
+            return process.wait()
 
 
 def _folder() -> Path:

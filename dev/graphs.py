@@ -1,4 +1,4 @@
-"""Draws workflows: nodes in columns, wires between them, saved as the page saves a graph.
+"""Draws workflows: nodes in columns, groups around them, saved as the page saves a graph.
 
 The server says which inputs and outputs a node has, so that a drawn file is what the page would
 write. Nodes are named by their ids, outputs by what the page shows, `_` for spaces.
@@ -7,17 +7,27 @@ write. Nodes are named by their ids, outputs by what the page shows, `_` for spa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tomllib
+
+from .cache import ROOT
+from .comfyui import DEFAULT as HOST_VERSION
+
+Info = Mapping[str, Any]
+Downloads = Mapping[str, Mapping[str, str]]  # a model's file name -> what the page offers
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SEEDS = {"seed", "noise_seed"}
-LEFT, TOP, GAP = 40, 80, 50
-COLUMN = 390  # from one column's left edge to the next
-TITLE, ROW = 40, 26
-Info = Mapping[str, Any]
+NOTE = "MarkdownNote"
+# How the page measures: what a node's title, sockets and widgets take, in pixels.
+TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 300
+# How far apart things are. The gap between columns leaves room for the wires.
+NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 80, 40, 25, 40
 
 
 @dataclass(frozen=True)
@@ -30,90 +40,152 @@ class Output:
 
 @dataclass(eq=False)
 class Node:
-    """A node on the canvas, as the page stores it."""
+    """A node on the canvas, as the page stores it, and the columns that it covers."""
 
     data: dict[str, Any]
+    column: int
+    span: int
+    width: int
+    height: int
 
     def __getitem__(self, name: str) -> Output:
         names = [output["name"].replace(" ", "_") for output in self.data["outputs"]]
         return Output(self, names.index(name))
 
+    @property
+    def columns(self) -> range:
+        return range(self.column, self.column + self.span)
 
-@dataclass
-class Graph:
-    """A workflow being drawn; columns are filled from the top."""
 
-    info: Info
+@dataclass(eq=False)
+class Group:
+    """A titled frame around nodes; its columns are filled from the top."""
+
+    graph: Graph
+    title: str
+    colour: str
     nodes: list[Node] = field(default_factory=list)
-    links: list[list[Any]] = field(default_factory=list)
-    _heights: dict[int, int] = field(default_factory=dict)
 
-    def note(self, text: str, width: int = 710, height: int = 200) -> None:
-        """An explanation above the first columns."""
-        node = self._place("MarkdownNote", [], [], [text])
-        node.data |= {"pos": [LEFT, TOP - GAP - height], "size": [width, height]}
-
-    def add(self, kind: str, column: int, title: str = "", rows: int = 0, **values: Any) -> Node:
-        """A node at the end of a column; values are wires or the widgets' settings.
+    def add(
+        self,
+        kind: str,
+        column: int,
+        title: str = "",
+        *,
+        rows: int = 0,
+        node_width: int = WIDTH,
+        span: int = 1,
+        colours: tuple[str, str] | None = None,
+        **values: Any,
+    ) -> Node:
+        """A node at the end of one of the graph's columns; values are wires or settings.
 
         `rows` makes room for what the node shows: previews and long texts.
         """
-        schema = self.info[kind]
-        sockets, widgets, settings = _read_inputs(schema, values)
+        inputs = _Inputs(self.graph.info[kind], values)
         outputs = [
             {"name": name, "type": type_, "links": []}
-            for name, type_ in zip(schema["output_name"], schema["output"], strict=True)
+            for name, type_ in zip(
+                inputs.schema["output_name"], inputs.schema["output"], strict=True
+            )
         ]
-        node = self._place(kind, sockets + widgets, outputs, settings)
-        if title:
-            node.data["title"] = title
+        height = inputs.height(len(outputs)) + rows
+        data = self.graph.new(kind, inputs.sockets + inputs.widgets, outputs, inputs.settings)
+        if title:  # without one the page shows the node's name in the user's language
+            data["title"] = title
+        if colours:
+            data["color"], data["bgcolor"] = colours
+        node = self._put(Node(data, column, span, node_width, height))
         for name, value in values.items():
             if isinstance(value, Output):
-                self._connect(value, node, name)
-        height = TITLE + ROW * (max(len(outputs), len(sockets)) + len(widgets)) + rows
-        node.data["pos"] = [LEFT + COLUMN * column, TOP + self._heights.get(column, 0)]
-        node.data["size"] = [COLUMN - 70, height]
-        self._heights[column] = self._heights.get(column, 0) + height + GAP
+                self.graph.connect(value, node, name)
         return node
 
-    def save(self, path: Path) -> None:
-        """Write the workflow; existing files are replaced at once."""
-        workflow = {
-            "id": f"infinite-id-{path.stem}",
-            "revision": 0,
-            "last_node_id": len(self.nodes),
-            "last_link_id": len(self.links),
-            "nodes": [node.data for node in self.nodes],
-            "links": self.links,
-            "groups": [],
-            "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [40, 280]}},
-            "version": 0.4,
-        }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+    def note(self, title: str, text: str, column: int, span: int, height: int) -> None:
+        """An explanation, in Markdown."""
+        data = self.graph.new(NOTE, [], [], [text])
+        data |= {"title": title, "color": "#432", "bgcolor": "#000"}
+        self._put(Node(data, column, span, 0, height))
 
-    def _place(self, kind: str, inputs: list[Any], outputs: list[Any], values: list[Any]) -> Node:
-        node = Node(
-            {
-                "id": len(self.nodes) + 1,
-                "type": kind,
-                "pos": [0, 0],
-                "size": [0, 0],
-                "flags": {},
-                "order": len(self.nodes),
-                "mode": 0,
-                "inputs": inputs,
-                "outputs": outputs,
-                "properties": {"Node name for S&R": kind},
-                "widgets_values": values,
-            }
-        )
+    def _put(self, node: Node) -> Node:
         self.nodes.append(node)
         return node
 
-    def _connect(self, source: Output, target: Node, name: str) -> None:
+    @property
+    def columns(self) -> range:
+        covered = [column for node in self.nodes for column in node.columns]
+        return range(min(covered), max(covered) + 1)
+
+    def arrange(self, top: int, columns: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+        """Give every node its place, and return the frame as the page stores it."""
+        bottoms = dict.fromkeys(self.columns, top + HEADING)
+        for node in self.nodes:
+            (left, _), (_, right) = columns[node.columns[0]], columns[node.columns[-1]]
+            upper = max(bottoms[column] for column in node.columns) + TITLE
+            node.data["pos"] = [left, upper]
+            node.data["size"] = [right - left, node.height]
+            for column in node.columns:
+                bottoms[column] = upper + node.height + NODE_GAP
+        left, right = columns[self.columns[0]][0], columns[self.columns[-1]][1]
+        bottom = max(bottoms.values()) - NODE_GAP + PADDING
+        return {
+            "id": self.graph.groups.index(self) + 1,
+            "title": self.title,
+            "bounding": [left - PADDING, top, right - left + 2 * PADDING, bottom - top],
+            "color": self.colour,
+            "font_size": 24,
+            "flags": {},
+        }
+
+
+@dataclass
+class Graph:
+    """A workflow being drawn. A group lies below the earlier ones that share a column with it."""
+
+    info: Info
+    downloads: Downloads
+    groups: list[Group] = field(default_factory=list)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    links: list[list[Any]] = field(default_factory=list)
+
+    def group(self, title: str, colour: str) -> Group:
+        group = Group(self, title, colour)
+        self.groups.append(group)
+        return group
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        """What the page would save. The first group is the heading, above all others."""
+        return {
+            "id": f"infinite-id-{name}",
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "groups": list(self._arrange()),
+            "nodes": self.nodes,
+            "links": self.links,
+            "config": {},
+            "extra": {"ds": {"scale": 0.62, "offset": [150, 140]}},
+            "version": 0.4,
+        }
+
+    def new(self, kind: str, inputs: list[Any], outputs: list[Any], values: list[Any]) -> Any:
+        node = {
+            "id": len(self.nodes) + 1,
+            "type": kind,
+            "pos": [0, 0],
+            "size": [0, 0],
+            "flags": {},
+            "order": len(self.nodes),
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": self._properties(kind, values),
+            "widgets_values": values,
+        }
+        self.nodes.append(node)
+        return node
+
+    def connect(self, source: Output, target: Node, name: str) -> None:
         names = [entry["name"] for entry in target.data["inputs"]]
         slot, number = names.index(name), len(self.links) + 1
         output = source.node.data["outputs"][source.slot]
@@ -122,37 +194,94 @@ class Graph:
         ids = source.node.data["id"], source.slot, target.data["id"], slot
         self.links.append([number, *ids, output["type"]])
 
+    def _properties(self, kind: str, values: list[Any]) -> dict[str, Any]:
+        """Whose node it is, for a manager that offers what is missing, and models to download."""
+        if kind == NOTE:
+            return {}
+        ours = self.info[kind]["python_module"].startswith("custom_nodes.")
+        pack = {"cnr_id": "infinite-id", "ver": _pack_version()} if ours else CORE
+        names = [value for value in values if isinstance(value, str) and value in self.downloads]
+        models = [{"name": name, **self.downloads[name]} for name in names]
+        return {**pack, "Node name for S&R": kind, **({"models": models} if models else {})}
 
-def _read_inputs(
-    schema: Mapping[str, Any], values: Mapping[str, Any]
-) -> tuple[list[Any], list[Any], list[Any]]:
-    """The sockets, the widgets, and what the widgets say, in the page's order."""
-    sockets: list[Any] = []
-    widgets: list[Any] = []
-    settings: list[Any] = []
-    for kind, entries in schema["input"].items():
-        if kind == "hidden":
-            continue
-        for name, (type_, *rest) in entries.items():
-            options = rest[0] if rest else {}
-            choice = isinstance(type_, list)
-            if not choice and type_ not in WIDGETS:
-                optional = {"shape": 7} if kind == "optional" else {}
-                sockets.append({"name": name, "type": type_, **optional, "link": None})
-                continue
-            widgets.append(_widget(name, "COMBO" if choice else type_))
-            choices = type_ if choice else options.get("options", [None])
-            default = options.get("default", next(iter(choices), None))
-            value = values.get(name, default)
-            value = default if isinstance(value, Output) else value
-            settings.append(value)
-            if name in SEEDS and options.get("control_after_generate"):
-                settings.append("fixed")
-            if options.get("image_upload"):
-                widgets.append(_widget("upload", "IMAGEUPLOAD"))
-                settings.append("image")
-    return sockets, widgets, settings
+    def _arrange(self) -> Iterator[dict[str, Any]]:
+        columns = self._columns()
+        bottoms = dict.fromkeys(columns, 0)
+        for index, group in enumerate(self.groups):
+            frame = group.arrange(max(bottoms[column] for column in group.columns), columns)
+            bottom = frame["bounding"][1] + frame["bounding"][3] + GROUP_GAP
+            bottoms |= dict.fromkeys(columns if index == 0 else group.columns, bottom)
+            yield frame
+
+    def _columns(self) -> dict[int, tuple[int, int]]:
+        """Each column's left and right edge, by the widest of its nodes."""
+        nodes = [node for group in self.groups for node in group.nodes]
+        edges: dict[int, tuple[int, int]] = {}
+        left = 0
+        for column in range(max(node.columns[-1] for node in nodes) + 1):
+            width = max(
+                (node.width for node in nodes if list(node.columns) == [column]), default=WIDTH
+            )
+            edges[column] = (left, left + width)
+            left += width + COLUMN_GAP
+        return edges
 
 
-def _widget(name: str, type_: str) -> dict[str, Any]:
-    return {"name": name, "type": type_, "widget": {"name": name}, "link": None}
+CORE = {"cnr_id": "comfy-core", "ver": HOST_VERSION}
+
+
+@cache
+def _pack_version() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
+
+
+def save(workflow: Mapping[str, Any], path: Path) -> None:
+    """Write a workflow; an existing file is replaced at once."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+class _Inputs:
+    """A node's sockets, its widgets, and what the widgets say, in the page's order."""
+
+    def __init__(self, schema: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self.sockets: list[Any] = []
+        self.widgets: list[Any] = []
+        self.settings: list[Any] = []
+        self._widget_height = 0
+        for kind in ("required", "optional"):
+            for name, (type_, *rest) in schema["input"].get(kind, {}).items():
+                options = rest[0] if rest else {}
+                if isinstance(type_, list):
+                    self._widget(name, "COMBO", {"options": type_, **options}, values)
+                elif type_ in WIDGETS:
+                    self._widget(name, type_, options, values)
+                else:
+                    optional = {"shape": 7} if kind == "optional" else {}
+                    self.sockets.append({"name": name, "type": type_, **optional, "link": None})
+
+    def height(self, outputs: int) -> int:
+        """As the page shows the node, without what it previews."""
+        return EDGE + SLOT * max(len(self.sockets), outputs) + self._widget_height
+
+    def _widget(
+        self, name: str, type_: str, options: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> None:
+        default = options.get("default", next(iter(options.get("options", ())), None))
+        value = values.get(name, default)
+        self._add_widget(name, type_, default if isinstance(value, Output) else value)
+        self._widget_height += TEXT if options.get("multiline") else WIDGET
+        if name in SEEDS and options.get("control_after_generate"):
+            self.settings.append("fixed")
+            self._widget_height += WIDGET
+        if options.get("image_upload"):
+            self._add_widget("upload", "IMAGEUPLOAD", "image")
+            self._widget_height += WIDGET
+
+    def _add_widget(self, name: str, type_: str, value: Any) -> None:
+        entry = {"name": name, "type": type_, "widget": {"name": name}, "link": None}
+        self.widgets.append(entry)
+        self.settings.append(value)

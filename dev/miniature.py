@@ -22,13 +22,13 @@ SCALE = 4  # the drawn photos are enlarged, so that they look like photos on the
 
 # File -> person and scene. Nobody of them was in a training picture.
 DRAWN = {
-    "face.jpg": (1_000_010, 23),
-    "face_1.jpg": (1_000_010, 25),
-    "face_2.jpg": (1_000_010, 31),
-    "person_1.jpg": (1_000_002, 14),
-    "person_2.jpg": (1_000_030, 28),
+    "face.jpg": (1_000_019, 23),
+    "face_1.jpg": (1_000_019, 25),
+    "face_2.jpg": (1_000_019, 12),
+    "person_1.jpg": (1_000_031, 24),
+    "person_2.jpg": (1_000_011, 16),
 }
-COUPLE = 1_000_007, 1_000_023
+COUPLE = 1_000_007, 1_000_030
 
 
 def miniature() -> SmallModels:
@@ -50,6 +50,27 @@ def miniature() -> SmallModels:
             "EmptyLatentImage.width": 128,
             "EmptyLatentImage.height": 128,
             "InfiniteIDCropFaces.size": 128,
+        },
+    )
+
+
+def gallery_models() -> SmallModels:
+    """The miniature, and stand-ins for what some workflows load beside it."""
+    from .stand_ins import CONTROL_NET, LORA, stand_ins
+
+    small = miniature()
+    return replace(
+        small,
+        models=small.models | stand_ins(WEIGHTS / f"{NAME}.safetensors"),
+        values={
+            **small.values,
+            "control_net_name": CONTROL_NET,
+            "lora_name": LORA,
+            "ImageScaleToTotalPixels.megapixels": 128**2 / 1024**2,
+            "InfiniteIDContactSheet.cell_size": 256,
+            # It has learnt pictures of one person: each gets the room of one.
+            "two_people.EmptyLatentImage.width": 256,
+            "places_from_a_picture.EmptyLatentImage.width": 256,
         },
     )
 

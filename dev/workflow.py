@@ -26,14 +26,18 @@ def workflow_file(name: str) -> Path:
 def read(path: Path, values: Mapping[str, Any]) -> Workflow:
     """Read a workflow, with every widget that `values` names set to its value.
 
-    Names are a widget's, or a node's and a widget's: `width`, `EmptyLatentImage.width`.
+    Names are a widget's, with or without its node's and the file's before it: `width`,
+    `EmptyLatentImage.width`, `two_people.EmptyLatentImage.width`. The longer one counts.
     """
     workflow: Workflow = json.loads(path.read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         names = [entry["name"] for entry in node.get("inputs", ()) if "widget" in entry]
         for index, name in _positions(names, node.get("widgets_values", ())):
-            value = values.get(name, node["widgets_values"][index])
-            node["widgets_values"][index] = values.get(f"{node['type']}.{name}", value)
+            value = node["widgets_values"][index]
+            of_node = f"{node['type']}.{name}"
+            for known in (name, of_node, f"{path.stem}.{of_node}"):
+                value = values.get(known, value)
+            node["widgets_values"][index] = value
     return workflow
 
 

@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .diagnose import Diagnose
 from .economy import SaveTime
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
@@ -36,6 +37,7 @@ class InfiniteIDExtension(ComfyExtension):
             PasteFaces,
             ContactSheet,
             SaveTime,
+            Diagnose,
         ]
 
 

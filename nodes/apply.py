@@ -28,6 +28,7 @@ class ApplyInfiniteID(io.ComfyNode):
             description="Makes an SDXL model draw this person. The prompt alone is drawn beside "
             "it in a second stream, and the person's picture reads from that one, so the "
             "prompt keeps its say; this doubles the work of each step.",
+            search_aliases=["infinite id", "face id", "identity", "consistent character"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model, patched by other nodes or not."),
                 sockets.Identity.Input("identity", tooltip="From Encode Identity."),

@@ -55,6 +55,7 @@ class EncodeIdentity(io.ComfyNode):
             description="Turns photos of a person into an identity. Of each photo one face is "
             "taken, the largest by default; several photos are stacked, as in the paper. The "
             "preview shows every face that was found and what the nets see of the chosen one.",
+            search_aliases=["face embeds", "encode face", "photo to identity"],
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="From Load Infinite-ID Model."),
                 io.MultiType.Input(

@@ -20,6 +20,7 @@ class LoadInfiniteIDModel(io.ComfyNode):
             description="Loads an adapter: the mapper that turns a face into identity tokens, and "
             "the image cross-attention weights. Native Infinite-ID adapters, and for SDXL "
             "IP-Adapter FaceID, FaceID PlusV2, Plus Face and InstantID, told apart by contents.",
+            search_aliases=["load adapter", "ipadapter faceid", "instantid loader"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -86,6 +87,7 @@ class LoadFaceAnalysis(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Loads an InsightFace model pack: a face detector and a recogniser. "
             "Packs: models/insightface/models/<name>.",
+            search_aliases=["insightface loader", "antelopev2", "buffalo_l"],
             inputs=[
                 io.Combo.Input(
                     "pack",

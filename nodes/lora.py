@@ -19,6 +19,7 @@ class ApplyFaceIDLoRA(io.ComfyNode):
             description="FaceID adapters were trained together with a LoRA of the model's "
             "attention. This applies it, as Load LoRA would, with a strength. It acts on both "
             "streams.",
+            search_aliases=["faceid lora", "ipadapter lora"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model."),
                 sockets.Adapter.Input(

@@ -30,6 +30,7 @@ class FaceSimilarity(io.ComfyNode):
             description="Measures how much the faces in pictures are those of a person: the "
             "cosine between face vectors, the measure that papers call face similarity. About 0 "
             "for strangers, above 0.5 for one person, 1 for the same photo.",
+            search_aliases=["compare faces", "face distance", "likeness score"],
             inputs=[
                 io.MultiType.Input(
                     "face_analysis",

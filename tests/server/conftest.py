@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pack.dev.miniature import input_pictures, miniature
+from pack.dev.miniature import gallery_models, input_pictures
 from pack.dev.photos import photos
 from pack.dev.server import running_server
 from pack.dev.server_api import Run, Server
@@ -26,8 +26,8 @@ def small() -> SmallModels:
 def server(small: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("files")
     broken = write_broken_adapters(folder, small.models["infinite_id"][0])
-    trained = miniature().models
-    models = {folder: [*files, *trained[folder]] for folder, files in small.models.items()}
+    trained = gallery_models().models
+    models = {name: [*small.models.get(name, []), *files] for name, files in trained.items()}
     models["infinite_id"] += broken
     with running_server(models=models, custom_nodes=small.custom_nodes) as server:
         for path in [*photos().values(), *write_odd_photos(folder)]:

@@ -1,0 +1,45 @@
+"""The workflows that the pack ships: `python -m dev workflows` draws them into `workflows/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..graphs import Graph, Info
+from .one_person import (
+    few_steps,
+    load_identity,
+    photo,
+    save_identity,
+    score,
+    several_photos,
+    style,
+    weight_curve,
+)
+from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
+from .people import mix, places_from_a_picture, sweep, two_people
+
+TEMPLATES: tuple[Callable[[Info], Graph], ...] = (
+    photo,
+    several_photos,
+    style,
+    few_steps,
+    lora,
+    controlnet,
+    image_to_image,
+    inpaint_face,
+    refine_small_faces,
+    mix,
+    sweep,
+    two_people,
+    places_from_a_picture,
+    weight_curve,
+    save_identity,
+    load_identity,
+    score,
+)
+
+
+def draw(info: Info) -> dict[str, dict[str, Any]]:
+    """Every workflow by name, as the page would save it; `info` is the server's word on nodes."""
+    return {make.__name__: make(info).workflow(make.__name__) for make in TEMPLATES}

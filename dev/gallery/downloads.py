@@ -1,0 +1,31 @@
+"""The public models that the workflows name, and where the page can offer to download them."""
+
+from __future__ import annotations
+
+BASE = "sd_xl_base_1.0.safetensors"
+LIGHTNING = "sdxl_lightning_8step.safetensors"
+ADAPTER = "ip-adapter-faceid-plusv2_sdxl.bin"
+CLIP_VISION = "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
+CONTROL_NET = "control-lora-canny-rank256.safetensors"
+LORA = "watercolor_v1_sdxl.safetensors"
+FACE_PACK = "buffalo_l"  # a folder of several files, which the page cannot download
+
+_PLACES = {
+    BASE: ("checkpoints", f"stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{BASE}"),
+    LIGHTNING: ("checkpoints", f"ByteDance/SDXL-Lightning/resolve/main/{LIGHTNING}"),
+    ADAPTER: ("ipadapter", f"h94/IP-Adapter-FaceID/resolve/main/{ADAPTER}"),
+    CLIP_VISION: (
+        "clip_vision",
+        "h94/IP-Adapter/resolve/main/models/image_encoder/model.safetensors",
+    ),
+    CONTROL_NET: (
+        "controlnet",
+        f"stabilityai/control-lora/resolve/main/control-LoRAs-rank256/{CONTROL_NET}",
+    ),
+    LORA: ("loras", f"ostris/watercolor_style_lora_sdxl/resolve/main/{LORA}"),
+}
+
+DOWNLOADS = {
+    name: {"url": f"https://huggingface.co/{path}", "directory": directory}
+    for name, (directory, path) in _PLACES.items()
+}

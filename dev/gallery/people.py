@@ -1,0 +1,117 @@
+"""Workflows with two people: in one face, in a row, and in one picture."""
+
+from __future__ import annotations
+
+from ..graphs import Graph, Info
+from .scene import CYAN, begin
+
+
+def mix(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Two people mixed into one",
+        "*Mix Identities* stacks both people's tokens: somebody new who takes after both.\n\n"
+        "**Try**: shift the two weights; one *Mix Identities* after another, for more people.",
+    )
+    one = scene.person("person_1.jpg", "First person")
+    other = scene.person("person_2.jpg", "Second person")
+    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the garden")
+    group = scene.group("Picture")
+    mixed = group.add("InfiniteIDMix", 3, identity_a=one, identity_b=other)
+    model = scene.apply(group, 4, mixed["identity"])
+    picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
+    scene.save(group, 7, picture, "mix")
+    return scene.graph
+
+
+def sweep(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "From one person to another",
+        "*Blend Identities* gives a row of in-betweens, and one sampler draws the whole row from "
+        "one latent: the same noise for all, beside a single text stream.\n\n"
+        "**Try**: another *method*, a higher *count*; *start* and *end* to look closer at a part.",
+    )
+    one = scene.person("person_1.jpg", "The row begins here")
+    other = scene.person("person_2.jpg", "The row ends here")
+    prompts = scene.prompts(
+        "a photo of a woman, smiling, wearing a grey sweater, in front of a blue wall"
+    )
+    group = scene.group("Row of pictures")
+    blend = group.add("InfiniteIDBlend", 3, identity_a=one, identity_b=other, count=5)
+    model = scene.apply(group, 4, blend["identities"])
+    pictures = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
+    labels = "first\n25 %\n50 %\n75 %\nsecond"
+    sheet = scene.sheet(group, 7, pictures, labels=labels, columns=5)
+    scene.save(group, 8, sheet, "sweep")
+    return scene.graph
+
+
+def two_people(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Two people in one picture",
+        "One *Apply Infinite-ID* for each person, one after the other, each with a mask: here the "
+        "left and the right half. Outside its mask a person adds nothing. Let the prompt name "
+        "both.\n\n"
+        "**Try**: masks of your own; or the template *places_from_a_picture*.",
+    )
+    left = scene.person("person_1.jpg", "Person on the left")
+    right = scene.person("person_2.jpg", "Person on the right")
+    group = scene.group("Places", CYAN)
+    black = group.add("SolidMask", 1, "Nowhere", value=0.0, width=1216, height=832)
+    white = group.add("SolidMask", 1, "Half a picture", value=1.0, width=608, height=832)
+    halves = [
+        group.add(
+            "MaskComposite",
+            2,
+            f"{side} half",
+            destination=black["MASK"],
+            source=white["MASK"],
+            x=x,
+            y=0,
+            operation="add",
+        )
+        for side, x in (("Left", 0), ("Right", 608))
+    ]
+    prompts = scene.prompts("a photo of two women, smiling, on the beach")
+    group = scene.group("Picture")
+    first = scene.apply(group, 3, left, mask=halves[0]["MASK"])
+    both = scene.apply(group, 4, right, model=first, mask=halves[1]["MASK"])
+    picture = scene.sample(group, 5, both, prompts, scene.empty(group, 4, 1216, 832))
+    scene.save(group, 7, picture, "two-people")
+    return scene.graph
+
+
+def places_from_a_picture(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Two people in the places of others",
+        "*Face Masks* finds the faces of a picture and gives each a mask: here a column of the "
+        "picture, for head and body. Each *Apply Infinite-ID* takes one, from left to right.\n\n"
+        "**Try**: a sketch, or a picture that the prompt made without any identity.",
+    )
+    left = scene.person("person_1.jpg", "Person on the left")
+    right = scene.person("person_2.jpg", "Person on the right")
+    group = scene.group("Places", CYAN)
+    couple = group.add("LoadImage", 1, "Where they are", rows=260, image="couple.jpg")
+    masks = [
+        group.add(
+            "InfiniteIDFaceMasks",
+            2,
+            f"{side} face",
+            rows=130,
+            face_analysis=scene.analysis["face_analysis"],
+            image=couple["IMAGE"],
+            shape="column",
+            face=number,
+        )
+        for number, side in ((1, "Left"), (2, "Right"))
+    ]
+    prompts = scene.prompts("a photo of two women, serious, in the garden")
+    group = scene.group("Picture")
+    first = scene.apply(group, 3, left, mask=masks[0]["masks"])
+    both = scene.apply(group, 4, right, model=first, mask=masks[1]["masks"])
+    picture = scene.sample(group, 5, both, prompts, scene.empty(group, 4, 1216, 832))
+    scene.save(group, 7, picture, "places-from-a-picture")
+    return scene.graph

@@ -1,0 +1,41 @@
+"""`python -m dev serve`: ComfyUI's page with the pack, and templates that run on the miniature."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from .cache import step
+from .graphs import save
+from .miniature import gallery_models, input_pictures
+from .server import PACK, running_server
+from .server_api import ServerError
+from .workflow import read
+
+
+def serve() -> int:
+    """Run a server until Ctrl-C; what it makes lies in a temporary folder."""
+    small = gallery_models()
+    with ExitStack() as stack:
+        with step("Starting ComfyUI"):
+            server = stack.enter_context(
+                running_server(models=small.models, custom_nodes=small.custom_nodes)
+            )
+        for picture in input_pictures():
+            server.upload(picture)
+        fit_templates(server.base / "custom_nodes" / PACK / "workflows", small.values)
+        print(f"Open {server.url}, then Templates, {PACK}. Ctrl-C ends it.", flush=True)
+        with suppress(KeyboardInterrupt):
+            while server.answers():
+                time.sleep(1)
+            raise ServerError("ComfyUI has ended", server.log)
+    return 0
+
+
+def fit_templates(folder: Path, values: Mapping[str, Any]) -> None:
+    """Let an installed copy's workflows name the models that there are, and their sizes."""
+    for path in folder.glob("*.json"):
+        save(read(path, values), path)

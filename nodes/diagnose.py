@@ -1,0 +1,70 @@
+"""What one needs to know to help somebody, as a text to copy."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+
+from . import folders, inventory, sockets
+
+
+class Diagnose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDDiagnose",
+            display_name="Infinite-ID Diagnose",
+            category=sockets.CATEGORY,
+            description="Says what is here and what is missing: versions, devices, onnxruntime's "
+            "providers, the folders searched, every adapter, face model and CLIP vision model "
+            "found and what it was recognised as, and what each of the pack's workflows lacks. "
+            "Paste it into a report.",
+            search_aliases=["infinite-id info", "troubleshoot", "versions", "missing models"],
+            outputs=[
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The text that the node gives. Your home folder is written as ~.",
+                )
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls) -> float:
+        return float("nan")  # files come and go: look again each time
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        text = compose()
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def compose() -> str:
+    """The whole report, without the name of the user's home folder."""
+    sections: dict[str, list[Iterable[str]]] = {
+        "Versions": [inventory.list_versions()],
+        "Devices": [inventory.list_devices(), inventory.list_face_runtime()],
+        "Adapters": [inventory.list_folders(folders.ADAPTERS), inventory.list_adapters()],
+        "Face models": [
+            inventory.list_folders([folders.FACE_MODELS]),
+            inventory.list_face_packs(),
+        ],
+        "CLIP vision": [
+            inventory.list_folders([inventory.CLIP_VISION]),
+            inventory.list_clip_vision(),
+        ],
+        "Workflows": [inventory.list_gaps()],
+    }
+    lines = []
+    for title, parts in sections.items():
+        lines += [f"\n## {title}", *(f"- {line}" for part in parts for line in part)]
+    return shorten_home("\n".join(lines).strip())
+
+
+def shorten_home(text: str) -> str:
+    """Replace the user's home folder, which mostly bears a name, by ~."""
+    for home in {Path.home(), Path.home().resolve()} - {Path(Path.home().anchor)}:
+        text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
+    return text

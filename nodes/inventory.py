@@ -1,0 +1,221 @@
+"""What is on this machine, in lines for a report. Of a model's file only the header is read."""
+
+import json
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import nodes as host
+import torch
+from comfy import model_management
+from comfyui_version import __version__ as host_version
+
+from ..infinite_id import face, formats
+from ..infinite_id.adapter import FAMILIES, Adapter
+from ..infinite_id.formats import FormatError
+from ..infinite_id.formats.files import open_tensors
+from ..infinite_id.mappers.base import name_clip_model
+from . import folders
+
+ROOT = Path(__file__).parents[1]
+CLIP_VISION = "clip_vision"
+STUB = "9999"
+"""The version of the empty `onnxruntime` in requirements/, which keeps the real one away."""
+
+MISSING = "missing"
+
+_ONNXRUNTIMES = (
+    "onnxruntime",
+    *(f"onnxruntime-{kind}" for kind in ("gpu", "directml", "openvino", "rocm", "silicon")),
+)
+_CLASS_EMBEDDINGS = ("vision_model.embeddings.class_embedding", "visual.class_embedding")
+_NOTES = {"MarkdownNote", "Note"}
+
+
+def list_versions() -> Iterator[str]:
+    """Versions of the pack, the host and the packages that both stand on."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    own = re.findall(r'^version = "(.+)"', project, re.MULTILINE)
+    frontend = _find_version("comfyui-frontend-package")
+    yield f"Infinite-ID {own[0]}, ComfyUI {host_version}, frontend {frontend}"
+    names = ("torch", "insightface", "numpy", "safetensors", "einops")
+    packages = ", ".join(f"{name} {_find_version(name)}" for name in names)
+    yield f"Python {platform.python_version()} on {platform.platform()}; {packages}"
+    packs = {Path(folder).resolve() for folder in folder_paths.get_folder_paths("custom_nodes")}
+    loaded = (Path(path) for path in host.LOADED_MODULE_DIRS.values())
+    yield f"node packs: {', '.join(sorted(p.name for p in loaded if p.parent.resolve() in packs))}"
+
+
+def _find_version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return MISSING
+
+
+def list_devices() -> Iterator[str]:
+    """Where models run, and how much memory there is."""
+    device = model_management.get_torch_device()
+    cpu = torch.device("cpu")
+    for place in dict.fromkeys((device, cpu)):
+        total = model_management.get_total_memory(place) / 1e9
+        free = model_management.get_free_memory(place) / 1e9
+        name = model_management.get_torch_device_name(place)
+        yield f"{name}: {free:.1f} of {total:.1f} GB free"
+
+
+def list_face_runtime() -> Iterator[str]:
+    """Whether the packages that find faces work, and where their nets can run."""
+    found = {name: _find_version(name) for name in _ONNXRUNTIMES}
+    real = [f"{name} {found[name]}" for name in found if found[name] not in (STUB, MISSING)]
+    yield f"onnxruntime: {', '.join(real) or MISSING}"
+    if len(real) > 1:
+        yield (
+            "PROBLEM: several of them share one folder and break each other. "
+            f"`pip uninstall {' '.join(n for n in found if found[n] != MISSING)}`, then install "
+            "requirements.txt again."
+        )
+    try:
+        import insightface.app  # noqa: F401
+        import onnxruntime
+
+        yield f"providers: {', '.join(onnxruntime.get_available_providers())}"
+    except Exception as error:  # half an installation fails in any way it likes
+        yield (
+            f"PROBLEM: {error!r}. Install what Load Face Analysis needs: "
+            "`pip install -r requirements.txt` in this node pack's folder."
+        )
+
+
+def list_folders(names: Iterable[str]) -> Iterator[str]:
+    """The folders that are searched for models of these kinds."""
+    for path in dict.fromkeys(path for name in names for path in folders.roots(name)):
+        yield f"{path}{'' if path.is_dir() else ' (there is no such folder)'}"
+
+
+def list_adapters() -> Iterator[str]:
+    """Every adapter file and what it was recognised as."""
+    for choice in folders.list_adapters():
+        yield _describe_file(choice, folders.find_adapter, _describe_adapter)
+
+
+def _describe_adapter(path: Path) -> str:
+    adapter = formats.inspect(path)
+    recipe, layers = adapter.config.mapper.recipe, len(adapter.config.layers)
+    family = FAMILIES.get((layers, adapter.config.mapper.token_width), "another kind of model")
+    parts = [
+        f"{recipe.name} for {family}",
+        _count_tokens(adapter),
+        f"{layers} layers",
+        f"face model: {recipe.face_model or 'any'}",
+        f"CLIP vision: {recipe.clip_model or 'none'}",
+    ]
+    return ", ".join([*parts, "with a LoRA"] if adapter.lora else parts)
+
+
+def _count_tokens(adapter: Adapter) -> str:
+    """Told by the mapper itself, of features without contents."""
+    recipe = adapter.config.mapper.recipe
+    one, two = (
+        adapter.mapper(
+            torch.empty(1, recipe.face_width, device="meta"),
+            torch.empty(1, states, recipe.clip_width, device="meta"),
+        ).shape[1]
+        for states in (1, 2)
+    )
+    return f"{one} tokens" if one == two else f"{one - 1} tokens and one for each CLIP state"
+
+
+def list_clip_vision() -> Iterator[str]:
+    """Every CLIP vision file and which encoder it is."""
+    for name in folder_paths.get_filename_list(CLIP_VISION):
+        yield _describe_file(name, _find_clip_vision, _describe_clip_vision)
+
+
+def _find_clip_vision(name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(CLIP_VISION, name))
+
+
+def _describe_clip_vision(path: Path) -> str:
+    with open_tensors(path) as file:
+        for name in _CLASS_EMBEDDINGS:
+            if name in file.shapes:
+                return name_clip_model(file.shapes[name][-1])
+        return f"no CLIP image encoder; {len(file.shapes)} tensors"
+
+
+def _describe_file(name: str, find: Callable[[str], Path], describe: Callable[[Path], str]) -> str:
+    try:
+        path = find(name)
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        return f"{name} ({size}): {describe(path)}"
+    except FormatError as error:
+        return f"{name}: PROBLEM: {error}"
+    except OSError as error:
+        return f"{name}: PROBLEM: it cannot be read ({error.strerror or 'it is a dead link'})."
+
+
+def list_face_packs() -> Iterator[str]:
+    """Every InsightFace pack with the files of its nets."""
+    for name, folder in face.list_packs(folders.roots(folders.FACE_MODELS)).items():
+        nets = [
+            f"{p.name} ({p.stat().st_size / 1e6:.1f} MB)" for p in sorted(folder.glob("*.onnx"))
+        ]
+        few = "" if len(nets) > 1 else "; PROBLEM: a detector and a recogniser are two files"
+        yield f"{name}: {', '.join(nets)}{few}"
+
+
+def list_gaps() -> Iterator[str]:
+    """What the pack's workflows name and this machine lacks, and which of them are ready."""
+    gaps: dict[str, list[str]] = {}
+    ready = []
+    for path in sorted((ROOT / "workflows").glob("*.json")):
+        found = dict.fromkeys(_find_gaps(json.loads(path.read_text(encoding="utf-8"))))
+        for gap in found:
+            gaps.setdefault(gap, []).append(path.stem)
+        if not found:
+            ready.append(path.stem)
+    for gap, workflows in gaps.items():
+        yield f"{gap}: {', '.join(workflows)}"
+    yield f"nothing is missing: {', '.join(ready) or 'none of them'}"
+
+
+def _find_gaps(workflow: Mapping[str, Any]) -> Iterator[str]:
+    for node in workflow["nodes"]:
+        kind = host.NODE_CLASS_MAPPINGS.get(node["type"])
+        if kind is None:
+            if node["type"] not in _NOTES:
+                yield f"no node {node['type']} in this ComfyUI"
+            continue
+        name = host.NODE_DISPLAY_NAME_MAPPINGS.get(node["type"], node["type"])
+        for value, choices in _list_choices(node, _list_inputs(kind)):
+            if value not in choices:
+                instead = f"choose one of {len(choices)} here" if choices else "none here"
+                yield f"{name}, {value} ({instead})"
+
+
+def _list_inputs(kind: Any) -> dict[str, Any]:
+    groups = kind.INPUT_TYPES()
+    return {**groups.get("required", {}), **groups.get("optional", {})}
+
+
+def _list_choices(
+    node: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """A node's chosen values, each with the choices that there are."""
+    values = iter(node.get("widgets_values", ()))
+    for entry in node.get("inputs", ()):
+        if "widget" not in entry:
+            continue
+        value = next(values, None)
+        kind, *rest = inputs.get(entry["name"], ("",))
+        options = rest[0] if rest else {}
+        if options.get("control_after_generate"):
+            next(values, None)  # what the page does with a seed after each run
+        choices = kind if isinstance(kind, list) else options.get("options")
+        if choices is not None and entry.get("link") is None:
+            yield str(value), choices
