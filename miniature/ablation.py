@@ -44,8 +44,8 @@ def _run(crew: Crew, options: argparse.Namespace) -> None:
     from .experiment import cast, curves, trial
     from .experiment.report import Results, write
 
-    guidances = trial.choose_guidance(crew, options.pictures // 10)
-    cfg = max(guidances, key=guidances.__getitem__)
+    guidances = trial.try_guidances(crew, math.ceil(options.people / 4))
+    cfg = max(guidances, key=lambda cfg: sum(guidances[cfg]))
     everybody = range(cast.TRIAL, cast.TRIAL + options.people)
     pairs = cast.pair_up(math.ceil(options.people / 5))
     halves, side_by_side = curves.side_by_side(crew, pairs, cfg)

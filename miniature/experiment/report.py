@@ -13,7 +13,7 @@ from ..training.judge import QUESTIONS
 from ..world.scene import STYLES
 from . import plots
 from .curves import PLACES, Values
-from .jury import FOLLOWING, LIKENESS, Scores
+from .jury import FOLLOWED, FOLLOWING, LIKENESS, Scores
 from .studio import SAMPLER, Pixels
 from .trial import (
     ADAIN,
@@ -30,6 +30,7 @@ from .trial import (
 )
 
 RESAMPLES = 2000
+NOTES = Path(__file__).with_name("notes.md")
 PAPER = {
     # M_FaceNet, CLIP-T
     TWO_STREAMS: (0.593, 0.329),
@@ -43,7 +44,7 @@ PAPER = {
 class Results:
     steps: int
     guidance: float
-    guidances: dict[float, float]
+    guidances: dict[float, tuple[float, float]]  # likeness and following
     base: Base
     trial: Trial
     by_weight: dict[float, Scores]
@@ -109,19 +110,19 @@ def write(path: Path, results: Results) -> None:
         "# The paper's ablations, on the miniature",
         f"Made by `python -m miniature.ablation --host PATH`: {people} people and scenes "
         f"that no net was trained on, the same prompts and noise for every way, {SAMPLER}, "
-        f"{results.steps} steps, guidance {results.guidance:g}, chosen on other people by "
-        "following: "
-        + ", ".join(f"{cfg:g} gives {value:.3f}" for cfg, value in results.guidances.items())
-        + ". *Likeness* is the cosine to the person by a face net that took no part in training; "
-        "*following* the share of place, clothes, colour and expression that another such net "
-        "finds as asked. Means with 95 % intervals, bootstrapped over people; differences are "
-        "paired.",
+        f"{results.steps} steps, guidance {results.guidance:g}, chosen on other people by likeness "
+        f"plus following of *{FULL}*: {_list_guidances(results.guidances)}. *Likeness* is the "
+        "cosine to the person by a face net that took no part in training; *following* the share "
+        "of place, clothes, colour and expression that another such net finds as asked. Means "
+        "with 95 % intervals, bootstrapped over people; differences are paired.",
         "## The base model",
         _base(results.base),
         f"![Pictures by the text alone]({folder.name}/base.jpg)",
         "## Ways to draw a person",
         _ways(results.trial, people),
         _say_how_far(results.trial),
+        "The parts of the prompt, as far as they are followed:",
+        _parts(results.trial),
         f"![Rows: people. Columns: the photo, and each way]({folder.name}/ways.jpg)",
         "## Styles",
         _styles(results.trial),
@@ -136,10 +137,18 @@ def write(path: Path, results: Results) -> None:
         "## Two people with masks",
         _masks(results.halves),
         f"![Each picture between the photos of its two people]({folder.name}/masks.jpg)",
+        NOTES.read_text(encoding="utf-8").rstrip(),
     ]
     partial = path.with_suffix(".partial")
     partial.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _list_guidances(guidances: Mapping[float, tuple[float, float]]) -> str:
+    return ", ".join(
+        f"{cfg:g} gives {likeness:.3f} and {following:.3f}"
+        for cfg, (likeness, following) in guidances.items()
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -177,6 +186,15 @@ def _ways(trial: Trial, people: int) -> str:
     best = [interval(means(trial.ceiling, measure)) for measure in (LIKENESS, FOLLOWING)]
     rows.append(["drawn pictures", best[0], "", best[1], "", "", ""])
     return _table(head, rows)
+
+
+def _parts(trial: Trial) -> str:
+    ways = trial.photos | {"drawn pictures": trial.ceiling}
+    rows = [
+        [name, *(interval(means(scores, part)) for part in FOLLOWED)]
+        for name, scores in ways.items()
+    ]
+    return _table(["", *FOLLOWED], rows)
 
 
 def _say_how_far(trial: Trial) -> str:

@@ -16,7 +16,7 @@ from ..training.publish import OWN, WITH_TEXT
 from ..world.scene import Scene
 from . import cast
 from .crew import Crew
-from .jury import FOLLOWING, Jury, Scores
+from .jury import FOLLOWING, LIKENESS, Jury, Scores
 from .studio import Pixels, Studio
 
 GUIDANCES = (3.0, 5.0, 7.0)
@@ -107,16 +107,35 @@ class Base:
     shown: Pixels
 
 
-def choose_guidance(crew: Crew, count: int) -> dict[float, float]:
-    """How well the text alone is followed at each guidance, on people kept for this."""
+def try_guidances(crew: Crew, count: int) -> dict[float, tuple[float, float]]:
+    """Full Infinite-ID's likeness and following at each guidance, on people kept for this."""
     people = range(cast.VALIDATION, cast.VALIDATION + count)
-    return {cfg: float(_judge_many(crew, people, cfg)[0][FOLLOWING].mean()) for cfg in GUIDANCES}
+    done = crew.map("guidance", _try_guidances, people)
+
+    def mean(cfg: float, measure: str) -> float:
+        return float(np.mean([one[cfg][measure] for one in done]))
+
+    return {cfg: (mean(cfg, LIKENESS), mean(cfg, FOLLOWING)) for cfg in GUIDANCES}
+
+
+def _try_guidances(studio: Studio, jury: Jury, number: int) -> dict[float, Scores]:
+    person, scenes = jury.portray(number), cast.photos(number)
+    prompts = [cast.prompt(number, scene) for scene in scenes]
+    application = Application(studio.encode(cast.photo(number), OWN))
+
+    def judge(cfg: float) -> Scores:
+        return jury.judge(studio.draw(prompts, [application], number, cfg), scenes, person)
+
+    return {cfg: judge(cfg) for cfg in GUIDANCES}
 
 
 def judge_base(crew: Crew, count: int, cfg: float) -> Base:
     """So many pictures of as many people, in all styles."""
     people = range(cast.BASE, cast.BASE + count)
-    return Base(*_judge_many(crew, people, cfg))
+    batches = [people[n : n + BATCH] for n in range(0, count, BATCH)]
+    done = crew.map("base model", partial(_judge_batch, cfg=cfg), batches)
+    found, best, pictures = zip(*done, strict=True)
+    return Base(_join(found), _join(best), np.concatenate(pictures)[:ON_BASE_SHEET])
 
 
 def try_all(crew: Crew, people: Iterable[int], cfg: float) -> Trial:
@@ -157,14 +176,6 @@ def _try_one(studio: Studio, jury: Jury, number: int, cfg: float) -> _Tried:
 def stack(rows: Sequence[Scores]) -> Scores:
     """A person's scores each -> `(people, prompts)`."""
     return {measure: np.stack([row[measure] for row in rows]) for measure in rows[0]}
-
-
-def _judge_many(crew: Crew, people: range, cfg: float) -> tuple[Scores, Scores, Pixels]:
-    """A picture of each person by the text alone: its scores, a drawn one's, the first pictures."""
-    batches = [people[n : n + BATCH] for n in range(0, len(people), BATCH)]
-    done = crew.map(f"guidance {cfg:g}", partial(_judge_batch, cfg=cfg), batches)
-    found, best, pictures = zip(*done, strict=True)
-    return _join(found), _join(best), np.concatenate(pictures)[:ON_BASE_SHEET]
 
 
 def _judge_batch(

@@ -7,7 +7,9 @@ is what the paper compares it to: the same weights, learnt beside the text's att
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import groupby, permutations
 from pathlib import Path
 
 import comfy.model_base
@@ -27,12 +29,13 @@ from .. import nets
 from ..host import register
 from ..shapes import CONTEXT_WIDTH, SIZE_EMBEDDING, TEXT_G, clip_vision_config
 from ..text import MiniatureClipModel
+from ..world.scene import STYLES
 from . import clip_vision, recogniser, text, workers
 from .pictures import PER_PERSON, chunk_paths, load
 from .run import Run, generator
 from .unet import CHECKPOINT
 
-CHUNKS = 12
+CHUNKS = 24
 BATCH = 32
 NO_IDENTITY = 0.1
 CLIP_WIDTH = clip_vision_config()["hidden_size"]
@@ -72,7 +75,10 @@ def see_nothing(folder: Path) -> Tensor:
 
 
 class Lessons:
-    """Pairs of pictures of one person: the latents of one, the features of another."""
+    """Pairs of photos of one person: the latents of one, the features of another.
+
+    As in the paper there are no other styles among them: those are the text's affair.
+    """
 
     def __init__(self, folder: Path) -> None:
         paths = chunk_paths(folder / "features")
@@ -83,15 +89,23 @@ class Lessons:
             for name in ("face", "clip")
         )
         self.latents = torch.from_numpy(np.concatenate([part["latents"] for part in targets]))
-        self.prompts = text.Prompts([str(words) for part in targets for words in part["captions"]])
+        captions = [str(words) for part in targets for words in part["captions"]]
+        self.prompts = text.Prompts(captions)
+        self.pairs = torch.tensor(_pair_up(captions))
 
     def draw(self, random: torch.Generator) -> tuple[Tensor, Pairs]:
         """The targets' numbers, and the pairs."""
-        target = torch.randint(len(self.face), (BATCH,), generator=random)
-        step = torch.randint(1, PER_PERSON, (BATCH,), generator=random)
-        source = target // PER_PERSON * PER_PERSON + (target + step) % PER_PERSON
+        chosen = torch.randint(len(self.pairs), (BATCH,), generator=random)
+        target, source = self.pairs[chosen].unbind(1)
         latents, face, clip = self.latents[target], self.face[source], self.clip[source]
         return target, Pairs(latents.float(), face.float(), clip.float())
+
+
+def _pair_up(captions: Sequence[str]) -> list[tuple[int, int]]:
+    """Every two photos of a person, either way round, by the pictures' numbers."""
+    photos = [n for n, words in enumerate(captions) if words.startswith(STYLES["photo"])]
+    people = groupby(photos, lambda n: n // PER_PERSON)
+    return [pair for _, own in people for pair in permutations(own, 2)]
 
 
 def train(folder: Path, minutes: float, with_text: bool = False) -> None:
