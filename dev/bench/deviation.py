@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from comfy.patcher_extension import WrappersMP
+from comfy.samplers import calculate_sigmas
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from infinite_id.face import detect
 from infinite_id.host.patch import economise
 from infinite_id.host.state import RUN, STEP
 from infinite_id.identity import Identity
-from miniature.experiment.studio import STEPS, Pixels, Studio
+from miniature.experiment.studio import SCHEDULER, Pixels, Studio
 from miniature.faces import render
 from miniature.training.pictures import HELD_OUT
 from miniature.training.publish import OWN
@@ -108,7 +109,9 @@ class _Way:
             times * count_limit(UNET, WORK, mode, evaluation)
             for evaluation, times in self._evaluations.items()
         )
-        return found / (samplings * STEPS * plain)
+        sampling = self._studio.model.get_model_object("model_sampling")
+        sigmas = calculate_sigmas(sampling, SCHEDULER, self._studio.steps)
+        return found / (samplings * (len(sigmas) - 1) * plain)
 
     def summarise(self, samplings: int) -> dict[str, float]:
         return {
