@@ -173,7 +173,7 @@ class Drawing:
             combine="average" if self.kind == "average" else "stack",
             **more,
         )
-        self.plan.encoder = encoded[0]
+        self.plan.encoder = self.plan.encoder or encoded[0]
         return encoded
 
     def _put_on(self, identity: Link, mask: Link | None) -> None:
