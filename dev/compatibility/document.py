@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-from ..cache import ROOT, SetUpError
+from ..cache import ROOT, SetUpError, cache_root
 from .features import LIMITS, REFUSALS, SECTIONS, Limit, Section
 from .results import Feature, Host, Result, describe
 
+TRACEBACK = re.compile(r'\s+File ".*')
+"""What the server sends behind a message."""
 DOCUMENT = ROOT / "docs" / "compatibility.md"
 BY_HAND = ROOT / "tests" / "interop" / "combined.md"
 BY_HAND_HEAD = """Checkouts of other packs, beside the pack in one process: the head of
@@ -115,8 +118,9 @@ def _refusals(tests: Sequence[Result]) -> Iterable[tuple[str, ...]]:
         for row in feature.split(tests):
             for test in filter(row.covers, tests):
                 if test.said:
+                    said = (TRACEBACK.sub("", text) for text in test.said)
                     check = test.nodeid.removeprefix("tests/")
-                    yield row.name or _humanise(test), " / ".join(test.said), f"`{check}`"
+                    yield row.name or _humanise(test), " / ".join(said), f"`{check}`"
 
 
 def _humanise(test: Result) -> str:
@@ -136,4 +140,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _escape(cell: str) -> str:
+    """As a table can hold it, and without the folders of this machine."""
+    for folder in (ROOT, cache_root()):
+        cell = cell.replace(str(folder), folder.name)
     return cell.replace("|", "\\|").replace("\n", "<br>")
