@@ -42,7 +42,7 @@ def write_document(hosts: Sequence[Host]) -> None:
     parts.append(_table(("mistake", "message", "check"), _refusals(tests)))
     parts.append(_heading("Known not to work"))
     limits = (_limit_cells(limit, hosts) for limit in LIMITS)
-    parts.append(_table(_header("what", hosts, "what happens"), limits))
+    parts.append(_table(_header("what", hosts, "what happens", "message"), limits))
     if BY_HAND.exists():
         parts.append(_heading("Real packs, by hand"))
         parts.append(BY_HAND_HEAD + BY_HAND.read_text(encoding="utf-8"))
@@ -103,7 +103,14 @@ def _cells(row: Feature, hosts: Sequence[Host]) -> tuple[str, ...]:
 
 def _limit_cells(limit: Limit, hosts: Sequence[Host]) -> tuple[str, ...]:
     cells = (describe(host.find(limit.feature), "shown") for host in hosts)
-    return (limit.what, limit.why, *cells, _name_checks(limit.feature.checks))
+    said = (_say(test) for test in filter(limit.feature.covers, _unite(hosts)))
+    message = next(filter(None, said), "none")
+    return (limit.what, limit.why, message, *cells, _name_checks(limit.feature.checks))
+
+
+def _say(test: Result) -> str:
+    """The errors that a test expects."""
+    return " / ".join(TRACEBACK.sub("", text) for text in test.said)
 
 
 def _name_checks(checks: Sequence[str]) -> str:
@@ -118,9 +125,8 @@ def _refusals(tests: Sequence[Result]) -> Iterable[tuple[str, ...]]:
         for row in feature.split(tests):
             for test in filter(row.covers, tests):
                 if test.said:
-                    said = (TRACEBACK.sub("", text) for text in test.said)
                     check = test.nodeid.removeprefix("tests/")
-                    yield row.name or _humanise(test), " / ".join(said), f"`{check}`"
+                    yield row.name or _humanise(test), _say(test), f"`{check}`"
 
 
 def _humanise(test: Result) -> str:

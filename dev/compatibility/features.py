@@ -142,6 +142,7 @@ SECTIONS = (
         (
             _row("{}", "host/test_precision.py::test_dtypes", by="dtype"),
             _row("torch.compile", f"{MORE}test_compiled"),
+            _row("several GPUs: MultiGPU CFG Split", "host/test_several_gpus.py::*"),
             _row("memory modes of the host", "host/test_adapters.py::test_memory_modes"),
             _row("true size on a fake GPU: devices, dtypes, no sync", "host/test_fake_cuda.py::*"),
         ),
@@ -180,5 +181,10 @@ LIMITS = (
         "Nodes that cut the batch, without shared latents",
         "Refused: two streams are one batch, which such nodes tear apart.",
         _row("", f"{LAYERS}test_a_node_that_cuts_the_batch_is_told"),
+    ),
+    Limit(
+        "Nodes with attention blocks of their own, such as Reference ControlNets",
+        "Refused in the first step: they cut the batch within a block, unseen by other nodes.",
+        _row("", "host/test_limits.py::test_attention_blocks_of_another_node"),
     ),
 )

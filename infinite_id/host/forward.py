@@ -74,7 +74,7 @@ class Forward:
         if self.part is Part.RECALLED and self.memory is not None:
             kept = self.memory.recall(block, self.conds)
             # HyperTile may cut the rows otherwise now: `(c 1 b l d)` by this forward's l.
-            k, v = (x.reshape(*x.shape[:2], -1, *k.shape[-2:]) for x in kept)
+            k, v = (x.to(k).reshape(*x.shape[:2], -1, *k.shape[-2:]) for x in kept)
             return k, v
         if self.memory is not None:
             self.memory.keep(block, self.conds, k, v)
@@ -95,14 +95,13 @@ def apply_model(
     forward = _begin(x, transformer_options)
     if forward is None:
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-    transformer_options = _hook(transformer_options, forward)
+    hooked = _hook(transformer_options, forward)
     inputs = (x, t, c_concat, c_crossattn, control)
-    if not forward.adds_text:
-        with _uncompiled():
-            return executor(*inputs, transformer_options, **kwargs)
-    given, kwargs = (_add_text(part, len(x), forward.chunks) for part in (inputs, kwargs))
     with _uncompiled():
-        out = executor(*given, transformer_options, **kwargs)
+        if not forward.adds_text:
+            return executor(*inputs, hooked, **kwargs)
+        inputs, kwargs = (_add_text(part, len(x), forward.chunks) for part in (inputs, kwargs))
+        out = executor(*inputs, hooked, **kwargs)
     return forward.streams.split(out.flatten(2), forward.chunks)[0].view_as(x)
 
 
@@ -148,7 +147,7 @@ def _begin(x: Tensor, options: Options) -> Forward | None:
     if run.is_single:
         streams = Streams(latents=x.shape[0] // len(chunks), has_text=adds_text)
     return Forward(
-        people=step.people,
+        people=[acting.on(x.device) for acting in step.people],
         streams=streams,
         latent=run.latent,
         positive=[index in step.positive for index in chunks],
@@ -241,7 +240,18 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
 
 
 def make_attend(options: Options) -> Attend:
-    """The attention that the host would use in this layer, overrides included."""
+    """The attention that the host would use in this layer, overrides included.
+
+    Raises:
+        ValueError: if another node replaced the attention blocks: they may cut the batch, and what
+            the rows are is unknown then.
+    """
+    if "attn_precision" not in options:
+        raise ValueError(
+            "Infinite-ID: another node has put attention blocks of its own into this model, such "
+            "as a Reference ControlNet of ComfyUI-Advanced-ControlNet, and identities cannot be "
+            "drawn through them. Take that node out, or Infinite-ID Apply Identity."
+        )
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         return optimized_attention(
@@ -304,15 +314,12 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
     latents, people = forward.streams.latents, forward.streams.people
     key = ("mask", latents, grid, *forward.areas, like.device, like.dtype)
     if key not in person.cache:
-        chunks = [
-            _repeat(mask_tokens(person.mask, forward.latent, area, grid), latents)
-            for area in forward.areas
-            for _ in range(people)
-        ]
+        masks = [mask_tokens(person.mask, forward.latent, area, grid) for area in forward.areas]
+        chunks = [_fit(mask, latents).repeat(people, 1, 1) for mask in masks]
         person.cache[key] = torch.cat(chunks).to(like)
     return person.cache[key]
 
 
-def _repeat(mask: Tensor, latents: int) -> Tensor:
-    """One mask for every latent of a batch, or as many masks, repeated to the latents' number."""
-    return mask.repeat(-(-latents // mask.shape[0]), 1, 1)[:latents]
+def _fit(masks: Tensor, latents: int) -> Tensor:
+    """A mask for each latent of a batch: those there are, over and over."""
+    return masks.repeat(-(-latents // masks.shape[0]), 1, 1)[:latents]

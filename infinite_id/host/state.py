@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Person:
         span: when it acts; None if it always does, and always alike.
         mask: `(1 or batch, h, w)` on the device.
         cache: masks and biases for a forward's rows, by everything they depend on.
+        copies: the same person on further devices.
     """
 
     application: Application
@@ -76,6 +77,22 @@ class Person:
     span: Span | None
     mask: Tensor | None
     cache: dict[Any, Tensor] = field(default_factory=dict)
+    copies: dict[torch.device, Person] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> Person:
+        """With K', V' on another device, too: the host may deal a step's conds to several GPUs."""
+        (k, _), *_ = self.identity.values()
+        if k.device == device:
+            return self
+        if device not in self.copies:
+            identity = self.application.identity
+            self.copies[device] = replace(
+                self,
+                identity=identity.projections.on(device, k.dtype),
+                nothing=identity.unconditional_projections.near(device, k.dtype),
+                cache={},
+            )
+        return self.copies[device]
 
     def factor_at(self, sigma: Tensor) -> float | None:
         """The weight's course: its factor at this sigma; None where nothing acts."""
@@ -91,6 +108,9 @@ class Acting:
 
     person: Person
     factor: float
+
+    def on(self, device: torch.device) -> Acting:
+        return replace(self, person=self.person.on(device))
 
 
 @dataclass(eq=False)
