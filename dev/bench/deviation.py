@@ -24,12 +24,9 @@ from infinite_id.face import detect
 from infinite_id.host.patch import economise
 from infinite_id.host.state import RUN, STEP
 from infinite_id.identity import Identity
+from miniature.experiment import cast
 from miniature.experiment.studio import SCHEDULER, Pixels, Studio
-from miniature.faces import render
-from miniature.training.pictures import HELD_OUT
 from miniature.training.publish import OWN
-from miniature.world.identity import draw_identity
-from miniature.world.scene import STYLES, draw_scene
 
 from ...infinite_id.attention.mixed import Mixing as PackMixing
 from ...infinite_id.host.text_stream import Part
@@ -40,7 +37,6 @@ from .true_size import CONFIG
 Vector = NDArray[np.float32]
 
 KEY = "bench"
-FIRST_PERSON, PROMPTS = HELD_OUT + 10_000, 4
 UNET, WORK = UNet.of(CONFIG), Work(64, 64)
 NO_ECONOMY = Economy()
 SAVINGS: dict[str, Economy] = {
@@ -63,15 +59,16 @@ def measure(people: int) -> dict[str, Any]:
     faithful = _Way(studio)
     ways = {name: _Way(studio, economy) for name, economy in SAVINGS.items()}
     ways[NOTHING] = _Way(studio, mixing=Mixing.OFF)
-    for number in range(FIRST_PERSON, FIRST_PERSON + people):
-        photo = render(draw_identity(number), draw_scene(100 * number, "photo")).pixels
+    pictures = 0
+    for number in range(cast.TRIAL, cast.TRIAL + people):
+        photo = cast.photo(number)
         identity, face = studio.encode(photo, OWN), _read_faces(studio, photo)[0]
-        prompts = _prompts(number)
+        prompts = [cast.prompt(number, scene) for scene in cast.photos(number)]
+        pictures += len(prompts)
         expected = faithful.draw(prompts, identity, number)
         for way in ways.values():
             way.judge(expected, way.draw(prompts, identity, number), face)
-        print(f"person {number - FIRST_PERSON + 1} of {people}", flush=True)
-    pictures = people * PROMPTS
+        print(f"person {number - cast.TRIAL + 1} of {people}", flush=True)
     rows = [{"way": name} | way.summarise(people) for name, way in ways.items()]
     return {"pictures": pictures, "faithful": faithful.cost(people), "ways": rows}
 
@@ -136,9 +133,3 @@ def _read_faces(studio: Studio, picture: Pixels) -> list[Vector]:
     """The recogniser's features of each face, of length 1; the largest face first."""
     faces = detect(studio.analysis, np.ascontiguousarray(picture[..., ::-1]))
     return [face.embedding / np.linalg.norm(face.embedding) for face in faces]
-
-
-def _prompts(number: int) -> list[str]:
-    noun = draw_identity(number).noun()
-    scenes = [draw_scene(100 * number + 20 + n, "photo") for n in range(PROMPTS)]
-    return [", ".join([f"{STYLES[scene.style]} {noun}", *scene.describe()]) for scene in scenes]
