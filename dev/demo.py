@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .cache import ROOT, step
-from .miniature import input_pictures, miniature
-from .server import running_server
+from .miniature import miniature, running_gallery
 from .server_api import Prompt, Run
 from .workflow import read, to_prompt, workflow_file
 
@@ -24,11 +23,7 @@ def demo() -> int:
     workflow = workflow_file("style")
     with ExitStack() as stack:
         with step("Starting ComfyUI"):
-            server = stack.enter_context(
-                running_server(models=small.models, custom_nodes=small.custom_nodes)
-            )
-        for picture in input_pictures():
-            server.upload(picture)
+            server = stack.enter_context(running_gallery(small))
         prompt = to_prompt(read(workflow, small.values))
         print(f"Queueing {workflow.relative_to(ROOT)}")
         run = server.queue(prompt, report=partial(_show_progress, prompt))

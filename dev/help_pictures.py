@@ -19,8 +19,7 @@ from playwright.sync_api import Page
 
 from .browser import open_page
 from .cache import ROOT
-from .miniature import gallery_models, input_pictures
-from .server import running_server
+from .miniature import gallery_models, running_gallery
 from .server_api import Server
 from .workflow import Workflow, read, to_prompt, workflow_file
 
@@ -122,9 +121,7 @@ def main() -> int:
     """Draw every picture, or only those of the nodes that the command line names."""
     models = gallery_models()
     wanted = sys.argv[1:] or [*SHOWN, *ALONE, WHOLE.stem]
-    with running_server(models=models.models, custom_nodes=models.custom_nodes) as server:
-        for path in input_pictures():
-            server.upload(path)
+    with running_gallery(models) as server:
         saved = server.queue(to_prompt(read(workflow_file("save_identity"), models.values)))
         assert not saved.errors, saved.errors
         with open_page(server.url) as page:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cache import ROOT
+from .server import running_server
+from .server_api import Server
 from .small_models import SmallModels
 
 if TYPE_CHECKING:
@@ -73,6 +77,15 @@ def gallery_models() -> SmallModels:
             "places_from_a_picture.EmptyLatentImage.width": 256,
         },
     )
+
+
+@contextmanager
+def running_gallery(small: SmallModels) -> Iterator[Server]:
+    """A server with these models, and with the pictures that the workflows name."""
+    with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
+        for picture in input_pictures():
+            server.upload(picture)
+        yield server
 
 
 def input_pictures() -> list[Path]:

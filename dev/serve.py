@@ -10,8 +10,8 @@ from typing import Any
 
 from .cache import step
 from .graphs import save
-from .miniature import gallery_models, input_pictures
-from .server import PACK, running_server
+from .miniature import gallery_models, running_gallery
+from .server import PACK
 from .server_api import ServerError
 from .workflow import read
 
@@ -21,11 +21,7 @@ def serve() -> int:
     small = gallery_models()
     with ExitStack() as stack:
         with step("Starting ComfyUI"):
-            server = stack.enter_context(
-                running_server(models=small.models, custom_nodes=small.custom_nodes)
-            )
-        for picture in input_pictures():
-            server.upload(picture)
+            server = stack.enter_context(running_gallery(small))
         fit_templates(server.base / "custom_nodes" / PACK / "workflows", small.values)
         print(f"Open {server.url}, then Templates, {PACK}. Ctrl-C ends it.", flush=True)
         with suppress(KeyboardInterrupt):

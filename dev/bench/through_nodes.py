@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..miniature import input_pictures, miniature
-from ..server import running_server
+from ..miniature import miniature, running_gallery
 from ..server_api import Prompt, Run, Server
 from ..workflow import read, to_prompt, workflow_file
 from .timing import Spread
@@ -21,9 +20,7 @@ def time_nodes(repeats: int) -> dict[str, Any]:
     small = miniature()
     prompt = to_prompt(read(workflow_file("photo"), small.values))
     prompt[_find(prompt, SAMPLER)]["inputs"]["steps"] = 1
-    with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
-        for picture in input_pictures():
-            server.upload(picture)
+    with running_gallery(small) as server:
         _queue(server, prompt)
         encode, apply = [], []
         for number in range(repeats):

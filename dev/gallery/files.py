@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..cache import ROOT
 from ..graphs import save
-from ..miniature import draw_inputs, gallery_models, input_pictures
-from ..server import running_server
+from ..miniature import draw_inputs, gallery_models, running_gallery
 from . import draw
 from .thumbnails import make_thumbnail
 
@@ -17,10 +16,8 @@ def write_all(thumbnails: bool) -> None:
     """Draw every workflow as the nodes of the running code have it; run it for its thumbnail."""
     draw_inputs()
     small = gallery_models()
-    with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
+    with running_gallery(small) as server:
         workflows = draw(server.object_info())
-        for path in input_pictures():
-            server.upload(path)
         for name in sorted(workflows, key=lambda name: name != FIRST):
             path = ROOT / "workflows" / f"{name}.json"
             save(workflows[name], path)

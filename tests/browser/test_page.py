@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pack.dev.browser import open_page
 from pack.dev.gallery.downloads import ADAPTER, BASE, CLIP_VISION
-from pack.dev.miniature import gallery_models, input_pictures
-from pack.dev.server import PACK, running_server
+from pack.dev.miniature import gallery_models, running_gallery
+from pack.dev.server import PACK
 from pack.dev.server_api import Server
 from pack.dev.workflow import Workflow, read, to_prompt, workflow_file, workflow_files
 from PIL import Image
@@ -49,9 +49,7 @@ LOADED = "count => window.app.graph.nodes.length === count"
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     small = gallery_models()
-    with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
-        for path in input_pictures():
-            server.upload(path)
+    with running_gallery(small) as server:
         server.queue(to_prompt(read(workflow_file("save_identity"), small.values)))
         blank = server.base / "noface.png"
         Image.new("RGB", (64, 64)).save(blank)

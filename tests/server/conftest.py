@@ -1,14 +1,14 @@
 """One real server for all tests of this folder, with photos and files good and bad."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pack.dev.miniature import gallery_models, input_pictures
+from pack.dev.miniature import gallery_models, running_gallery
 from pack.dev.photos import photos
-from pack.dev.server import running_server
 from pack.dev.server_api import Run, Server
 from pack.dev.small_models import ADAPTER, SmallModels, small_models
 from pack.dev.workflow import read, to_prompt, workflow_file
@@ -29,10 +29,8 @@ def server(small: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iter
     trained = gallery_models().models
     models = {name: [*small.models.get(name, []), *files] for name, files in trained.items()}
     models["infinite_id"] += broken
-    with running_server(models=models, custom_nodes=small.custom_nodes) as server:
+    with running_gallery(replace(small, models=models)) as server:
         for path in [*photos().values(), *write_odd_photos(folder)]:
-            server.upload(path)
-        for path in input_pictures():
             server.upload(path)
         yield server
 
