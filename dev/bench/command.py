@@ -17,7 +17,8 @@ from ..cache import ROOT
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEER = "IPADAPTER_PLUS_PATH"  # a checkout of ComfyUI_IPAdapter_plus, to be compared with
-PARTS = ("count", "modes", "scaling", "nodes", "deviation")
+PARTS = ("count", "modes", "attention", "scaling", "nodes", "deviation")
+OF_A_MODEL = ("modes", "attention", "scaling")
 Options = argparse.Namespace
 
 
@@ -74,13 +75,14 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _name(part: str, options: Options) -> str:
-    return f"{part}-{options.model}" if part in ("modes", "scaling") else part
+    return f"{part}-{options.model}" if part in OF_A_MODEL else part
 
 
 def _measure(part: str, options: Options) -> dict[str, Any]:
     measure: dict[str, Callable[[Options], dict[str, Any]]] = {
         "count": _count,
         "modes": _time_modes,
+        "attention": _time_attention,
         "scaling": _time_scaling,
         "nodes": _time_nodes,
         "deviation": _measure_deviation,
@@ -100,6 +102,14 @@ def _time_modes(options: Options) -> dict[str, Any]:
 
     subject = make_subject(options.model, DTYPES.get(options.dtype))
     return time_modes(subject, options.sizes, options.repeats)
+
+
+def _time_attention(options: Options) -> dict[str, Any]:
+    from .floor import time_floor
+    from .models import make_subject
+
+    subject = make_subject(options.model, DTYPES.get(options.dtype))
+    return time_floor(subject, options.sizes[0], options.repeats)
 
 
 def _time_scaling(options: Options) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...infinite_id.attention.mixed import Mixing
 from ...infinite_id.host.text_stream import Part
-from .modes import Evaluation, Mode
+from .modes import Evaluation, Mode, list_evaluations
 
 SIDE = 3  # of a convolution's kernel
 
@@ -66,6 +66,7 @@ class Work:
 
     Attributes:
         batch: latents asked for; tokens: of each identity; identities: applied to one model.
+        attention: what a FLOP of attention costs, in those of convolutions and linear layers.
     """
 
     height: int
@@ -74,27 +75,35 @@ class Work:
     tokens: int = 258
     identities: int = 1
     text: int = 77
+    attention: float = 1.0
 
 
-def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluation) -> int:
+def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluation) -> float:
     """FLOPs of an evaluation; without a mode, of the plain model."""
     chunks = len(evaluation.conds)
     if mode is None:
         return chunks * work.batch * count_row(unet, work)
     identity = chunks * work.batch * mode.people
     text = chunks * work.batch * evaluation.has_text
-    image = sum(4 * n * c * work.tokens for n, c in list_layers(unet, work)) * work.identities
-    found = (identity + text) * count_row(unet, work) + identity * image
+    image = sum(_attention(work, n, c, work.tokens) for n, c in list_layers(unet, work))
+    found = (identity + text) * count_row(unet, work) + identity * image * work.identities
     reads_text = evaluation.has_text or evaluation.part is Part.RECALLED
     if mode.mixing is Mixing.MIXED and reads_text:
-        found += identity * sum(4 * n * n * c for n, c in list_layers(unet, work))
+        found += identity * sum(_attention(work, n, c, n) for n, c in list_layers(unet, work))
     return found
 
 
-def count_row(unet: UNet, work: Work) -> int:
+def count_step(unet: UNet, work: Work, mode: Mode | None) -> float:
+    """FLOPs of a step at guidance above 1, the mean over the mode's period."""
+    evaluations = list_evaluations(mode)
+    return sum(n * count_limit(unet, work, mode, e) for e, n in evaluations.items())
+
+
+def count_row(unet: UNet, work: Work) -> float:
     """FLOPs of one row of the plain UNet."""
     embedding, first = unet.embedding, unet.widths[0]
-    found = _linear(first + unet.adm + 2 * embedding, embedding)
+    found = count_attention(unet, work)
+    found += _linear(first + unet.adm + 2 * embedding, embedding)
     for cin, cout, depth, pixels in _list_blocks(unet, work):
         found += _residual(cin, cout, embedding, pixels)
         found += _transformer(cout, depth, pixels, unet.context, work.text)
@@ -104,6 +113,15 @@ def count_row(unet: UNet, work: Work) -> int:
         found += _convolution(unet.widths[level], unet.widths[level], fine)
     ends = _convolution(unet.inputs, first, 1) + _convolution(first, unet.outputs, 1)
     return found + ends * _pixels(work, 0)
+
+
+def count_attention(unet: UNet, work: Work) -> float:
+    """What of `count_row` is attention to the row itself and to the text."""
+    return sum(_attention(work, n, c, n + work.text) for n, c in list_layers(unet, work))
+
+
+def _attention(work: Work, pixels: int, width: int, keys: int) -> float:
+    return work.attention * 4 * pixels * width * keys
 
 
 def _list_blocks(unet: UNet, work: Work) -> Iterator[tuple[int, int, int, int]]:
@@ -155,5 +173,4 @@ def _transformer(width: int, depth: int, pixels: int, context: int, text: int) -
         return 0
     # q, k, v and out; the other attention's q and out; 8 times as wide there, 4 times back.
     linear = _linear(width, (4 + 2 + 8 + 4) * width, pixels) + _linear(context, 2 * width, text)
-    attention = 4 * pixels * width * (pixels + text)
-    return _linear(width, 2 * width, pixels) + depth * (linear + attention)
+    return _linear(width, 2 * width, pixels) + depth * linear

@@ -35,6 +35,7 @@ class Subject:
     model: ModelPatcher
     dtype: torch.dtype
     shape: UNet
+    head_width: int
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -61,7 +62,9 @@ def make_subject(name: str, dtype: torch.dtype | None) -> Subject:
     config = CONFIGS[name]
     model = make_model(config, dtype, device)
     fill(model.diffusion_model)
-    return Subject(ModelPatcher(model, device, device), dtype, UNet.of(config))
+    return Subject(
+        ModelPatcher(model, device, device), dtype, UNet.of(config), config["num_head_channels"]
+    )
 
 
 def _choose_dtype(device: torch.device) -> torch.dtype:

@@ -10,9 +10,9 @@ from typing import Any
 from ...infinite_id.host.patch import apply
 from .command import PEER
 from .counting import PIXELS
-from .limit import Work, count_limit
+from .limit import Work, count_step
 from .models import Subject
-from .modes import FAITHFUL, MODES, ONLY, Mode, list_evaluations
+from .modes import FAITHFUL, MODES, ONLY
 from .peer import patch_by_both
 from .timing import Clock, Way, compare, make_ways
 from .true_size import IDENTITY_TOKENS
@@ -56,8 +56,10 @@ def _project(subject: Subject) -> float:
 def _limit_modes(subject: Subject, size: int) -> dict[str, float]:
     """The least FLOPs of a step of one picture, in plain steps."""
     work = replace(BASE, height=size // PIXELS, width=size // PIXELS)
-    plain = _limit(subject, None, work)
-    return {mode.name: _limit(subject, mode, work) / plain / mode.people for mode in MODES}
+    plain = count_step(subject.shape, work, None)
+    return {
+        mode.name: count_step(subject.shape, work, mode) / plain / mode.people for mode in MODES
+    }
 
 
 def time_scaling(subject: Subject, repeats: int) -> dict[str, Any]:
@@ -79,20 +81,16 @@ def _grow(subject: Subject, name: str, value: int, base: float, repeats: int) ->
     work = replace(BASE, **changes)
     timed = _time_point(subject, work, repeats)
     plain = timed["plain"]["middle"] / base
+    least = count_step(subject.shape, BASE, None)
     ratios = {mode: found["ratio"]["middle"] for mode, found in timed["modes"].items()}
     return {
         "value": value,
         "timed": {"plain": plain} | {mode: plain * ratio for mode, ratio in ratios.items()},
         "limit": {
-            "plain" if mode is None else mode.name: _limit(subject, mode, work) / _limit(subject)
+            "plain" if mode is None else mode.name: count_step(subject.shape, work, mode) / least
             for mode in (None, ONLY, FAITHFUL)
         },
     }
-
-
-def _limit(subject: Subject, mode: Mode | None = None, work: Work = BASE) -> float:
-    evaluations = list_evaluations(mode)
-    return sum(n * count_limit(subject.shape, work, mode, e) for e, n in evaluations.items())
 
 
 def _time_point(subject: Subject, work: Work, repeats: int) -> dict[str, Any]:

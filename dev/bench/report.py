@@ -11,7 +11,7 @@ from typing import Any
 from . import plot
 from .modes import MODES
 from .plot import Panel, Series
-from .texts import COUNTS, FLOPS, INTRODUCTION, MOVED, PEERS, TIMED, table
+from .texts import ATTENTION, COUNTS, FLOPS, INTRODUCTION, MOVED, PEERS, TIMED, table
 
 PAGE, RECORD = "benchmark.md", "benchmark.json"
 Found = Mapping[str, Any]
@@ -158,6 +158,21 @@ def _show_peer(peer: Found) -> list[str]:
     return parts
 
 
+def _show_attention(name: str, found: Found) -> str:
+    rows = [
+        [mode, f"{row['flops']:.3f}", f"{row['time']:.3f}"] for mode, row in found["modes"].items()
+    ]
+    intro = ATTENTION.format(
+        model=MODELS[name],
+        plain=found["plain"],
+        attention=found["attention"],
+        size=found["size"],
+        dtype=found["dtype"].removeprefix("torch."),
+        price=found["price"],
+    )
+    return f"{intro}\n\n{table(['mode', 'least FLOPs', 'least time'], rows)}"
+
+
 def _show_scaling(name: str, _found: Found) -> str:
     return (
         f"## How it grows: {MODELS[name]}\n\n![cost against batch, tokens, identities and "
@@ -241,6 +256,7 @@ UP = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 SECTIONS: dict[str, Callable[[Found], str]] = {
     "count": _show_counts,
     **{f"modes-{name}": partial(_show_modes, name) for name in MODELS},
+    **{f"attention-{name}": partial(_show_attention, name) for name in MODELS},
     **{f"scaling-{name}": partial(_show_scaling, name) for name in MODELS},
     "nodes": _show_nodes,
     "deviation": _show_deviation,

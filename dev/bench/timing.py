@@ -114,13 +114,13 @@ def compare(
     plain = Way(subject.model)
     noise = torch.zeros(batch, 4, size // PIXELS, size // PIXELS)
     facts = {name: _inspect(subject, way, noise) for name, way in {PLAIN: plain, **ways}.items()}
-    before = _time(subject, plain, noise)
+    before = time_step(subject, plain, noise)
     plains = [before]
     ratios: dict[str, list[float]] = {name: [] for name in ways}
     cpu_ratios: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            found, after = _time(subject, way, noise), _time(subject, plain, noise)
+            found, after = time_step(subject, way, noise), time_step(subject, plain, noise)
             beside = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
             ratios[name].append(found[0] / beside[0] / way.people)
             cpu_ratios[name].append(found[1] / beside[1] / way.people)
@@ -141,7 +141,7 @@ def compare(
     }
 
 
-def _time(subject: Subject, way: Way, noise: Tensor) -> tuple[float, float]:
+def time_step(subject: Subject, way: Way, noise: Tensor) -> tuple[float, float]:
     """Seconds of a step on the wall and of the processors, means over the way's period."""
     clock = Clock(subject.model.load_device)
     found = []
