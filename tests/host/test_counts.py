@@ -16,7 +16,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from pack.dev.bench.counting import count_evaluation, like
-from pack.dev.bench.limit import UNet, Work, count_limit, list_layers
+from pack.dev.bench.limit import UNet, Work, count_limit, count_step, list_layers
 from pack.dev.bench.modes import (
     FAITHFUL,
     MODES,
@@ -66,6 +66,19 @@ def measure(mode: Mode | None, evaluation: Evaluation, work: Work) -> Counts:
 def test_the_limit(mode: Mode, evaluation: Evaluation, work: Work, ratio: float) -> None:
     plain = count_limit(SDXL, work, None, ALONE)
     assert count_limit(SDXL, work, mode, evaluation) / plain == pytest.approx(ratio, abs=0.0006)
+
+
+def test_the_limit_with_attention_at_another_price() -> None:
+    """What costs more is attention to the pixels, the text and, in its layers, the identity."""
+    dear = replace(AT_512, attention=3.0)
+    layers = list(list_layers(SDXL, AT_512))
+    for mode, keys in ((None, [0] * len(layers)), (ONLY, [AT_512.tokens] * len(layers))):
+        flops = sum(
+            2 * 4 * n * c * (n + AT_512.text + more)  # two rows
+            for (n, c), more in zip(layers, keys, strict=True)
+        )
+        found = count_limit(SDXL, dear, mode, ALONE) - count_limit(SDXL, AT_512, mode, ALONE)
+        assert found == 2 * flops
 
 
 @pytest.mark.parametrize(
@@ -155,8 +168,7 @@ def limit_sampling(world: World, mode: Mode) -> float:
     unet = UNet.of(world.model.model.model_config.unet_config)
     text = world.positive[0][0].shape[1]
     work = Work(16, 16, tokens=IDENTITY_TOKENS, text=text)
-    evaluations = list_evaluations(mode)
-    return STEPS * sum(n * count_limit(unet, work, mode, e) for e, n in evaluations.items())
+    return STEPS * count_step(unet, work, mode)
 
 
 # Six steps are not a whole number of periods of four, nor is half of them half of the sampling.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.sample
@@ -19,6 +20,7 @@ import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
+from comfy.taesd import taesd
 from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_hooks as hooks
 from comfy_extras.nodes_perpneg import PerpNeg
@@ -51,6 +53,7 @@ WIDE = 1e-3
 SETTINGS = ["off", "AdaIN-mean"]
 SHORT: dict[str, Any] = {"steps": 3}
 RANK = 4
+FINER = {LatentPreviewMethod.Latent2RGB: 1, LatentPreviewMethod.TAESD: 8}  # than the latent
 
 
 @pytest.fixture(scope="module")
@@ -362,15 +365,29 @@ def watch_previews(world: World, model: ModelPatcher, latent: Latent) -> tuple[l
     return seen, picture
 
 
+@pytest.fixture
+def decoder(tmp_path: Path) -> None:
+    """TAESD's decoder for SDXL where the host looks for it, with random weights."""
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path), is_default=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(taesd.Decoder().state_dict(), tmp_path / "taesdxl_decoder.safetensors")
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("method", [LatentPreviewMethod.Latent2RGB, LatentPreviewMethod.TAESD])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_previews(world: World, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+def test_previews(
+    world: World, monkeypatch: pytest.MonkeyPatch, setting: str, method: LatentPreviewMethod
+) -> None:
     """They show the pictures that were asked for; at weight 0, just those of the plain model."""
-    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    monkeypatch.setattr(args, "preview_method", method)
     latent = empty(2)
     plain, plain_picture = watch_previews(world, world.model, latent)
     nobody, picture = watch_previews(world, world.patch(0.0, setting), latent)
     person, _ = watch_previews(world, world.patch(1.0, setting), latent)
     assert picture.size == plain_picture.size
+    assert picture.width == empty()["samples"].shape[-1] * FINER[method]
     for alone, ours, other in zip(plain, nobody, person, strict=True):
         assert difference(ours, alone) < ROUNDING
         assert difference(other, alone) > WIDE
