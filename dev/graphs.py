@@ -27,7 +27,7 @@ NOTE = "MarkdownNote"
 # How the page measures: what a node's title, sockets and widgets take, in pixels.
 TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 300
 # How far apart things are. The gap between columns leaves room for the wires.
-NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 80, 40, 25, 40
+NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 60, 40, 25, 40
 
 
 @dataclass(frozen=True)
