@@ -59,23 +59,22 @@ def two_people(info: Info) -> Graph:
     left = scene.person("person_1.jpg", "Person on the left")
     right = scene.person("person_2.jpg", "Person on the right")
     group = scene.group("Places", CYAN)
-    black = group.add("SolidMask", 1, "Nowhere", value=0.0, width=1216, height=832)
-    white = group.add("SolidMask", 1, "Half a picture", value=1.0, width=608, height=832)
-    left_half = group.add(
-        "MaskComposite",
-        2,
-        "Left half",
-        destination=black["MASK"],
-        source=white["MASK"],
-        x=0,
-        y=0,
-        operation="add",
-    )
-    right_half = group.add("InvertMask", 2, "Right half", mask=left_half["MASK"])
+    half = group.add("EmptyImage", 1, "Half a picture", width=608, height=832)
+    halves = [
+        group.add(
+            "ImagePadForOutpaint",
+            2,
+            f"{side.capitalize()} half",
+            image=half["IMAGE"],
+            feathering=0,
+            **{side: 608},
+        )
+        for side in ("left", "right")
+    ]
     prompts = scene.prompts("a photo of two women, smiling, on the beach")
     group = scene.group("Picture")
-    first = scene.apply(group, 3, left, mask=left_half["MASK"])
-    both = scene.apply(group, 4, right, model=first, mask=right_half["MASK"])
+    first = scene.apply(group, 3, left, mask=halves[0]["MASK"])
+    both = scene.apply(group, 4, right, model=first, mask=halves[1]["MASK"])
     picture = scene.sample(group, 5, both, prompts, scene.empty(group, 4, 1216, 832))
     scene.save(group, 7, picture, "two-people")
     return scene.graph
