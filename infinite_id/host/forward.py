@@ -250,7 +250,7 @@ def make_attend(options: Options) -> Attend:
         raise ValueError(
             "Infinite-ID: another node has put attention blocks of its own into this model, such "
             "as a Reference ControlNet of ComfyUI-Advanced-ControlNet, and identities cannot be "
-            "drawn through them. Take that node out, or Infinite-ID Apply Identity."
+            "drawn through them. Take that node out, or Apply Infinite-ID."
         )
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
