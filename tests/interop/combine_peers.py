@@ -35,8 +35,11 @@ import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfyui_version import __version__ as host_version  # noqa: E402
 from pack.infinite_id.attention.blocks import list_layers  # noqa: E402
+from pack.infinite_id.economy import Economy  # noqa: E402
+from pack.infinite_id.host.patch import economise  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.miniature.random_weights import write  # noqa: E402
+from pack.tests.host.test_control import draw_hint, make_control_net  # noqa: E402
 from pack.tests.host.unet_adapters import make_file  # noqa: E402
 from pack.tests.host.world import (  # noqa: E402
     World,
@@ -173,7 +176,7 @@ def perturbed_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
         yield Case(name, world, patch)
 
 
-def control_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
+def reference_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
     """Reference ControlNets, which rewrite the attention blocks, on the prompts."""
     world = load(folder, "deep", torch.float32)
     reference, main = part(peer, "nodes_reference"), part(peer, "nodes_main")
@@ -187,16 +190,59 @@ def control_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
         yield Case(f"Reference ControlNet, {kind}", changed, lambda model: model)
 
 
+def advanced_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
+    """All that Advanced-ControlNet adds to a net, each alone, and its Reference ControlNets."""
+    world = load(folder, "SDXL's blocks", torch.float32)
+    make_control_net(folder)
+    main, keyframes = part(peer, "nodes_main"), part(peer, "nodes_keyframes")
+    net = main.ControlNetLoaderAdvanced.execute("control.safetensors").args[0]
+    left = torch.zeros(1, 128, 128)
+    left[..., :64] = 1
+    by_time = keyframes.TimestepKeyframeInterpolationNode.execute(0.0, 1.0, 1.0, 0.2, "linear", 10)
+    by_latent = keyframes.LatentKeyframeBatchedGroupNode.execute([1.0, 0.2])
+    soft = part(peer, "nodes_weight").ScaledSoftUniversalWeights.execute(0.8)
+    more: dict[str, dict[str, Any]] = {
+        "ControlNet": {},
+        "with a mask": {"mask_optional": left},
+        "soft weights": {"weights_override": soft.args[0]},
+        "timestep keyframes": {"timestep_kf": by_time.args[0]},
+        "latent keyframes": {"latent_kf_override": by_latent.args[0]},
+    }
+    for name, options in more.items():
+        prompts = main.AdvancedControlNetApply.execute(
+            world.positive, world.negative, net, draw_hint(), 0.8, 0.0, 1.0, **options
+        ).args
+        changed = replace(world, positive=prompts[0], negative=prompts[1])
+        yield Case(name, changed, lambda model: model, {"latent": empty(2)})
+    # Both streams' rows are numbered as latents, so the text stream's have no keyframes of theirs.
+    shared = Economy(shared=True)
+    yield Case(
+        "latent keyframes, with shared latents",
+        changed,
+        lambda model: economise(model, shared),
+        {"latent": empty(2)},
+    )
+    yield from reference_cases(peer, folder)
+
+
 def animate_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
     """Evolved Sampling's context windows; motion modules are made for SD 1.5 and beta SDXL."""
     world = load(folder, "tiny", torch.float32)
     contexts, gen2 = part(peer, "nodes_context"), part(peer, "nodes_gen2")
     (windows,) = contexts.StandardStaticContextOptionsNode().create_options(4, 2)
-    for name, options in (("no windows", None), ("windows of 4 of 6", windows)):
+    alone, shared = Economy(), Economy(shared=True)
+    for name, options, economy in (
+        ("no windows", None, alone),
+        ("windows of 4 of 6", windows, alone),
+        ("windows of 4 of 6, with shared latents", windows, shared),
+    ):
 
-        def patch(model: ModelPatcher, options: Any = options) -> ModelPatcher:
+        def patch(
+            model: ModelPatcher, options: Any = options, economy: Economy = economy
+        ) -> ModelPatcher:
             node = gen2.UseEvolvedSamplingNode()
-            return node.use_evolved_sampling(model, "use existing", context_options=options)[0]
+            told = {"model": economise(model, economy), "context_options": options}
+            return node.use_evolved_sampling(beta_schedule="use existing", **told)[0]
 
         yield Case(f"Use Evolved Sampling, {name}", world, patch, {"latent": empty(6, 8, 8)})
 
@@ -206,7 +252,7 @@ PEERS: dict[str, Callable[[ModuleType, Path], Iterator[Case]]] = {
     "INSTANTID_PATH": instant_id_cases,
     "PULID_PATH": pulid_cases,
     "PERTURBED_ATTENTION_PATH": perturbed_cases,
-    "ADVANCED_CONTROLNET_PATH": control_cases,
+    "ADVANCED_CONTROLNET_PATH": advanced_cases,
     "ANIMATEDIFF_PATH": animate_cases,
 }
 
