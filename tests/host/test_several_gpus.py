@@ -48,6 +48,9 @@ def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         comfy.model_management, "get_all_torch_devices", lambda *_, **__: [FIRST, SECOND]
     )
+    # The host's node stumbles over models whose patcher is gone, as earlier tests leave them.
+    loaded = comfy.model_management.current_loaded_models
+    loaded[:] = [one for one in loaded if one.model is not None]
 
 
 def deal_out(model: ModelPatcher) -> ModelPatcher:
