@@ -64,12 +64,13 @@ def two_people(info: Info) -> Graph:
         group.add(
             "ImagePadForOutpaint",
             2,
-            f"{side.capitalize()} half",
+            title,
             image=half["IMAGE"],
+            left=left,
+            right=right,
             feathering=0,
-            **{side: 608},
         )
-        for side in ("left", "right")
+        for title, left, right in (("Left half", 608, 0), ("Right half", 0, 608))
     ]
     prompts = scene.prompts("a photo of two women, smiling, on the beach")
     group = scene.group("Picture")
