@@ -28,6 +28,7 @@ def check(pytest_arguments: Sequence[str]) -> int:
         **os.environ,
         "COMFYUI_PATH": str(host_folder()),
         "INFINITE_ID_FACE_ROOT": str(face_root()),
+        "OMP_NUM_THREADS": "1",  # threads of several processes would wait for one another
     }
     with tempfile.TemporaryDirectory() as folder:
         commands = [*STYLE, _types(Path(folder)), ("pytest", *(pytest_arguments or AT_ONCE))]
