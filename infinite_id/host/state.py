@@ -91,6 +91,7 @@ class Person:
                 identity=identity.projections.on(device, k.dtype),
                 nothing=identity.unconditional_projections.near(device, k.dtype),
                 cache={},
+                copies={},
             )
         return self.copies[device]
 
