@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..cache import ROOT
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEER = "IPADAPTER_PLUS_PATH"  # a checkout of ComfyUI_IPAdapter_plus, to be compared with
 PARTS = ("count", "modes", "attention", "scaling", "nodes", "deviation")
-OF_A_MODEL = ("modes", "attention", "scaling")
+IN_NAMES = ("model", "dtype", "size")  # measured with other ones, a part is another one
 Options = argparse.Namespace
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             "machine": describe_machine(),
             "minutes": (time.monotonic() - start) / 60,
         }
-        record.note(_name(part, options), found | {"about": about})
+        record.note(_name(part, found), found | {"about": about})
         page = record.write()
         print(f"{part}: {about['minutes']:.1f} minutes", flush=True)
     print(page)
@@ -50,7 +50,8 @@ def _parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--count", action="store_const", dest="only", const=("count",))
     parser.add_argument("--model", choices=("small", "sdxl"), default="small")
     parser.add_argument("--dtype", choices=DTYPES, help="of the model; else the quicker one")
-    parser.add_argument("--sizes", nargs="+", type=int, default=(512,), help="in pixels")
+    parser.add_argument("--size", type=int, default=512, help="in pixels")
+    parser.add_argument("--streams", action="store_true", help="time no savings and no sweep")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--people", type=int, default=8, help="drawn for the deviation")
@@ -74,8 +75,8 @@ def _command(arguments: Sequence[str]) -> str:
     return " ".join([*peer, shlex.join(["python", "-m", "dev", "bench", *arguments])])
 
 
-def _name(part: str, options: Options) -> str:
-    return f"{part}-{options.model}" if part in OF_A_MODEL else part
+def _name(part: str, found: Mapping[str, Any]) -> str:
+    return "-".join([part, *(str(found[key]) for key in IN_NAMES if key in found)])
 
 
 def _measure(part: str, options: Options) -> dict[str, Any]:
@@ -98,10 +99,12 @@ def _count(_options: Options) -> dict[str, Any]:
 
 def _time_modes(options: Options) -> dict[str, Any]:
     from .models import make_subject
+    from .modes import MODES, STREAMS
     from .parts import time_modes
 
     subject = make_subject(options.model, DTYPES.get(options.dtype))
-    return time_modes(subject, options.sizes, options.repeats)
+    modes = STREAMS if options.streams else MODES
+    return time_modes(subject, modes, options.size, options.repeats)
 
 
 def _time_attention(options: Options) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _time_attention(options: Options) -> dict[str, Any]:
     from .models import make_subject
 
     subject = make_subject(options.model, DTYPES.get(options.dtype))
-    return time_floor(subject, options.sizes[0], options.repeats)
+    return time_floor(subject, options.size, options.repeats)
 
 
 def _time_scaling(options: Options) -> dict[str, Any]:

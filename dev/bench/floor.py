@@ -39,7 +39,7 @@ def time_floor(subject: Subject, size: int, repeats: int) -> dict[str, Any]:
     whole, part = count_row(subject.shape, work), count_attention(subject.shape, work)
     price = (alone / part) / ((seconds - alone) / (whole - part))
     return {
-        "dtype": str(subject.dtype),
+        **subject.kind,
         "size": size,
         "plain": seconds,
         "attention": alone,

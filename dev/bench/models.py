@@ -32,10 +32,16 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
 class Subject:
     """A model with its prompts, and an adapter that fits it."""
 
+    name: str
     model: ModelPatcher
     dtype: torch.dtype
     shape: UNet
     head_width: int
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """What figures of it are recorded under."""
+        return {"model": self.name, "dtype": str(self.dtype).removeprefix("torch.")}
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -62,9 +68,8 @@ def make_subject(name: str, dtype: torch.dtype | None) -> Subject:
     config = CONFIGS[name]
     model = make_model(config, dtype, device)
     fill(model.diffusion_model)
-    return Subject(
-        ModelPatcher(model, device, device), dtype, UNet.of(config), config["num_head_channels"]
-    )
+    patcher = ModelPatcher(model, device, device)
+    return Subject(name, patcher, dtype, UNet.of(config), config["num_head_channels"])
 
 
 def _choose_dtype(device: torch.device) -> torch.dtype:

@@ -51,6 +51,7 @@ MODES = (
     Mode("text stream every 2nd step", economy=Economy(every=2), target=1.60),
     Mode("sweep of 8, per picture", people=8, target=1.25),
 )
+STREAMS = MODES[:4]
 SAVINGS = (
     Mode("text stream every 3rd step", economy=Economy(every=3)),
     Mode("text stream every 4th step", economy=Economy(every=4)),

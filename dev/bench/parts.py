@@ -12,7 +12,7 @@ from .command import PEER
 from .counting import PIXELS
 from .limit import Work, count_step
 from .models import Subject
-from .modes import FAITHFUL, MODES, ONLY
+from .modes import FAITHFUL, ONLY, Mode
 from .peer import patch_by_both
 from .timing import Clock, Way, compare, make_ways
 from .true_size import IDENTITY_TOKENS
@@ -26,22 +26,23 @@ VARIED: dict[str, tuple[int, ...]] = {
 }
 
 
-def time_modes(subject: Subject, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Ratios to plain by size, and those of a peer where there is one."""
-    ways = make_ways(subject, MODES, IDENTITY_TOKENS)
+def time_modes(subject: Subject, modes: Sequence[Mode], size: int, repeats: int) -> dict[str, Any]:
+    """Ratios to plain, and those of a peer where there is one."""
+    ways = make_ways(subject, modes, IDENTITY_TOKENS)
     found: dict[str, Any] = {
-        "dtype": str(subject.dtype),
+        **subject.kind,
+        "size": size,
         "project": _project(subject),
         "weights": sum(p.numel() for p in subject.model.model.diffusion_model.parameters()),
-        "sizes": {str(size): compare(subject, ways, size, repeats) for size in sizes},
-        "limit": {str(size): _limit_modes(subject, size) for size in sizes},
+        "limit": _limit_modes(subject, modes, size),
+        **compare(subject, ways, size, repeats),
     }
     if PEER not in os.environ:
         print(f"{PEER} is not set: no peer compared")
         return found
     peers = patch_by_both(subject)
-    beside = {str(size): compare(subject, peers.ways, size, repeats) for size in sizes}
-    return found | {"peer": {"sizes": beside, "megabytes": peers.megabytes}}
+    beside = compare(subject, peers.ways, size, repeats)
+    return found | {"peer": {"megabytes": peers.megabytes, **beside}}
 
 
 def _project(subject: Subject) -> float:
@@ -53,12 +54,12 @@ def _project(subject: Subject) -> float:
     return clock.seconds
 
 
-def _limit_modes(subject: Subject, size: int) -> dict[str, float]:
+def _limit_modes(subject: Subject, modes: Sequence[Mode], size: int) -> dict[str, float]:
     """The least FLOPs of a step of one picture, in plain steps."""
     work = replace(BASE, height=size // PIXELS, width=size // PIXELS)
     plain = count_step(subject.shape, work, None)
     return {
-        mode.name: count_step(subject.shape, work, mode) / plain / mode.people for mode in MODES
+        mode.name: count_step(subject.shape, work, mode) / plain / mode.people for mode in modes
     }
 
 
@@ -66,7 +67,7 @@ def time_scaling(subject: Subject, repeats: int) -> dict[str, Any]:
     """Cost of a step when one thing grows, in plain steps at 512 px of one latent."""
     base = _time_point(subject, BASE, repeats)["plain"]["middle"]
     return {
-        "dtype": str(subject.dtype),
+        **subject.kind,
         "curves": {
             name: [_grow(subject, name, value, base, repeats) for value in values]
             for name, values in VARIED.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +35,25 @@ class Record:
         (self._folder / RECORD).write_text(record, encoding="utf-8")
         sections = [INTRODUCTION]
         for part, section in SECTIONS.items():
-            if part in self._parts:
-                found = self._parts[part]
+            for found in self._list(part):
                 sections.append(f"{section(found)}\n\n{_about(found['about'])}")
         page = "\n\n".join(sections) + "\n"
         for name, text in ({PAGE: page} | self._draw()).items():
             (self._folder / name).write_text(text, encoding="utf-8")
         return page
 
+    def _list(self, part: str) -> list[Found]:
+        """What was measured of a part: by model, dtype and size."""
+        found = (each for name, each in self._parts.items() if name.partition("-")[0] == part)
+        return sorted(found, key=lambda f: (f.get("model"), f.get("dtype"), f.get("size")))
+
     def _draw(self) -> dict[str, str]:
         drawn = {
-            f"benchmark-{name}.svg": plot.draw(_draw_scaling(self._parts[f"scaling-{name}"]))
-            for name in MODELS
-            if f"scaling-{name}" in self._parts
+            f"benchmark-{found['model']}.svg": plot.draw(_draw_scaling(found))
+            for found in self._list("scaling")
         }
-        if "deviation" in self._parts:
-            drawn["benchmark-deviation.svg"] = plot.draw(_draw_deviation(self._parts["deviation"]))
+        for found in self._list("deviation"):
+            drawn["benchmark-deviation.svg"] = plot.draw(_draw_deviation(found))
         return drawn
 
 
@@ -104,31 +106,33 @@ def _show_flops(row: Found) -> str:
     return found if found == limit else f"{found} / {limit}"
 
 
-def _show_modes(name: str, found: Found) -> str:
-    parts = [
-        f"## Timed: {MODELS[name]}\n\n{found['weights'] / 1e9:.2f} billion weights, random, "
-        f"{found['dtype'].removeprefix('torch.')}. {TIMED[name]}"
-    ]
-    for size, measured in found["sizes"].items():
-        plain = measured["plain"]
-        targets = {mode.name: mode.target for mode in MODES} if (name, size) == TARGETED else {}
-        rows = [
-            [
-                *_show_mode(mode, row),
-                f"{found['limit'][size][mode]:.3f}",
-                *([f"{targets[mode]:.2f}" if targets[mode] else ""] if targets else []),
-                *_show_waits(measured, row),
-            ]
-            for mode, row in measured["modes"].items()
+def _title(found: Found) -> str:
+    size = [f"{found['size']} px"] if "size" in found else []
+    return ", ".join([MODELS[found["model"]], found["dtype"], *size])
+
+
+def _show_modes(found: Found) -> str:
+    plain = found["plain"]
+    is_targeted = (found["model"], found["size"]) == TARGETED
+    targets = {mode.name: mode.target for mode in MODES} if is_targeted else {}
+    rows = [
+        [
+            *_show_mode(mode, row),
+            f"{found['limit'][mode]:.3f}",
+            *([f"{targets[mode]:.2f}" if targets[mode] else ""] if targets else []),
+            *_show_waits(found, row),
         ]
-        columns = [*COLUMNS, "least FLOPs", *(["at most"] if targets else []), *_waits(measured)]
-        parts.append(
-            f"{size} px; plain {plain['middle']:.3f} s ({plain['low']:.3f} to {plain['high']:.3f})."
-        )
-        parts.append(table(["mode", *columns], rows))
-    parts.append(
-        f"An identity's K', V', projected once for all samplings: {found['project']:.2f} s."
-    )
+        for mode, row in found["modes"].items()
+    ]
+    columns = [*COLUMNS, "least FLOPs", *(["at most"] if targets else []), *_waits(found)]
+    parts = [
+        f"## Timed: {_title(found)}",
+        f"{found['weights'] / 1e9:.2f} billion weights, random; a plain step takes "
+        f"{plain['middle']:.3f} s ({plain['low']:.3f} to {plain['high']:.3f}). "
+        + TIMED[found["model"]],
+        table(["mode", *columns], rows),
+        f"An identity's K', V', projected once for all samplings: {found['project']:.2f} s.",
+    ]
     if "peer" in found:
         parts += _show_peer(found["peer"])
     return "\n\n".join(parts)
@@ -146,38 +150,33 @@ def _show_waits(measured: Found, row: Found) -> list[str]:
     return [str(row["waits"])] if measured["has_gpu"] else []
 
 
-def _show_peer(peer: Found) -> list[str]:
-    parts = [PEERS]
-    for size, measured in peer["sizes"].items():
-        rows = [
-            [*_show_mode(name, row), f"{peer['megabytes'][name]:.1f}", *_show_waits(measured, row)]
-            for name, row in measured["modes"].items()
-        ]
-        columns = [*COLUMNS, "MB kept beside the UNet", *_waits(measured)]
-        parts.append(table([f"{size} px", *columns], rows))
-    return parts
+def _show_peer(found: Found) -> list[str]:
+    rows = [
+        [*_show_mode(name, row), f"{found['megabytes'][name]:.1f}", *_show_waits(found, row)]
+        for name, row in found["modes"].items()
+    ]
+    columns = [*COLUMNS, "MB kept beside the UNet", *_waits(found)]
+    return [PEERS, table(["", *columns], rows)]
 
 
-def _show_attention(name: str, found: Found) -> str:
+def _show_attention(found: Found) -> str:
     rows = [
         [mode, f"{row['flops']:.3f}", f"{row['time']:.3f}"] for mode, row in found["modes"].items()
     ]
-    intro = ATTENTION.format(
-        model=MODELS[name],
-        plain=found["plain"],
-        attention=found["attention"],
-        size=found["size"],
-        dtype=found["dtype"].removeprefix("torch."),
-        price=found["price"],
+    return "\n\n".join(
+        [
+            f"## What attention's speed allows: {_title(found)}",
+            ATTENTION.format(**found),
+            table(["mode", "least FLOPs", "least time"], rows),
+        ]
     )
-    return f"{intro}\n\n{table(['mode', 'least FLOPs', 'least time'], rows)}"
 
 
-def _show_scaling(name: str, _found: Found) -> str:
+def _show_scaling(found: Found) -> str:
     return (
-        f"## How it grows: {MODELS[name]}\n\n![cost against batch, tokens, identities and "
-        f"resolution](benchmark-{name}.svg)\n\nPoints are timed, lines are the least FLOPs; both "
-        "in plain steps of one latent at 512 px. Scales are logarithmic."
+        f"## How it grows: {_title(found)}\n\n![cost against batch, tokens, identities and "
+        f"resolution](benchmark-{found['model']}.svg)\n\nPoints are timed, lines are the least "
+        "FLOPs; both in plain steps of one latent at 512 px. Scales are logarithmic."
     )
 
 
@@ -250,14 +249,14 @@ def _draw_deviation(found: Found) -> list[Panel]:
 
 
 MODELS = {"sdxl": "SDXL at true size", "small": "SDXL's 70 layers, narrow"}
-TARGETED = ("sdxl", "512")  # what the modes' targets are for
+TARGETED = ("sdxl", 512)  # what the modes' targets are for
 COLUMNS = ["wall", "processor", "MB more"]
 UP = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 SECTIONS: dict[str, Callable[[Found], str]] = {
     "count": _show_counts,
-    **{f"modes-{name}": partial(_show_modes, name) for name in MODELS},
-    **{f"attention-{name}": partial(_show_attention, name) for name in MODELS},
-    **{f"scaling-{name}": partial(_show_scaling, name) for name in MODELS},
+    "modes": _show_modes,
+    "attention": _show_attention,
+    "scaling": _show_scaling,
     "nodes": _show_nodes,
     "deviation": _show_deviation,
 }

@@ -63,8 +63,8 @@ NARROW = paragraph("""
     At a tenth of SDXL's width attention is a larger part of a step, and what is not arithmetic
     shows most: this tells how much of that there is, not what SDXL costs.
 """)
-ATTENTION = "## What attention's speed allows: {model}\n\n" + paragraph("""
-    A plain step takes {plain:.2f} s at {size} px in {dtype}; its attention calls alone, in the same
+ATTENTION = paragraph("""
+    A plain step takes {plain:.2f} s; its attention calls alone, in the same
     shapes, {attention:.2f} s: a FLOP of attention takes {price:.1f} times as long as one of
     convolutions and linear layers. With that price the least FLOPs become the least time, in plain
     steps, of whoever calls PyTorch's attention on this machine.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, quantiles
 from typing import Any
@@ -98,7 +98,7 @@ class Spread:
         return cls(low, median(values), high)
 
 
-def make_ways(subject: Subject, modes: tuple[Mode, ...], tokens: int) -> dict[str, Way]:
+def make_ways(subject: Subject, modes: Sequence[Mode], tokens: int) -> dict[str, Way]:
     ways = {}
     for mode in modes:
         application = mode.apply_to(subject.draw_identity(mode.people, tokens))
