@@ -5,7 +5,8 @@ from typing import Any
 from comfy.sd import load_lora_for_models
 from comfy_api.latest import io
 
-from ..infinite_id.adapter import Adapter
+from ..infinite_id.adapter import Adapter, check_fits
+from ..infinite_id.host.patch import read_unet
 from . import sockets
 
 
@@ -46,5 +47,6 @@ class ApplyFaceIDLoRA(io.ComfyNode):
                 f"The adapter '{adapter.name}' holds no LoRA; only FaceID adapters do. Remove "
                 "Apply FaceID LoRA, or load a FaceID adapter."
             )
+        check_fits(adapter, *read_unet(model))  # the host leaves out what fits nothing, with a log
         patched, _ = load_lora_for_models(model, None, adapter.lora.to_state_dict(), strength, 0)
         return io.NodeOutput(patched)

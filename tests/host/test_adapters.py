@@ -306,6 +306,11 @@ def test_adapter_without_lora(
         apply_lora(deep.model, adapter, 1.0)
 
 
+def test_lora_for_another_model(tiny: World, face_id: Case) -> None:
+    with pytest.raises(ValueError, match=r"does not fit this model.*Model: 11 layers"):
+        apply_lora(tiny.model, face_id.adapter, 1.0)
+
+
 # --- Memory modes of the host --------------------------------------------------------------------
 
 
