@@ -22,7 +22,7 @@ from ..infinite_id.paste import (
     draw_overview,
     paste,
 )
-from ..infinite_id.photo import read_photo, to_image
+from ..infinite_id.photo import read_photos, to_image
 from . import sockets
 
 ORDERS = {"left to right": Order.LEFT_TO_RIGHT, "largest first": Order.LARGEST}
@@ -108,14 +108,16 @@ class FaceMasks(io.ComfyNode):
         grow: float,
         feather: int,
     ) -> io.NodeOutput:
-        photos = _read_photos(image)
+        photos = read_photos([image], "picture")
         found = _find_faces(face_analysis, photos)
         people = [sort_faces(faces, ORDERS[order]) for faces in found]
-        for index, faces in enumerate(people):
-            _need(faces, face, _name(image, index))
-        size = photos[0].shape[:2]
+        for name, faces in zip(photos, people, strict=True):
+            _need(faces, face, name)
+        size = image.shape[1], image.shape[2]
         masks = [draw_masks(size, faces, Shape(shape), grow, feather) for faces in people]
-        overviews = [draw_overview(*drawn) for drawn in zip(photos, people, masks, strict=True)]
+        overviews = [
+            draw_overview(*drawn) for drawn in zip(photos.values(), people, masks, strict=True)
+        ]
         annotated = torch.cat([to_image(overview) for overview in overviews])
         chosen = slice(None) if face == 0 else slice(face - 1, face)
         return io.NodeOutput(
@@ -232,10 +234,9 @@ class CropFaces(io.ComfyNode):
         feather: float,
         limit: int,
     ) -> io.NodeOutput:
-        photos = _read_photos(image)
-        found = _find_faces(face_analysis, photos)
+        found = _find_faces(face_analysis, read_photos([image], "picture"))
         small = [_choose_small(faces, max_face)[:limit] for faces in found]
-        shape = photos[0].shape[:2]
+        shape = image.shape[1], image.shape[2]
         cuts = [
             cut
             for index, faces in enumerate(small)
@@ -305,25 +306,10 @@ def _face_analysis() -> io.MultiType.Input:
     )
 
 
-def _name(image: torch.Tensor, index: int) -> str:
-    height, width = image.shape[1:3]
-    return f"picture {index + 1} of {len(image)} ({width}x{height})"
-
-
-def _read_photos(image: torch.Tensor) -> list[Photo]:
-    photos = []
-    for index, picture in enumerate(image):
-        try:
-            photos.append(read_photo(picture))
-        except ValueError as error:
-            raise ValueError(f"Cannot use {_name(image, index)}: {error}.") from error
-    return photos
-
-
-def _find_faces(face_analysis: Any, photos: list[Photo]) -> list[list[Face]]:
+def _find_faces(face_analysis: Any, photos: dict[str, Photo]) -> list[list[Face]]:
     progress = ProgressBar(len(photos))
     found = []
-    for photo in photos:
+    for photo in photos.values():
         throw_exception_if_processing_interrupted()
         found.append(detect(face_analysis, photo))
         progress.update(1)

@@ -262,7 +262,7 @@ def test_wrong_crops_are_refused(analysis: Any, group: torch.Tensor) -> None:
 def test_picture_that_is_none_is_named(analysis: Any, node: Any) -> None:
     image = torch.rand(2, 64, 64, 3)
     image[1, 0, 0, 0] = float("inf")
-    with pytest.raises(ValueError, match=r"Cannot use picture 2 of 2 \(64x64\): .*not numbers"):
+    with pytest.raises(ValueError, match=r"cannot use picture 2 of 2 \(64x64\): .*not numbers"):
         node(analysis, image)
 
 
