@@ -64,10 +64,10 @@ NARROW = paragraph("""
     shows most: this tells how much of that there is, not what SDXL costs.
 """)
 ATTENTION = paragraph("""
-    A plain step takes {plain:.2f} s; its attention calls alone, in the same
-    shapes, {attention:.2f} s: a FLOP of attention takes {price:.1f} times as long as one of
-    convolutions and linear layers. With that price the least FLOPs become the least time, in plain
-    steps, of whoever calls PyTorch's attention on this machine.
+    A plain step takes {plain:.2f} s; its attention calls alone, in the same shapes,
+    {attention:.2f} s: a FLOP of attention takes {price:.1f} times as long as one of convolutions
+    and linear layers. With that price the least FLOPs become the least time, in plain steps, of
+    whoever calls PyTorch's attention on this machine.
 """)
 TIMED = {"sdxl": SPREAD, "small": f"{SPREAD} {NARROW}"}
 PEERS = paragraph("""
