@@ -128,7 +128,7 @@ def _show_modes(found: Found) -> str:
     parts = [
         f"## Timed: {_title(found)}",
         f"{found['weights'] / 1e9:.2f} billion weights, random; a plain step takes "
-        f"{plain['middle']:.3f} s ({plain['low']:.3f} to {plain['high']:.3f}). "
+        f"{plain['middle']:.3f} s ({plain['low']:.3f} to {plain['high']:.3f})."
         + TIMED[found["model"]],
         table(["mode", *columns], rows),
         f"An identity's K', V', projected once for all samplings: {found['project']:.2f} s.",

@@ -33,6 +33,13 @@ INTRODUCTION = "\n\n".join(
             each table, on the machine named there; `benchmark.json` has all of them. Where there is
             a GPU, the same commands measure that.
         """),
+        paragraph("""
+            Each timed step lies between two plain ones: median and quartiles of its ratio to their
+            mean, on the wall and in the processors' time. *MB more* is above plain's peak. Where
+            little memory is free, the host runs the prompts of a large batch one after the other,
+            which takes less of it. On a CPU a large batch, plain or not, also pays for memory:
+            what is larger than 32 MB, glibc maps anew each time.
+        """),
         table(["mode", "how to set it"], list(map(list, SETTINGS.items())), align="---"),
     ]
 )
@@ -55,10 +62,6 @@ MOVED = paragraph("""
     for 258 tokens, wait in the CPU's memory and are brought layer by layer. Those of less than
     16 MB (FaceID, InstantID, Plus Face) stay on the GPU.
 """)
-SPREAD = paragraph("""
-    Each step is timed between two plain ones: median and quartiles of its ratio to their mean, on
-    the wall and in the processors' time. *MB more* is above plain's peak.
-""")
 NARROW = paragraph("""
     At a tenth of SDXL's width attention is a larger part of a step, and what is not arithmetic
     shows most: this tells how much of that there is, not what SDXL costs.
@@ -69,7 +72,7 @@ ATTENTION = paragraph("""
     and linear layers. With that price the least FLOPs become the least time, in plain steps, of
     whoever calls PyTorch's attention on this machine.
 """)
-TIMED = {"sdxl": SPREAD, "small": f"{SPREAD} {NARROW}"}
+TIMED = {"sdxl": "", "small": f" {NARROW}"}
 PEERS = paragraph("""
     Identity attention of one adapter file (Plus Face, 16 tokens) by ComfyUI_IPAdapter_plus and by
     this pack, in all 70 layers of both, in the same run:
