@@ -85,7 +85,7 @@ def _band(
 
 
 def _finish(figure: Figure, axes: pyplot.Axes, path: Path) -> None:
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
