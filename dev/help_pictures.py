@@ -77,6 +77,13 @@ CREATE = """kinds => {
         last = node
     }
 }"""
+# What the report says of the machine that draws the picture, as users may read it of theirs.
+IMPERSONAL = """() => {
+    const shown = document.querySelector("textarea[readonly]")
+    shown.value = shown.value
+        .replace(/ on [^;]*;/, " on Linux;")
+        .replaceAll(/\\S+(?=\\/models\\/)/g, "~/ComfyUI")
+}"""
 ARRANGE = """columns => {
     const graph = window.app.graph, gap = 60, title = LiteGraph.NODE_TITLE_HEIGHT
     const find = node => columns.findIndex(name => name === node.title || name === node.type)
@@ -142,6 +149,7 @@ def _draw(server: Server, page: Page, wanted: list[str]) -> Iterator[tuple[Path,
         page.evaluate(CREATE, ALONE[node])
         if node == "InfiniteIDDiagnose":
             _queue(server, page)
+            page.evaluate(IMPERSONAL)
         yield FOLDER / f"{node}.webp", _shoot(page, WIDTH, ALONE[node])
     if WHOLE.stem in wanted:
         _open(server, page, read(workflow_file("photo"), gallery_models().values))
