@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Record:
 
 
 def _about(about: Found) -> str:
-    return f"`{about['command']}`, {about['minutes']:.0f} min: {about['machine']}."
+    return f"`{about['command']}`, {math.ceil(about['minutes'])} min: {about['machine']}."
 
 
 def _ratio(spread: Found) -> str:
