@@ -3,6 +3,7 @@
 Both streams start from the same noise and advance together; every cond chunk of a forward holds
 the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling', inference).
 A sweep draws every latent once for each of its identities, and all of them read one text stream.
+Where all chunks have the same text, its rows are in a forward once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class Streams:
-    """Row layout of one cond chunk: all latents for the first person, for the second, ..., text.
+    """Rows of the sampler's batch: all latents for the first person, for the second, ..., text.
 
     So the host's way to repeat a short batch over the rows gives each row its own latent's values.
 
@@ -56,29 +57,58 @@ class Streams:
         """`(rows, ...)` -> `(identity, ...)`: the pictures; those of one latent lie together."""
         return rearrange(x[: self.identity], "(p b) ... -> (b p) ...", p=self.people)
 
-    def part(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-        """Views of `(chunks * rows, l, d)`: identity `(chunks, people, b, l, d)`, text likewise.
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of one forward: the sampler's batch for each cond chunk.
+
+    Attributes:
+        has_one_text: whether the text rows are there once for all chunks, behind their identity
+            rows.
+    """
+
+    streams: Streams
+    chunks: int
+    has_one_text: bool = False
+
+    def part(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of `(rows, ...)`: identity `(chunks, people, b, ...)`, text `(texts, 1, b, ...)`.
 
         A host patch may cut each row into tiles: then b is that many times the latents.
         """
-        parts = rearrange(x, "(c s b) l d -> c s b l d", c=chunks, s=self.copies)
-        return parts[:, : self.people], parts[:, self.people :]
+        people = self.streams.people
+        if self.has_one_text:
+            b = len(x) // (self.chunks * people + 1)
+            identity = rearrange(x[:-b], "(c p b) ... -> c p b ...", c=self.chunks, p=people)
+            return identity, x[-b:][None, None]
+        parts = rearrange(x, "(c s b) ... -> c s b ...", c=self.chunks, s=self.streams.copies)
+        return parts[:, :people], parts[:, people:]
 
-    def share_text(self, text: Tensor) -> Tensor:
-        """View the text's part once for each person: every identity row has its own latent's."""
-        return text.expand(-1, self.people, -1, -1, -1)
-
-    def split(self, x: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`part` as rows, for attention; a copy where one chunk's lie not beside the next one's."""
-        identity, text = self.part(x, chunks)
+        identity, text = self.part(x)
         return identity.flatten(0, 2), text.flatten(0, 2)
 
-    def join(self, identity: Tensor, text: Tensor, chunks: int) -> Tensor:
+    def join(self, identity: Tensor, text: Tensor) -> Tensor:
         """Invert `split`."""
-        if not self.has_text:
+        if not self.streams.has_text:
             return identity
-        parts = [rearrange(x, "(c r) l d -> c r l d", c=chunks) for x in (identity, text)]
+        if self.has_one_text:
+            return torch.cat([identity, text])
+        parts = [rearrange(x, "(c r) ... -> c r ...", c=self.chunks) for x in (identity, text)]
         return torch.cat(parts, dim=1).flatten(0, 1)
+
+    def arrange(self, x: Tensor, given: "Layout") -> Tensor:
+        """Rows of another layout of the same chunks in this one.
+
+        Text rows that were not there have the values of the identity's, of whom there is one.
+        """
+        identity, text = given.part(x)
+        if not given.streams.has_text:
+            text = identity
+        texts = 1 if self.has_one_text else self.chunks
+        text = text[:texts].expand(texts, *text.shape[1:])
+        return self.join(identity.flatten(0, 2), text.flatten(0, 2))
 
 
 class SharedNoise(TorchFunctionMode):

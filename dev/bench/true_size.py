@@ -26,7 +26,7 @@ from ...infinite_id.application import Application
 from ...infinite_id.economy import Economy
 from ...infinite_id.host import state
 from ...infinite_id.host.forward import apply_model
-from ...infinite_id.host.sampling import KEY
+from ...infinite_id.host.state import KEY
 from ...infinite_id.identity import Identity
 from .modes import NEGATIVE, NO_ECONOMY, POSITIVE
 

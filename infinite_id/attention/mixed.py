@@ -39,7 +39,10 @@ _ADAPT: dict[Style, Adapt] = {
 
 
 def adapt(style: Style, x: Tensor, y: Tensor) -> Tensor:
-    """Give x the statistics of y that `style` asks for; both `(..., tokens, channels)`."""
+    """Give x the statistics of y that `style` asks for; both `(..., tokens, channels)`.
+
+    One y serves several x by broadcasting.
+    """
     return _ADAPT[style](x, y)
 
 
@@ -48,15 +51,17 @@ def mix(mixing: Mixing, style: Style, x_id: Tensor, x_t: Tensor) -> Tensor:
 
     Args:
         x_id: `(..., tokens, channels)` of the identity stream.
-        x_t: the text stream's at the same layer and step, same shape.
+        x_t: the text stream's at the same layer and step, of this shape or broadcast to it.
 
     Returns:
         `(..., 2 * tokens, channels)` for MIXED, else `(..., tokens, channels)`.
     """
     if mixing is Mixing.MUTUAL:
-        return x_t
+        return x_t.expand_as(x_id)
     adapted = adapt(style, x_id, x_t)
-    return torch.cat([adapted, x_t], dim=-2) if mixing is Mixing.MIXED else adapted
+    if mixing is Mixing.OFF:
+        return adapted
+    return torch.cat([adapted, x_t.expand_as(x_id)], dim=-2)
 
 
 def needs_text_stream(mixing: Mixing, style: Style) -> bool:

@@ -1,18 +1,21 @@
-"""What conds have for each latent, such as pictures, masks and hints, where each has several rows.
+"""What conds hold: values of which each row gets its latent's share, and whether conds are alike.
 
-The host deals them out to rows as if every row was a latent of its own. So they are brought to the
-number of latents first, just as the host would: then every copy of a latent gets its latent's.
+The host deals pictures, masks and hints out to rows as if every row was a latent of its own. So
+they are brought to the number of latents first, just as the host would: then every copy of a latent
+gets its latent's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from comfy.conds import CONDRegular
 from comfy.controlnet import ControlBase
 from comfy.utils import resize_to_batch_size
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..streams import Streams
 
@@ -75,3 +78,48 @@ def _list_hints(control: ControlBase | None) -> Iterator[Tensor | None]:
 def _deal(x: Tensor, latents: int) -> Tensor:
     """`(n, ...)` -> `(latents, ...)`: the first ones, or all of them over and over; one for all."""
     return x if len(x) == 1 else x[torch.arange(latents) % len(x)]
+
+
+# The host's name for a cond, and whether it was to give the others its control: by now they have.
+_INDIFFERENT = ("uuid", "control_apply_to_uncond")
+
+
+class Comparison:
+    """Tells whether conds ask the model for the same, such as an empty prompt twice.
+
+    Values of two tensors are compared once: on a GPU that waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._equal: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def is_alike(self, conds: Sequence[Conds | None]) -> bool:
+        """Whether all conds of an evaluation are as the first one."""
+        given = [_strip(cond) for group in conds for cond in group or ()]
+        return all(self._is_same(given[0], other) for other in given[1:])
+
+    def _is_same(self, a: Any, b: Any) -> bool:
+        """By value where the host's own types are concerned, else by identity."""
+        if a is b or type(a) is not type(b):
+            return a is b
+        if isinstance(a, Tensor):
+            return self._is_equal(a, b)
+        if isinstance(a, CONDRegular):
+            return self._is_same(a.cond, b.cond)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(self._is_same(a[key], b[key]) for key in a)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(self._is_same, a, b))
+        return isinstance(a, int | float | str) and a == b
+
+    def _is_equal(self, a: Tensor, b: Tensor) -> bool:
+        if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+            return False
+        known = self._equal.setdefault(a, WeakTensorKeyDictionary())
+        if b not in known:
+            known[b] = torch.equal(a, b)
+        return bool(known[b])
+
+
+def _strip(cond: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in cond.items() if key not in _INDIFFERENT}

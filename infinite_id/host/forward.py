@@ -7,12 +7,12 @@ there, before or after us, statically or for one call, is wrapped here and never
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import WrapperExecutor
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from einops import repeat
 from torch import Tensor
 
@@ -20,8 +20,8 @@ from ..attention.blocks import Block
 from ..attention.cross import Attend, add_image_attention
 from ..attention.mask import Area, mask_tokens
 from ..attention.mixed import Mixing, Style, adapt, mix, needs_text_stream
-from ..streams import Streams
-from .state import RUN, STEP, Acting, Person, Run, Step
+from ..streams import Layout, Streams
+from .state import KEY, RUN, STEP, Acting, Person, Run, Step
 from .text_stream import Memory, Part
 
 Options = dict[str, Any]
@@ -33,27 +33,30 @@ class Forward:
     """What the hooks of one forward share.
 
     Attributes:
-        people: those who act at this sigma, at least one, and the factors on their weights.
+        people: those who act at this sigma, and the factors on their weights.
+        given: the rows that the host calls with.
+        layout: the rows that the UNet is run with. Text rows may have been added, with the
+            identity's latents, or those left out that are the same as another chunk's.
+        latent: height and width of the whole latent.
         positive: for each cond chunk of the batch, whether it is positive.
         areas: for each cond chunk, the crop of the latent that it covers.
         conds: for each cond chunk, the host's name for its cond.
         part: what the text stream does; `memory` has its features where it is recalled.
-        adds_text: whether the text rows are added for this forward, with the identity's latents.
     """
 
     people: list[Acting]
-    streams: Streams
+    given: Layout
+    layout: Layout
     latent: tuple[int, int]
     positive: list[bool]
     areas: list[Area | None]
     conds: list[Any]
     part: Part
     memory: Memory | None
-    adds_text: bool
 
     @property
-    def chunks(self) -> int:
-        return len(self.positive)
+    def streams(self) -> Streams:
+        return self.layout.streams
 
     @property
     def mixing(self) -> Mixing:
@@ -93,16 +96,16 @@ def apply_model(
 ) -> Tensor:
     """Run the host's forward with the identity's hooks around whatever attention is patched in."""
     forward = _begin(x, transformer_options)
-    if forward is None:
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-    hooked = _hook(transformer_options, forward)
+    given, layout = forward.given, forward.layout
     inputs = (x, t, c_concat, c_crossattn, control)
-    with _uncompiled():
-        if not forward.adds_text:
-            return executor(*inputs, hooked, **kwargs)
-        inputs, kwargs = (_add_text(part, len(x), forward.chunks) for part in (inputs, kwargs))
-        out = executor(*inputs, hooked, **kwargs)
-    return forward.streams.split(out.flatten(2), forward.chunks)[0].view_as(x)
+    if layout != given:
+        inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
+    if forward.people:
+        with _uncompiled():
+            out = executor(*inputs, _hook(transformer_options, forward), **kwargs)
+    else:
+        out = executor(*inputs, transformer_options, **kwargs)
+    return out if layout == given else given.arrange(out, layout)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
@@ -116,47 +119,66 @@ def _uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
-def _add_text(inputs: Any, rows: int, chunks: int) -> Any:
-    """Text rows behind each chunk's rows, with the same values, in all tensors of so many rows."""
+def _arrange(inputs: Any, rows: int, forward: Forward) -> Any:
+    """The layout's rows of all tensors that have as many rows as the host called with."""
     if isinstance(inputs, dict):
-        return {name: _add_text(part, rows, chunks) for name, part in inputs.items()}
+        return {name: _arrange(part, rows, forward) for name, part in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return type(inputs)(_add_text(part, rows, chunks) for part in inputs)
+        return type(inputs)(_arrange(part, rows, forward) for part in inputs)
     if isinstance(inputs, Tensor) and inputs.ndim and inputs.shape[0] == rows:
-        return repeat(inputs, "(c b) ... -> (c copies b) ...", c=chunks, copies=2)
+        return forward.layout.arrange(inputs, forward.given)
     return inputs
 
 
-def _begin(x: Tensor, options: Options) -> Forward | None:
+def _begin(x: Tensor, options: Options) -> Forward:
     run: Run = options[RUN]
     step: Step = options[STEP]
-    chunks = options["cond_or_uncond"]
-    expected = len(chunks) * (step.streams.latents if run.is_single else step.streams.rows)
-    fits = x.shape[0] % len(chunks) == 0 if run.is_single else x.shape[0] == expected
+    chunks = len(options["cond_or_uncond"])
+    expected = chunks * (step.streams.latents if run.is_single else step.streams.rows)
+    fits = x.shape[0] % chunks == 0 if run.is_single else x.shape[0] == expected
     if not fits:
         raise RuntimeError(
             f"Infinite-ID: the model was called with {x.shape[0]} rows where {expected} (both "
-            f"streams of {len(chunks)} conds) were expected. A node that cuts the batch into "
+            f"streams of {chunks} conds) were expected. A node that cuts the batch into "
             "pieces, such as a tiled sampler, is in the way: switch it off, or switch on "
             "shared_latents in Infinite-ID Save Time."
         )
-    if not step.people:
-        return None
-    adds_text = run.is_single and step.mixes
     streams = step.streams
     if run.is_single:
-        streams = Streams(latents=x.shape[0] // len(chunks), has_text=adds_text)
+        streams = Streams(latents=x.shape[0] // chunks, has_text=False)
+    given = Layout(streams, chunks)
     return Forward(
         people=[acting.on(x.device) for acting in step.people],
-        streams=streams,
+        given=given,
+        layout=_choose_layout(given, run, step, options),
         latent=run.latent,
-        positive=[index in step.positive for index in chunks],
+        positive=[index in step.positive for index in options["cond_or_uncond"]],
         areas=[step.areas.get(uuid) for uuid in options["uuids"]],
         conds=options["uuids"],
         part=step.part,
         memory=None if run.is_single else run.text.memory,
-        adds_text=adds_text,
     )
+
+
+def _choose_layout(given: Layout, run: Run, step: Step, options: Options) -> Layout:
+    """With text rows of this forward's own where it needs them, and equal ones only once."""
+    streams = given.streams
+    if run.is_single and step.mixes:
+        streams = replace(streams, has_text=True)
+    is_alike = step.is_alike and given.chunks > 1 and not _is_patched(options)
+    return Layout(streams, given.chunks, has_one_text=streams.has_text and is_alike)
+
+
+def _is_patched(options: Options) -> bool:
+    """Whether other nodes' code runs within this forward: it counts on as many rows for each cond.
+
+    For the host's own, and for what is around this forward, the rows are those of the call.
+    """
+    kinds = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+    wrappers = (options["wrappers"].get(kind, {}) for kind in kinds)
+    foreign = [found for table in wrappers for key, found in table.items() if key != KEY]
+    patches = [options.get(name, {}) for name in ("patches", "patches_replace")]
+    return any(foreign) or any(any(table.values()) for table in patches)
 
 
 def _hook(options: Options, forward: Forward) -> Options:
@@ -187,41 +209,39 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
     Around a foreign replacement only the style is applied: what it computes from q, k and v of
     equal length is its own affair, and twice as many keys would break it.
     """
-    streams, chunks, style = forward.streams, forward.chunks, forward.style
+    layout, style = forward.layout, forward.style
     mixing = forward.mixing if foreign is None else Mixing.OFF
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         # HyperTile cuts the queries alone; the host's attention then cuts the keys as they lie.
         k, v = (x.reshape(q.shape[0], -1, x.shape[-1]) for x in (k, v))
-        k_id, k_t = streams.part(k, chunks)
-        v_id, v_t = streams.part(v, chunks)
+        k_id, k_t = layout.part(k)
+        v_id, v_t = layout.part(v)
         k_read, v_read = forward.read_text(block, k_t, v_t)
-        k_mixed = mix(mixing, style, k_id, streams.share_text(k_read)).flatten(0, 2)
-        v_mixed = mix(mixing, style, v_id, streams.share_text(v_read)).flatten(0, 2)
+        k_mixed = mix(mixing, style, k_id, k_read).flatten(0, 2)
+        v_mixed = mix(mixing, style, v_id, v_read).flatten(0, 2)
         k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
         if foreign is not None:
-            return foreign(
-                q, streams.join(k_mixed, k_t, chunks), streams.join(v_mixed, v_t, chunks), options
-            )
-        q_id, q_t = streams.split(q, chunks)
+            return foreign(q, layout.join(k_mixed, k_t), layout.join(v_mixed, v_t), options)
+        q_id, q_t = layout.split(q)
         attend = make_attend(options)
         identity = attend(q_id, k_mixed, v_mixed)
-        if not streams.has_text:
+        if not layout.streams.has_text:
             return identity
-        return streams.join(identity, attend(q_t, k_t, v_t), chunks)
+        return layout.join(identity, attend(q_t, k_t, v_t))
 
     return attn1
 
 
 def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
     """Image cross-attention beside the text's: the host's `attn2` replacement for one block."""
-    streams, chunks = forward.streams, forward.chunks
+    layout = forward.layout
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         attend = make_attend(options)
         out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
-        identity, text = streams.split(out, chunks)
-        q_id, _ = streams.split(q, chunks)
+        identity, text = layout.split(out)
+        q_id, _ = layout.split(q)
         for acting in forward.people:
             person, application = acting.person, acting.person.application
             weight = application.weight_at(block) * acting.factor
@@ -229,12 +249,12 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
                 continue
             k_id, v_id = _select_key_values(forward, person, block, q)
             if application.style_in_cross_attention:
-                k_id = adapt(forward.style, k_id, streams.split(k, chunks)[0])
-                v_id = adapt(forward.style, v_id, streams.split(v, chunks)[0])
+                k_id = adapt(forward.style, k_id, layout.split(k)[0])
+                v_id = adapt(forward.style, v_id, layout.split(v)[0])
             mask = _mask(forward, person, options["activations_shape"], like=q)
             bias = _bias(forward, person, like=q)
             identity = add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
-        return streams.join(identity, text, chunks)
+        return layout.join(identity, text)
 
     return attn2
 

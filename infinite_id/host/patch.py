@@ -13,8 +13,8 @@ from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
 from ..economy import Economy
 from .forward import apply_model
-from .sampling import KEY, calc_cond_batch, outer_sample, predict_noise
-from .state import APPLICATIONS, ECONOMY
+from .sampling import calc_cond_batch, outer_sample, predict_noise
+from .state import APPLICATIONS, ECONOMY, KEY
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,

@@ -23,8 +23,6 @@ from .conds import Conds, spread
 from .state import RUN, STEP, Acting, Run, Step, prepare
 from .text_stream import Part
 
-KEY = "infinite_id"
-
 Evaluate = Callable[[list[Conds | None], Step], list[Tensor]]
 
 
@@ -87,6 +85,9 @@ def calc_cond_batch(
     factors = [(person, person.factor_at(timestep[0])) for person in run.people]
     people = [Acting(person, factor) for person, factor in factors if factor is not None]
     step = Step(_find_positive(run, conds), _find_areas(conds), people, run.streams)
+    has_text = run.streams.has_text or step.mixes
+    if has_text and "model_function_wrapper" not in model_options:
+        step = replace(step, is_alike=run.comparison.is_alike(conds))
 
     def evaluate(conds: list[Conds | None], step: Step) -> list[Tensor]:
         noted = {**model_options, "transformer_options": {**options, STEP: step}}

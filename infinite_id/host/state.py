@@ -20,9 +20,11 @@ from ..attention.mixed import needs_text_stream
 from ..economy import Economy
 from ..identity import KeyValues
 from ..streams import SharedNoise, Streams
+from .conds import Comparison
 from .text_stream import Part, TextStream
 
-# Where all this is, in the host's transformer options.
+# Where all this is, in the host's transformer options; KEY is that of our wrappers there.
+KEY = "infinite_id"
 APPLICATIONS = "infinite_id_applications"
 ECONOMY = "infinite_id_economy"
 RUN = "infinite_id_run"
@@ -128,6 +130,7 @@ class Run:
     text: TextStream
     latent: tuple[int, int]
     noise: SharedNoise | None
+    comparison: Comparison = field(default_factory=Comparison)
 
     @property
     def is_single(self) -> bool:
@@ -140,6 +143,7 @@ class Step:
 
     Attributes:
         streams: the rows of this evaluation.
+        is_alike: whether all its conds are alike, and so their text rows.
         part: where the identity stream's self-attention finds the text stream's.
     """
 
@@ -147,6 +151,7 @@ class Step:
     areas: Mapping[Any, Area]
     people: list[Acting]
     streams: Streams
+    is_alike: bool = False
     part: Part = Part.RUNS
 
     @property

@@ -29,7 +29,7 @@ class Memory:
         self._groups: dict[Any, tuple[Any, ...]] = {}  # the conds that each was last kept with
 
     def keep(self, block: Block, conds: Sequence[Any], k: Tensor, v: Tensor) -> None:
-        """Remember `(conds, ...)`."""
+        """Remember `(conds, ...)`, or `(1, ...)` for all of them."""
         group = tuple(conds)
         self._stored[block, group] = k.clone(), v.clone()
         self._groups |= dict.fromkeys(group, group)
@@ -44,8 +44,9 @@ class Memory:
 
     def _recall_one(self, block: Block, cond: Any) -> tuple[Tensor, Tensor]:
         group = self._groups[cond]
-        k, v = (x.chunk(len(group))[group.index(cond)] for x in self._stored[block, group])
-        return k, v
+        k, v = self._stored[block, group]
+        place = group.index(cond) % len(k)
+        return k[place : place + 1], v[place : place + 1]
 
     def clear(self) -> None:
         self._stored.clear()

@@ -6,6 +6,7 @@ Whatever mixes devices or dtypes, or waits for a value (`.item()`, a branch on d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -79,6 +80,22 @@ def test_no_clash_and_no_sync(dtype: torch.dtype, mixing: Mixing, style: Style) 
     assert out.shape == (rows, 4, 64, 64)
     assert out.device.type == "cuda"
     assert out.dtype == torch.float32  # the host's latents
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("economy", [Economy(), Economy(shared=True)], ids=["own", "shared"])
+def test_text_rows_once_for_both_prompts(economy: Economy) -> None:
+    """They are chosen and dealt out again without a clash or a sync, too."""
+    model, people = make_sdxl(torch.float16), make_people(Mixing.MIXED, Style.ADAIN_MEAN)
+    options = make_options(model, people, torch.zeros(1, 4, 64, 64), economy)
+    options[state.STEP] = replace(options[state.STEP], is_alike=True)
+    rows: list[int] = []
+    unet = model.diffusion_model
+    with unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0]))):
+        out = run_with(model, options, 64, 64)
+    assert rows == [3]
+    assert out.shape == (2 if economy.shared else 4, 4, 64, 64)
+    assert out.device.type == "cuda"
 
 
 Change = Callable[[Tensor], Tensor]

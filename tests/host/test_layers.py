@@ -118,7 +118,7 @@ def test_70_of_70_layers_in_one_forward_a_step(deep: World, cfg: float) -> None:
     with spy_on(deep, keep=False) as spy:
         deep.sample(deep.patch(), steps=2, cfg=cfg)
     assert spy.rows == [2 * chunks] * 2
-    assert [forward.chunks for forward in spy.hooked] == [chunks] * 2
+    assert [forward.layout.chunks for forward in spy.hooked] == [chunks] * 2
     for kind in ("attn1", "attn2"):
         called = Counter(call.block for call in spy.calls if call.kind == kind)
         assert len(called) == 70
@@ -140,7 +140,7 @@ def test_text_rows_are_left_alone(tiny: World, setting: str) -> None:
         tiny.sample(tiny.patch(setting=setting), steps=1, latent=empty(2))
         assert [call.kind for call in spy.calls] == ["attn1", "attn2"] * 11
         for number, call in enumerate(spy.calls):
-            ours, plain = (call.forward.streams.split(x, 2) for x in (call.out, call.plain))
+            ours, plain = (call.forward.layout.split(x) for x in (call.out, call.plain))
             assert difference(ours[1], plain[1]) < 1e-6
             # Until the first image attention both streams are the same, and mixing them is too.
             assert difference(ours[0], plain[0]) > 1e-4 or number == 0
@@ -296,7 +296,7 @@ def test_image_attention_is_added_around_a_foreign_attn2(tiny: World) -> None:
     with spy_on(tiny) as spy:
         tiny.sample(patched, steps=1)
         (call,) = (c for c in spy.calls if c.kind == "attn2" and c.block == ("middle", 0, 1))
-        ours, bare = (call.forward.streams.split(x, 2) for x in (call.out, 0.8 * call.plain))
+        ours, bare = (call.forward.layout.split(x) for x in (call.out, 0.8 * call.plain))
     assert difference(ours[1], bare[1]) < 1e-6
     assert difference(ours[0], bare[0]) > 1e-3
 
@@ -390,7 +390,9 @@ def test_the_positive_rows_and_no_others_carry_the_person(
     assert len(spy.hooked) == len(spy.contexts) >= STEPS
     positive = tiny.positive[0][0]
     for forward, context in zip(spy.hooked, spy.contexts, strict=True):
-        for is_positive, rows in zip(forward.positive, context.chunk(forward.chunks), strict=True):
+        for is_positive, rows in zip(
+            forward.positive, context.chunk(forward.layout.chunks), strict=True
+        ):
             assert rows.shape[0] == 2
             assert is_positive == torch.equal(rows, positive.expand_as(rows))
     assert any(any(forward.positive) for forward in spy.hooked)
@@ -431,7 +433,9 @@ def test_a_mask_follows_the_crop_of_an_area(tiny: World) -> None:
             covered = reduce(crop, "(h y) (w x) -> h w", "max", y=y, x=x) > 0
             assert covered.any()
             assert not covered.all()
-            ours, plain = (x.chunk(call.forward.chunks)[number][:1] for x in (call.out, call.plain))
+            ours, plain = (
+                x.chunk(call.forward.layout.chunks)[number][:1] for x in (call.out, call.plain)
+            )
             added = (ours - plain).reshape(rows, columns, -1).abs().amax(-1)
             assert torch.equal(added > 0, covered)
             crops.add(tuple(crop.shape))

@@ -319,7 +319,9 @@ def test_no_rows_but_the_positive_carry_the_person(
     assert len(spy.hooked) == len(spy.contexts) > 0
     positive = world.positive[0][0]
     for forward, context in zip(spy.hooked, spy.contexts, strict=True):
-        for is_positive, rows in zip(forward.positive, context.chunk(forward.chunks), strict=True):
+        for is_positive, rows in zip(
+            forward.positive, context.chunk(forward.layout.chunks), strict=True
+        ):
             assert is_positive == torch.equal(rows, positive.expand_as(rows))
 
 

@@ -122,6 +122,14 @@ def test_a_sweep(least: World) -> None:
 
 
 @pytest.mark.usefixtures("two_devices")
+def test_both_prompts_alike(least: World) -> None:
+    """Each device has its own prompt's text rows: nothing waits for another device."""
+    world = replace(least, negative=least.positive)
+    alone = world.patch()
+    assert compare(world, alone, deal_out(alone)) == [2] * 4
+
+
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize(
     ("economy", "rows"),
     [
