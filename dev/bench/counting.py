@@ -83,7 +83,7 @@ def like(mode: Mode | None) -> Mode | None:
         return None
     every = min(mode.economy.every, 2)
     economy = replace(mode.economy, every=every, until=1.0, guided=True)
-    return replace(mode, name="", target=None, economy=economy)
+    return replace(mode, name="", target=None, economy=economy, is_alike=False)
 
 
 @cache
@@ -103,7 +103,7 @@ def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> C
         run_with(model, options, work.height, work.width)
     if not evaluation.has_text:
         step = replace(step, streams=step.streams.without_text())
-    options[state.STEP] = replace(step, part=evaluation.part)
+    options[state.STEP] = replace(step, part=evaluation.part, is_alike=evaluation.is_alike)
     with watch() as counts:
         run_with(model, options, work.height, work.width)
     return counts

@@ -84,7 +84,7 @@ def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluatio
     if mode is None:
         return chunks * work.batch * count_row(unet, work)
     identity = chunks * work.batch * mode.people
-    text = chunks * work.batch * evaluation.has_text
+    text = (1 if evaluation.is_alike else chunks) * work.batch * evaluation.has_text
     image = sum(_attention(work, n, c, work.tokens) for n, c in list_layers(unet, work))
     found = (identity + text) * count_row(unet, work) + identity * image * work.identities
     reads_text = evaluation.has_text or evaluation.part is Part.RECALLED

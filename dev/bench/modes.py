@@ -16,18 +16,21 @@ POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
 
 
 class Evaluation(NamedTuple):
-    """One forward: its conds, whether text rows are in it, and what the text stream does."""
+    """One forward: its conds, whether text rows are in it, what the text stream does, and whether
+    the conds are alike."""
 
     conds: tuple[int, ...]
     has_text: bool
     part: Part = Part.RUNS
+    is_alike: bool = False
 
 
 @dataclass(frozen=True)
 class Mode:
     """A setting of Apply, with or without savings; `people` is the length of a sweep.
 
-    `target` is the most that a step of one picture may cost, in plain steps.
+    `is_alike` is for the same prompt as positive and as negative one. `target` is the most that a
+    step of one picture may cost, in plain steps.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Mode:
     style: Style = Style.PHOTO
     economy: Economy = NO_ECONOMY
     people: int = 1
+    is_alike: bool = False
     target: float | None = None
 
     def apply_to(self, identity: Identity) -> Application:
@@ -50,6 +54,7 @@ MODES = (
     Mode("the same with AdaIN-mean", style=Style.ADAIN_MEAN, target=2.10),
     Mode("text stream every 2nd step", economy=Economy(every=2), target=1.60),
     Mode("sweep of 8, per picture", people=8, target=1.25),
+    Mode("both prompts the same", is_alike=True),
 )
 STREAMS = MODES[:4]
 SAVINGS = (
@@ -68,12 +73,14 @@ def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
         return {Evaluation(both, has_text=False): 1.0}
     economy = mode.economy
     if economy.shared:
-        return {Evaluation(both, has_text=True): 1.0}
+        return {Evaluation(both, has_text=True, is_alike=mode.is_alike): 1.0}
     runs = economy.until / economy.every
     shares = {Part.RUNS: runs, Part.RECALLED: economy.until - runs, Part.ENDED: 1 - economy.until}
     conds = both if economy.guided else (POSITIVE,)
     found = {
-        Evaluation(conds, part is Part.RUNS, part): share for part, share in shares.items() if share
+        Evaluation(conds, part is Part.RUNS, part, mode.is_alike): share
+        for part, share in shares.items()
+        if share
     }
     if not economy.guided:
         found[Evaluation((NEGATIVE,), False, Part.ENDED)] = 1.0

@@ -19,6 +19,7 @@ SETTINGS = {
     "the same with AdaIN-mean": "Apply Infinite-ID: *style* style (AdaIN-mean)",
     "text stream every nth step": "Save Time: *text_every* n",
     "sweep of 8, per picture": "Blend Identities: *count* 8",
+    "both prompts the same": "one text, or none, as positive and as negative prompt",
     "mixed attention in the first half": "Save Time: *mix_until* 0.5",
     "no text stream on negative rows": "Save Time: *text_guidance* off",
     "shared latents": "Save Time: *shared_latents* on",

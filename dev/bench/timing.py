@@ -77,11 +77,12 @@ class Evaluations(comfy.samplers.Sampler):
 
 @dataclass(frozen=True)
 class Way:
-    """A patched model, and how many steps are its period."""
+    """A patched model, how many steps are its period, and whether it has one prompt for both."""
 
     model: ModelPatcher
     steps: int = 1
     people: int = 1
+    is_alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def make_ways(subject: Subject, modes: Sequence[Mode], tokens: int) -> dict[str,
     for mode in modes:
         application = mode.apply_to(subject.draw_identity(mode.people, tokens))
         model = economise(apply(subject.model, application), mode.economy)
-        ways[mode.name] = Way(model, mode.economy.every, mode.people)
+        ways[mode.name] = Way(model, mode.economy.every, mode.people, mode.is_alike)
     return ways
 
 
@@ -190,7 +191,7 @@ def _run(subject: Subject, way: Way, noise: Tensor, around: Around) -> None:
             Evaluations(around),
             torch.tensor(levels, dtype=torch.float32),
             subject.draw_prompt(1),
-            subject.draw_prompt(2),
+            subject.draw_prompt(1 if way.is_alike else 2),
             noise,
             disable_pbar=True,
             seed=SEED,

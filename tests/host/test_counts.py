@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -34,6 +34,7 @@ from pack.infinite_id import mixing
 from pack.infinite_id.adapter import Adapter
 from pack.infinite_id.attention.mixed import Style, mix
 from pack.infinite_id.host import forward
+from pack.infinite_id.host.conds import Comparison
 from pack.infinite_id.host.patch import apply, economise
 from pack.infinite_id.host.text_stream import Part, TextStream
 from pack.infinite_id.identity import KeyValues
@@ -92,6 +93,17 @@ def test_no_flop_more_than_there_must_be(mode: Mode | None, work: Work) -> None:
         assert found == count_limit(SDXL, work, mode, evaluation), evaluation
 
 
+Attention = list[tuple[int, int, int]]
+
+
+class Expected(NamedTuple):
+    mode: Mode
+    evaluation: Evaluation
+    in_layers: int  # allocations beyond plain's, in each
+    attention: Callable[[int], Attention]
+    around: int = 0  # allocations once a forward
+
+
 # Per layer: allocations beyond plain's, and the calls of attention as (rows, queries, keys), where
 # the layer has n pixels. A call of attention makes two tensors (on this device): what it gives, and
 # that with the heads side by side.
@@ -99,33 +111,42 @@ def test_no_flop_more_than_there_must_be(mode: Mode | None, work: Work) -> None:
 #   streams:  6 = mixed keys and values, the text stream's own call, both streams together twice
 #   recalled: 2 = mixed keys and values
 #   AdaIN:    8 = two means, their difference and the sum with it, for keys and values
+#   alike:    as streams, with one prompt's text rows; 5 around = fewer rows of the latents, the
+#             noise level, the text and the sizes go in, and the latents with all rows come out
 #   sweep:    3 = rows of several people lie apart in the two conds: both queries, the text's sum
-EXPECTED: dict[str, tuple[Mode, Evaluation, int, Callable[[int], list[tuple[int, int, int]]]]] = {
-    "identity attention only": (
+EXPECTED: dict[str, Expected] = {
+    "identity attention only": Expected(
         ONLY,
         ALONE,
         5,
         lambda n: [(2, n, n), (2, n, 77), (2, n, 258)],
     ),
-    "both streams": (
+    "both streams": Expected(
         FAITHFUL,
         FULL,
         5 + 6,
         lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
     ),
-    "both streams, AdaIN-mean": (
+    "both streams, AdaIN-mean": Expected(
         next(mode for mode in MODES if mode.style is Style.ADAIN_MEAN),
         FULL,
         5 + 6 + 8,
         lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
     ),
-    "text recalled": (
+    "text recalled": Expected(
         next(mode for mode in MODES if mode.economy.every == 2),
         RECALLED,
         5 + 2,
         lambda n: [(2, n, 2 * n), (2, n, 77), (2, n, 258)],
     ),
-    "sweep of 8": (
+    "both prompts alike": Expected(
+        FAITHFUL,
+        FULL._replace(is_alike=True),
+        5 + 6,
+        lambda n: [(2, n, 2 * n), (1, n, n), (3, n, 77), (2, n, 258)],
+        around=5,
+    ),
+    "sweep of 8": Expected(
         next(mode for mode in MODES if mode.people == 8),
         FULL,
         5 + 6 + 3,
@@ -136,12 +157,12 @@ EXPECTED: dict[str, tuple[Mode, Evaluation, int, Callable[[int], list[tuple[int,
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_calls_and_allocations(name: str) -> None:
-    mode, evaluation, allocations, attention = EXPECTED[name]
+    mode, evaluation, in_layers, attention, around = EXPECTED[name]
     plain, found = measure(None, ALONE, AT_512), measure(mode, evaluation, AT_512)
     layers = list_layers(SDXL, AT_512)
     assert found.attention == Counter(call for n, _ in layers for call in attention(n))
     assert found.calls["linear"] == plain.calls["linear"]  # K', V' were projected before
-    assert found.allocations - plain.allocations == allocations * LAYERS
+    assert found.allocations - plain.allocations == in_layers * LAYERS + around
 
 
 # --- Through the host's sampler ------------------------------------------------------------------
@@ -159,8 +180,9 @@ def patch(world: World, mode: Mode) -> ModelPatcher:
 
 def count_sampling(world: World, mode: Mode) -> int:
     model = patch(world, mode)
+    negative = world.positive if mode.is_alike else world.negative
     with watch() as counts:
-        world.sample(model, steps=STEPS)
+        world.sample(model, steps=STEPS, negative=negative)
     return counts.flops
 
 
@@ -182,9 +204,12 @@ def test_a_sampling_has_no_forward_or_row_too_many(tiny: World, mode: Mode) -> N
 
 def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     every_2nd = next(mode for mode in MODES if mode.economy.every == 2)
+    alike = next(mode for mode in MODES if mode.is_alike)
     monkeypatch.setattr(TextStream, "plan", lambda *_: Part.RUNS)
-    with pytest.raises(AssertionError):
-        test_a_sampling_has_no_forward_or_row_too_many(tiny, every_2nd)
+    monkeypatch.setattr(Comparison, "is_alike", lambda *_: False)
+    for mode in (every_2nd, alike):
+        with pytest.raises(AssertionError):
+            test_a_sampling_has_no_forward_or_row_too_many(tiny, mode)
 
 
 def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
