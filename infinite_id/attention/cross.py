@@ -5,7 +5,6 @@ Infinite-ID, figure 'decoupling': `Attn(Q, K'_id, V'_id) + Attn(Q, K'_t, V'_t)`.
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -26,20 +25,21 @@ def add_image_attention(
     weight: float,
     mask: Tensor | None = None,
     bias: Tensor | None = None,
-) -> Tensor:
-    """Add `weight * mask * Attn(q, k, v)` to the text attention's output.
+) -> None:
+    """Add `weight * mask * Attn(q, k, v)` to the text attention's output, in place.
 
     Args:
-        out: `(rows, pixels, channels)`, the text attention's output.
+        out: `(..., pixels, channels)`, the text attention's output, in so many rows.
         q: `(rows, pixels, channels)`, the same queries that the text attention used.
         k, v: `(rows, tokens, channels)`, projected identity tokens.
         mask: `(rows, pixels, 1)` in 0..1, or None for everywhere; where it is 0 nothing is added.
         bias: `(rows, 1, tokens)`: the logarithm of each token's share, see `log_shares`.
     """
-    image = attend(q, k, v, bias)
+    image = attend(q, k, v, bias).view_as(out)
     if mask is None:
-        return torch.add(out, image, alpha=weight)
-    return torch.addcmul(out, image, mask, value=weight)
+        out.add_(image, alpha=weight)
+    else:
+        out.addcmul_(image, mask.view(*out.shape[:-1], 1), value=weight)
 
 
 def log_shares(shares: Tensor) -> Tensor:

@@ -239,8 +239,8 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         attend = make_attend(options)
-        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
-        identity, text = layout.split(out)
+        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options).clone()
+        identity, _ = layout.part(out)
         q_id, _ = layout.split(q)
         for acting in forward.people:
             person, application = acting.person, acting.person.application
@@ -253,8 +253,8 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
                 v_id = adapt(forward.style, v_id, layout.split(v)[0])
             mask = _mask(forward, person, options["activations_shape"], like=q)
             bias = _bias(forward, person, like=q)
-            identity = add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
-        return layout.join(identity, text)
+            add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
+        return out
 
     return attn2
 

@@ -107,49 +107,49 @@ class Expected(NamedTuple):
 # Per layer: allocations beyond plain's, and the calls of attention as (rows, queries, keys), where
 # the layer has n pixels. A call of attention makes two tensors (on this device): what it gives, and
 # that with the heads side by side.
-#   identity: 5 = K', V' of both conds, the call, the sum with the text's attention
-#   streams:  6 = mixed keys and values, the text stream's own call, both streams together twice
+#   identity: 4 = K', V' of both conds, the call; the sum with the text's attention is in place
+#   streams:  5 = mixed keys and values, the text stream's own call, both streams together
 #   recalled: 2 = mixed keys and values
 #   AdaIN:    8 = two means, their difference and the sum with it, for keys and values
 #   alike:    as streams, with one prompt's text rows; 5 around = fewer rows of the latents, the
 #             noise level, the text and the sizes go in, and the latents with all rows come out
-#   sweep:    3 = rows of several people lie apart in the two conds: both queries, the text's sum
+#   sweep:    2 = rows of several people lie apart in the two conds: both queries
 EXPECTED: dict[str, Expected] = {
     "identity attention only": Expected(
         ONLY,
         ALONE,
-        5,
+        4,
         lambda n: [(2, n, n), (2, n, 77), (2, n, 258)],
     ),
     "both streams": Expected(
         FAITHFUL,
         FULL,
-        5 + 6,
+        4 + 5,
         lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
     ),
     "both streams, AdaIN-mean": Expected(
         next(mode for mode in MODES if mode.style is Style.ADAIN_MEAN),
         FULL,
-        5 + 6 + 8,
+        4 + 5 + 8,
         lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
     ),
     "text recalled": Expected(
         next(mode for mode in MODES if mode.economy.every == 2),
         RECALLED,
-        5 + 2,
+        4 + 2,
         lambda n: [(2, n, 2 * n), (2, n, 77), (2, n, 258)],
     ),
     "both prompts alike": Expected(
         FAITHFUL,
         FULL._replace(is_alike=True),
-        5 + 6,
+        4 + 5,
         lambda n: [(2, n, 2 * n), (1, n, n), (3, n, 77), (2, n, 258)],
         around=5,
     ),
     "sweep of 8": Expected(
         next(mode for mode in MODES if mode.people == 8),
         FULL,
-        5 + 6 + 3,
+        4 + 5 + 2,
         lambda n: [(16, n, 2 * n), (2, n, n), (18, n, 77), (16, n, 258)],
     ),
 }
@@ -236,9 +236,9 @@ def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPa
 def spoil_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     add = forward.add_image_attention
 
-    def attend_twice(out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Any, *rest: Any) -> Any:
+    def attend_twice(out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Any, *rest: Any) -> None:
         attend(q, k, v)
-        return add(out, q, k, v, attend, *rest)
+        add(out, q, k, v, attend, *rest)
 
     monkeypatch.setattr(forward, "add_image_attention", attend_twice)
 

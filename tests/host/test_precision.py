@@ -26,10 +26,10 @@ def watch_image_attention() -> Iterator[list[tuple[Any, ...]]]:
     original = forward.add_image_attention
     seen: list[tuple[Any, ...]] = []
 
-    def watched(out: torch.Tensor, *args: Any) -> torch.Tensor:
-        result = original(out, *args)
-        seen.append((out.clone(), result.clone()))
-        return result
+    def watched(out: torch.Tensor, *args: Any) -> None:
+        before = out.clone()
+        original(out, *args)
+        seen.append((before.flatten(0, 2), out.flatten(0, 2).clone()))
 
     forward.add_image_attention = watched
     try:

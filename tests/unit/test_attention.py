@@ -91,6 +91,21 @@ def test_text_stream_is_needed_unless_nothing_reads_it() -> None:
     assert needless == [(Mixing.OFF, Style.PHOTO)]
 
 
+def add(
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: float,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """What becomes of a copy of `out`."""
+    changed = out.clone()
+    add_image_attention(changed, q, k, v, attend, weight, mask, bias)
+    return changed
+
+
 def test_image_attention_is_added() -> None:
     out, q, k, v = (
         draw(B, L, C),
@@ -100,17 +115,19 @@ def test_image_attention_is_added() -> None:
     )
     mask = torch.rand(B, L, 1, dtype=torch.float64)
     expected = out + attend(q, k, v)
-    assert_close(add_image_attention(out, q, k, v, attend, 1.0, None), expected)
+    assert_close(add(out, q, k, v, 1.0), expected)
     expected = torch.stack(
         [out[b, i] + 0.7 * mask[b, i] * attend(q, k, v)[b, i] for b in range(B) for i in range(L)]
     ).reshape(B, L, C)
-    assert_close(add_image_attention(out, q, k, v, attend, 0.7, mask), expected)
+    assert_close(add(out, q, k, v, 0.7, mask), expected)
+    apart = add(out.view(1, B, L, C), q, k, v, 0.7, mask)
+    assert_close(apart, expected[None])
 
 
 def test_image_attention_outside_the_mask_is_exactly_nothing() -> None:
     out, q, k, v = (draw(B, L, C, seed=s) for s in range(4))
     mask = (torch.arange(L) < 7).double()[None, :, None].expand(B, -1, -1)
-    changed = add_image_attention(out, q, k, v, attend, 1.0, mask)
+    changed = add(out, q, k, v, 1.0, mask)
     assert torch.equal(changed[:, 7:], out[:, 7:])
     assert (changed[:, :7] != out[:, :7]).all()
 
@@ -170,4 +187,4 @@ def test_shares_weigh_tokens_before_the_softmax_is_normalised() -> None:
     powers = shares[:, None] * (q @ k.transpose(1, 2) / math.sqrt(C)).exp()
     expected = powers @ v / powers.sum(-1, keepdim=True)
     bias = log_shares(shares)
-    assert_close(add_image_attention(out, q, k, v, attend, 1.0, bias=bias), expected)
+    assert_close(add(out, q, k, v, 1.0, bias=bias), expected)
