@@ -31,8 +31,9 @@ INTRODUCTION = "\n\n".join(
             A step is what the sampler asks for at each noise level: the UNet for the positive and
             the negative prompt. Figures are in plain steps, those of the same model without the
             pack in the same run, unless a unit stands beside them. They come from the command under
-            each table, on the machine named there; `benchmark.json` has all of them. Where there is
-            a GPU, the same commands measure that.
+            each table, on the machine named there; `benchmark.json` has all of them. Machines of
+            one name differ in speed: seconds compare within a table only. Where there is a GPU, the
+            same commands measure that.
         """),
         paragraph("""
             Each timed step lies between two plain ones: median and quartiles of its ratio to their
