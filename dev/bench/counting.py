@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -102,8 +103,8 @@ def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> C
     if evaluation.part is Part.RECALLED:
         run_with(model, options, work.height, work.width)
     if not evaluation.has_text:
-        step = replace(step, streams=step.streams.without_text())
-    options[state.STEP] = replace(step, part=evaluation.part, is_alike=evaluation.is_alike)
+        step = replace(step, part=evaluation.part, streams=step.streams.without_text())
+    options[state.STEP] = replace(step, is_alike=evaluation.is_alike, calls=Counter())
     with watch() as counts:
         run_with(model, options, work.height, work.width)
     return counts

@@ -22,7 +22,7 @@ from infinite_id.attention.mixed import Mixing
 from infinite_id.economy import Economy
 from infinite_id.face import detect
 from infinite_id.host.patch import economise
-from infinite_id.host.state import RUN, STEP
+from infinite_id.host.state import STEP
 from infinite_id.identity import Identity
 from miniature.experiment import cast
 from miniature.experiment.studio import SCHEDULER, Pixels, Studio
@@ -122,8 +122,8 @@ class _Way:
     def _count(self, executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
         options = args[5]
-        run, step = options[RUN], options[STEP]
-        has_text = step.mixes if run.is_single else step.streams.has_text
+        step = options[STEP]
+        has_text = step.streams.has_text or step.part.name == Part.ADDED.name
         conds = tuple(options["cond_or_uncond"])
         self._evaluations[Evaluation(conds, has_text, Part[step.part.name])] += 1
         return executor(*args, **kwargs)

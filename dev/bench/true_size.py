@@ -25,8 +25,10 @@ from ...infinite_id.adapter import Adapter, AdapterConfig
 from ...infinite_id.application import Application
 from ...infinite_id.economy import Economy
 from ...infinite_id.host import state
-from ...infinite_id.host.forward import apply_model
+from ...infinite_id.host.hooks import apply_model
+from ...infinite_id.host.rows import Cond
 from ...infinite_id.host.state import KEY
+from ...infinite_id.host.text_stream import Part
 from ...infinite_id.identity import Identity
 from .modes import NEGATIVE, NO_ECONOMY, POSITIVE
 
@@ -124,7 +126,12 @@ def make_options(
     return {
         state.RUN: run,
         state.STEP: state.Step(
-            frozenset({0}), {}, [state.Acting(person, 1.0) for person in run.people], run.streams
+            x=noise,
+            conds=[Cond(group, positive=group == POSITIVE) for group in (POSITIVE, NEGATIVE)],
+            people=[state.Acting(person, 1.0) for person in run.people],
+            streams=run.streams,
+            latent=run.latent,
+            part=Part.ADDED if run.shares_latents else Part.RUNS,
         ),
         "cond_or_uncond": list(conds),
         "uuids": [cond + 1 for cond in conds],

@@ -1,7 +1,9 @@
 """A person's mask at the resolution of a layer's tokens."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -33,10 +35,30 @@ def mask_tokens(
     Returns:
         `(batch, grid height * grid width, 1)`.
     """
-    pixels = mask[:, None]
-    if pixels.shape[-2:] != latent:
-        pixels = interpolate(pixels, latent, mode="area")
+    pixels = _resize(mask, latent)
     if area is not None:
         bottom, right = area.top + area.height, area.left + area.width
         pixels = pixels[..., area.top : bottom, area.left : right]
     return rearrange(interpolate(pixels, grid, mode="area"), "b 1 h w -> b (h w) 1")
+
+
+def cut_mask(mask: Tensor, latent: tuple[int, int], axis: int, places: Sequence[int]) -> Tensor:
+    """Take some lines of a mask at the latent's resolution.
+
+    Args:
+        mask: `(batch, height, width)` in 0..1, at any resolution.
+        latent: height and width of the whole latent.
+        axis: 1 for rows of pixels, 2 for columns.
+        places: which of them, in the latent's pixels.
+
+    Returns:
+        `(batch, ...)`, `len(places)` long along the axis.
+    """
+    index = torch.tensor(places, device=mask.device)
+    return _resize(mask, latent)[:, 0].index_select(axis, index)
+
+
+def _resize(mask: Tensor, latent: tuple[int, int]) -> Tensor:
+    """`(batch, 1, *latent)`, each pixel the average of its part of the mask."""
+    pixels = mask[:, None]
+    return pixels if pixels.shape[-2:] == latent else interpolate(pixels, latent, mode="area")

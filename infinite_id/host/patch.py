@@ -12,9 +12,10 @@ from ..adapter import check_fits
 from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
 from ..economy import Economy
-from .forward import apply_model
+from .hooks import apply_model
+from .leftover import Leftover
 from .sampling import calc_cond_batch, outer_sample, predict_noise
-from .state import APPLICATIONS, ECONOMY, KEY
+from .state import APPLICATIONS, ECONOMY, KEY, LEFTOVER
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
@@ -34,6 +35,7 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
     patched = model.clone()
     options = patched.model_options["transformer_options"]
     options[APPLICATIONS] = (*options.get(APPLICATIONS, ()), application)
+    options[LEFTOVER] = Leftover()
     for kind, wrapper in _WRAPPERS.items():
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)

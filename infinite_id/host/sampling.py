@@ -1,29 +1,31 @@
 """Two streams in one sampling run: what wraps ComfyUI's sampler.
 
 OUTER_SAMPLE repeats noise, latent and masks for [identity ; text] and returns the identity's rows;
-PREDICT_NOISE marks where the sampler ends and the model begins; CALC_COND_BATCH notes which conds
-are positive and where they lie, and leaves out the text stream where the user does without. The
-forward itself is in `forward`.
+PREDICT_NOISE marks where the sampler ends and the model begins; CALC_COND_BATCH decides for each
+evaluation who acts, what its rows are, and where the text stream comes from. The forward itself is
+in `forward`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
-from ..attention.mask import Area
 from ..streams import Streams
 from .conds import Conds, spread
-from .state import RUN, STEP, Acting, Run, Step, prepare
-from .text_stream import Part
+from .rows import list_conds, name_rows, read_window
+from .state import LEFTOVER, RUN, STEP, Acting, Run, Step, prepare
+from .text_stream import MissingError, Part
 
-Evaluate = Callable[[list[Conds | None], Step], list[Tensor]]
+log = logging.getLogger(__name__)
 
 
 def outer_sample(
@@ -47,13 +49,13 @@ def outer_sample(
     guider.conds = spread(guider.conds, streams)
     options = guider.model_options["transformer_options"]
     steady = [Acting(person, 1.0) for person in run.people]
-    options[RUN], options[STEP] = run, Step(frozenset({0}), {}, steady, streams)
+    options[RUN], options[STEP] = run, Step(noise, [], steady, streams, run.latent)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [(streams.rows, *noise.shape[1:])]
     with run.noise or nullcontext():
         samples = executor(
             streams.spread(noise),
-            streams.spread(latent_image),
+            _spread_latent(run, latent_image, noise),
             sampler,
             sigmas,
             None if denoise_mask is None else streams.spread(denoise_mask),
@@ -61,7 +63,36 @@ def outer_sample(
             *args,
             **kwargs,
         )
+    run.check_drawn()
+    _hand_on(run, samples, sigmas)
     return streams.collect(samples).clone()  # a view would keep the text stream's rows
+
+
+def _spread_latent(run: Run, latent: Tensor, noise: Tensor) -> Tensor:
+    """The latent for both streams; the text stream goes on where the run before this one left it.
+
+    That it does only in a run that adds no noise of its own to that one's.
+    """
+    streams = run.streams
+    spread_latent = streams.spread(latent)
+    if not streams.has_text or noise.any():
+        return spread_latent
+    text = run.guider.model_options["transformer_options"][LEFTOVER].find(latent)
+    if text is None:
+        log.info(
+            "Infinite-ID: this sampling goes on with a latent of another one, whose text stream "
+            "is not known any more. It starts from the latent of the person."
+        )
+        return spread_latent
+    return torch.cat([spread_latent[: streams.identity], text.to(latent)])
+
+
+def _hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
+    """Keep the text stream's latents for a run that goes on with these, which still have noise."""
+    streams = run.streams
+    if streams.has_text and streams.people == 1 and run.text.goes_on and sigmas[-1] > 0:
+        leftover = run.guider.model_options["transformer_options"][LEFTOVER]
+        leftover.keep(samples[: streams.identity], samples[streams.identity :])
 
 
 def predict_noise(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
@@ -69,6 +100,45 @@ def predict_noise(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tenso
     run = executor.class_obj.model_options["transformer_options"].get(RUN)
     with run.noise.paused() if run and run.noise else nullcontext():
         return executor(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """An evaluation of groups of conds on rows of the sampler's batch, as the host asks for it."""
+
+    executor: WrapperExecutor
+    model: Any
+    groups: list[Conds | None]
+    x: Tensor
+    timestep: Tensor
+    model_options: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        options: dict[str, Any] = self.model_options["transformer_options"]
+        return options
+
+    def run(self, step: Step) -> list[Tensor]:
+        """Run the host's evaluation of all groups as `step` says, on as many rows."""
+        step = replace(step, calls=Counter())
+        noted = {**self.model_options, "transformer_options": {**self.options, STEP: step}}
+        rows = step.streams.rows
+        return self.executor(self.model, self.groups, self.x[:rows], self.timestep[:rows], noted)
+
+    def only(self, kept: Callable[[int], bool]) -> _Evaluation:
+        """The same with some of the groups; the host returns zeros for the others."""
+        groups = [group if kept(index) else None for index, group in enumerate(self.groups)]
+        return replace(self, groups=groups)
+
+    @property
+    def signature(self) -> Hashable:
+        """What tells it from others at the same noise level, such as one with perturbed layers."""
+        tables = self.options.get("patches_replace", {})
+        replaced = frozenset((name, place) for name, table in tables.items() for place in table)
+        patches = self.options.get("patches", {})
+        counts = frozenset((name, len(listed)) for name, listed in patches.items())
+        sizes = tuple(None if group is None else len(group) for group in self.groups)
+        return tuple(self.x.shape), sizes, replaced, counts
 
 
 def calc_cond_batch(
@@ -79,94 +149,137 @@ def calc_cond_batch(
     timestep: Tensor,
     model_options: dict[str, Any],
 ) -> list[Tensor]:
-    """Note for the forwards below which conds are positive and where their areas lie."""
-    options = model_options["transformer_options"]
-    run = options[RUN]
-    factors = [(person, person.factor_at(timestep[0])) for person in run.people]
-    people = [Acting(person, factor) for person, factor in factors if factor is not None]
-    step = Step(_find_positive(run, conds), _find_areas(conds), people, run.streams)
-    has_text = run.streams.has_text or step.mixes
-    if has_text and "model_function_wrapper" not in model_options:
-        step = replace(step, is_alike=run.comparison.is_alike(conds))
-
-    def evaluate(conds: list[Conds | None], step: Step) -> list[Tensor]:
-        noted = {**model_options, "transformer_options": {**options, STEP: step}}
-        rows = step.streams.rows
-        return executor(model, conds, x[:rows], timestep[:rows], noted)
-
+    """Decide who acts in this evaluation and where the text stream comes from, and run it."""
+    run: Run = model_options["transformer_options"][RUN]
+    sigma = float(timestep[0]) if run.is_timed else float("nan")
+    positive = _find_positive(run, conds)
+    evaluation = _Evaluation(executor, model, name_rows(conds), x, timestep, model_options)
+    step = _begin(run, evaluation, positive, conds, sigma)
     if run.is_single:
-        return evaluate(conds, replace(step, streams=Streams(latents=len(x), has_text=False)))
-    if not run.streams.has_text:
-        return evaluate(conds, step)
-    if run.text.economy.guided or len(step.positive) == len(conds):
-        return _evaluate_streams(run, evaluate, conds, step, x, timestep)
-    return _evaluate_unguided(run, evaluate, conds, step, x, timestep)
+        part = Part.ADDED if run.shares_latents and step.mixes else Part.ENDED
+        streams = Streams(latents=len(x), has_text=False)
+        denoised = evaluation.run(replace(step, part=part, streams=streams))
+    elif not run.streams.has_text:
+        denoised = evaluation.run(replace(step, part=Part.ENDED))
+    elif run.text.economy.guided or len(positive) == len(conds):
+        denoised = _evaluate_streams(run, evaluation, step, sigma)
+    else:
+        denoised = _evaluate_unguided(run, evaluation, step, positive, sigma)
+    run.evaluations += 1
+    if step.people and not run.is_drawn:
+        run.has_acted |= any(_is_active(cond, timestep) for group in conds for cond in group or ())
+        if run.evaluations == 1:  # later on a cache may have stood for the forward
+            run.check_drawn()
+    return denoised
 
 
-def _evaluate_streams(
-    run: Run, evaluate: Evaluate, conds: list[Conds | None], step: Step, x: Tensor, sigma: Tensor
-) -> list[Tensor]:
+def _begin(
+    run: Run,
+    evaluation: _Evaluation,
+    positive: frozenset[int],
+    given: list[Conds | None],
+    sigma: float,
+) -> Step:
+    factors = [(person, person.factor_at(sigma)) for person in run.people]
+    x = evaluation.x
+    window = read_window(evaluation.options, x.shape)
+    step = Step(
+        x=x,
+        conds=list_conds(given, positive),
+        people=[Acting(person, factor) for person, factor in factors if factor is not None],
+        streams=run.streams,
+        latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
+        window=window,
+    )
+    has_text = run.streams.has_text or (run.shares_latents and step.mixes)
+    if has_text and "model_function_wrapper" not in evaluation.model_options:
+        step = replace(step, is_alike=run.comparison.is_alike(given))
+    return step
+
+
+def _evaluate_streams(run: Run, evaluation: _Evaluation, step: Step, sigma: float) -> list[Tensor]:
     """Both streams, or the identity stream beside what is known of the text stream."""
-    first = run.streams.identity
-    key = tuple(tuple(map(id, group or ())) for group in conds)
-    part = run.text.plan(key, sigma)
+    first, signature = run.streams.identity, evaluation.signature
+    x, timestep = evaluation.x[first:], evaluation.timestep[first:]
+    part, key = run.text.plan(signature, sigma)
+    alone = replace(step, streams=run.streams.without_text(), part=part, key=key)
+    if part is Part.RECALLED:
+        try:
+            return _join(evaluation.run(alone), run.text.predict(key, x, timestep))
+        except MissingError:
+            run.text.miss(signature)
+            part = Part.RUNS
     if part is Part.RUNS:
-        denoised = evaluate(conds, step)
+        denoised = evaluation.run(replace(step, key=key))
         if step.mixes:  # else there are no features to be recalled
-            run.text.note(key, x[first:], sigma[first:], [one[first:] for one in denoised])
+            run.text.note(key, x, timestep, [one[first:] for one in denoised])
         return denoised
-    alone = replace(step, streams=run.streams.without_text(), part=part)
-    text = run.text.predict(part, key, x[first:], sigma[first:], len(conds))
-    return [torch.cat(rows) for rows in zip(evaluate(conds, alone), text, strict=True)]
+    if part is Part.ADDED and run.streams.people > 1:
+        raise ValueError(
+            "Infinite-ID: this sampler goes back to higher noise after the text stream has ended, "
+            "which a sweep cannot follow. Set mix_until in Infinite-ID Save Time and end in Apply "
+            "Infinite-ID to 1, or take another sampler."
+        )
+    if not step.mixes:
+        alone = replace(alone, part=Part.ENDED)
+    return _join(evaluation.run(alone), [x] * len(evaluation.groups))
 
 
 def _evaluate_unguided(
-    run: Run, evaluate: Evaluate, conds: list[Conds | None], step: Step, x: Tensor, sigma: Tensor
+    run: Run, evaluation: _Evaluation, step: Step, positive: frozenset[int], sigma: float
 ) -> list[Tensor]:
     """The text stream for the positive conds alone; its negative rows take what those say."""
-    first = run.streams.identity
-    with_text = [group if i in step.positive else None for i, group in enumerate(conds)]
-    without = [None if i in step.positive else group for i, group in enumerate(conds)]
+    first, count = run.streams.identity, len(evaluation.groups)
     alone = replace(step, streams=run.streams.without_text(), part=Part.ENDED)
-    drawn = _evaluate_streams(run, evaluate, with_text, step, x, sigma)
-    others = evaluate(without, alone)
-    text = drawn[min(step.positive)][first:] if step.positive else x[first:]
-    return [
-        drawn[i] if i in step.positive else torch.cat([others[i], text]) for i in range(len(conds))
-    ]
+    drawn = _evaluate_streams(run, evaluation.only(positive.__contains__), step, sigma)
+    others = evaluation.only(lambda index: index not in positive).run(alone)
+    text = drawn[min(positive)][first:] if positive else evaluation.x[first:]
+    joined = _join(others, [text] * count)
+    return [drawn[i] if i in positive else joined[i] for i in range(count)]
 
 
-def _find_positive(run: Run, conds: list[Conds | None]) -> frozenset[int]:
-    """Indices of the positive conds: guiders order them as they like, and some have three.
+def _join(identity: list[Tensor], text: list[Tensor]) -> list[Tensor]:
+    return [torch.cat(rows) for rows in zip(identity, text, strict=True)]
+
+
+def _is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
+    """Whether the host evaluates this cond at this noise level."""
+    begins, ends = cond.get("timestep_start"), cond.get("timestep_end")
+    waits = begins is not None and timestep[0] > begins
+    is_over = ends is not None and timestep[0] < ends
+    return not (waits or is_over)
+
+
+def _find_positive(run: Run, groups: list[Conds | None]) -> frozenset[int]:
+    """Indices of the positive groups: guiders order them as they like, and some have three.
 
     There may be none: self-attention guidance evaluates the negative conds alone.
     """
-    given = run.guider.conds
-    positive = {id(cond) for cond in given.get("positive", ())}
-    known = {id(cond) for group in given.values() for cond in group or ()}
-    here = [{id(cond) for cond in group or ()} for group in conds]
-    if positive and any(group & known for group in here):
-        return frozenset(index for index, group in enumerate(here) if group & positive)
-    return _find_positive_copies(given, conds)
+    given: dict[str, Conds] = run.guider.conds
+    known = [cond for group in given.values() for cond in group or ()]
+    if any(_overlaps(group, known) for group in groups):
+        positive = given.get("positive", [])
+        return frozenset(i for i, group in enumerate(groups) if _overlaps(group, positive))
+    return _find_positive_copies(given, groups)
 
 
-def _find_positive_copies(given: dict[str, Conds], conds: list[Conds | None]) -> frozenset[int]:
+def _overlaps(group: Conds | None, conds: Conds) -> bool:
+    return any(one is other for one in group or () for other in conds)
+
+
+def _find_positive_copies(given: dict[str, Conds], groups: list[Conds | None]) -> frozenset[int]:
     """Among conds that are not the guider's own: a copy has its original's name.
 
     Only the first of a group counts, since the host adds copies from the other groups behind it.
     """
-    names = {group[0]["uuid"]: name for name, group in given.items() if group}
-    here = [names.get(group[0]["uuid"]) if group else None for group in conds]
+    firsts = [(group[0]["uuid"], name) for name, group in given.items() if group]
+    names = dict(firsts) if len(dict(firsts)) == len(firsts) else {}  # else they tell nothing
+    here = [names.get(group[0]["uuid"]) if group else None for group in groups]
     if "positive" in given and any(here):
         return frozenset(index for index, name in enumerate(here) if name == "positive")
     # Conds of other names, or made anew, are in the host's order, positive first; a node that
     # evaluates one more beside the guider's, such as the empty one of PerpNeg, does so alone.
-    return frozenset() if "positive" in given and len(conds) == 1 else frozenset({0})
-
-
-def _find_areas(conds: list[Conds | None]) -> dict[Any, Area]:
-    groups = [group for group in conds if group is not None]
-    return {c["uuid"]: Area(*c["area"]) for group in groups for c in group if "area" in c}
+    return frozenset() if "positive" in given and len(groups) == 1 else frozenset({0})
 
 
 def _show_identity(callback: Callable[..., None], streams: Streams) -> Callable[..., None]:

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..application import Application
 from ..attention.cross import log_shares
-from ..attention.mask import Area
 from ..attention.mixed import needs_text_stream
 from ..economy import Economy
 from ..identity import KeyValues
 from ..streams import SharedNoise, Streams
 from .conds import Comparison
-from .text_stream import Part, TextStream
+from .rows import Cond, Window
+from .text_stream import NEVER, Part, TextStream
+
+log = logging.getLogger(__name__)
 
 # Where all this is, in the host's transformer options; KEY is that of our wrappers there.
 KEY = "infinite_id"
 APPLICATIONS = "infinite_id_applications"
 ECONOMY = "infinite_id_economy"
+LEFTOVER = "infinite_id_leftover"
 RUN = "infinite_id_run"
 STEP = "infinite_id_step"
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """The sigmas between which an application acts, and those of each hundredth of the sampling."""
+    """The noise levels at which an application acts, and those of each hundredth of the sampling.
+
+    It acts from `highest` on, and no more at `lowest`: there whoever begins then takes over.
+    """
 
     highest: float
     lowest: float
@@ -45,13 +55,13 @@ class Span:
         sigmas = [float(sampling.percent_to_sigma(i / 100)) for i in range(1, 101)]
         return cls(
             highest=float(sampling.percent_to_sigma(application.start)),
-            lowest=float(sampling.percent_to_sigma(application.end)),
+            lowest=_end_sigma(patcher, application.end),
             hundredths=np.array([float(sampling.sigma_max), *sigmas]),
         )
 
     def progress(self, sigma: float) -> float | None:
         """The share 0..1 of the sampling that lies behind; None outside the span."""
-        if not self.lowest <= sigma <= self.highest:
+        if not self.lowest < sigma <= self.highest:
             return None
         shares = np.linspace(0, 1, len(self.hundredths))
         return float(np.interp(-sigma, -self.hundredths, shares))
@@ -97,11 +107,11 @@ class Person:
             )
         return self.copies[device]
 
-    def factor_at(self, sigma: Tensor) -> float | None:
+    def factor_at(self, sigma: float) -> float | None:
         """The weight's course: its factor at this sigma; None where nothing acts."""
         if self.span is None:
             return 1.0
-        progress = self.span.progress(float(sigma))
+        progress = self.span.progress(sigma)
         return None if progress is None else self.application.factor_at(progress)
 
 
@@ -122,6 +132,13 @@ class Run:
 
     Where a latent is in the batch once, other nodes may cut the batch as they like: one person
     without a text stream, or with shared latents, where each forward adds the text rows.
+
+    Attributes:
+        shares_latents: whether the text stream sees the identity stream's latents.
+        noise: None if there is only one stream.
+        evaluations: how many there have been.
+        has_acted: whether somebody was to be drawn in one of them.
+        is_drawn: whether a forward has gone through all our hooks.
     """
 
     guider: CFGGuider
@@ -130,29 +147,58 @@ class Run:
     text: TextStream
     latent: tuple[int, int]
     noise: SharedNoise | None
+    shares_latents: bool = False
     comparison: Comparison = field(default_factory=Comparison)
+    evaluations: int = 0
+    has_acted: bool = False
+    is_drawn: bool = False
 
     @property
     def is_single(self) -> bool:
         return self.streams.copies == 1
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything depends on the noise level: reading it makes a GPU wait."""
+        return self.text.is_timed or any(person.span is not None for person in self.people)
 
-@dataclass(frozen=True)
+    def check_drawn(self) -> None:
+        """Raise ValueError if people were to be drawn and no forward came by our hooks."""
+        if self.has_acted and not self.is_drawn:
+            raise ValueError(
+                "Infinite-ID: another node runs the model's layers itself, such as one of the "
+                "DeepCache kind, so that Apply Infinite-ID cannot draw the person. Take that node "
+                "out; Infinite-ID Save Time saves in its own way."
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One evaluation of the conds: which are positive, areas by cond uuid, and who acts now.
+    """One evaluation of the conds.
 
     Attributes:
-        streams: the rows of this evaluation.
+        x: the sampler's batch, `(rows, c, h, w)`.
+        conds: what it evaluates.
+        people: who acts now.
+        streams: the rows of its batch.
+        latent: height and width of the whole latent.
+        window: the context window that its batch is, if it is one.
         is_alike: whether all its conds are alike, and so their text rows.
         part: where the identity stream's self-attention finds the text stream's.
+        key: what it is found by in later steps.
+        calls: how many forwards each cond has had; a node may cut a cond's picture into several.
     """
 
-    positive: frozenset[int]
-    areas: Mapping[Any, Area]
+    x: Tensor
+    conds: list[Cond]
     people: list[Acting]
     streams: Streams
+    latent: tuple[int, int]
+    window: Window | None = None
     is_alike: bool = False
     part: Part = Part.RUNS
+    key: Hashable = None
+    calls: Counter[int] = field(default_factory=Counter)
 
     @property
     def mixes(self) -> bool:
@@ -164,29 +210,96 @@ class Step:
 
 
 def prepare(guider: CFGGuider, noise: Tensor) -> Run:
+    """Make everything ready for a run on `noise` `(latents, c, h, w)`.
+
+    Raises:
+        ValueError: if the identities, their masks and the latents do not go together.
+    """
     options = guider.model_options["transformer_options"]
-    applications, economy = options[APPLICATIONS], options.get(ECONOMY, Economy())
-    two = any(needs_text_stream(a.mixing, a.style) for a in applications)
-    shared = two and (economy.shared or "context_handler" in guider.model_options)
+    applications, economy = options[APPLICATIONS], _choose_economy(options)
+    shared = economy.shared or "context_handler" in guider.model_options
+    if shared:
+        economy = Economy(shared=True)
+    read_until = _read_until(applications, economy)
     people = _count_people(applications)
-    if shared and people > 1:
+    _check_masks(applications, len(noise))
+    if read_until and shared and people > 1:
         raise ValueError(
             "Infinite-ID: a sweep cannot be drawn in context windows or with shared latents. Blend "
             "Identities must give a count of 1."
         )
-    streams = Streams(latents=noise.shape[0], people=people, has_text=two and not shared)
+    has_text = read_until > 0 and not shared
+    streams = Streams(latents=noise.shape[0], people=people, has_text=has_text)
+    may_end = not _list_forward_wrappers(options)
     return Run(
         guider=guider,
         people=[_make_ready(application, guider) for application in applications],
         streams=streams,
-        text=TextStream(economy, lowest=_sigma_at(guider.model_patcher, economy.until)),
+        text=TextStream(
+            economy, _end_sigma(guider.model_patcher, read_until) if may_end else NEVER
+        ),
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, channels=noise.shape[1]) if streams.copies > 1 else None,
+        shares_latents=read_until > 0 and shared,
     )
 
 
-def _sigma_at(patcher: ModelPatcher, percent: float) -> float:
-    return float(patcher.get_model_object("model_sampling").percent_to_sigma(percent))
+def _choose_economy(options: dict[str, Any]) -> Economy:
+    """What the user chose, unless another node may keep what a forward gave from step to step.
+
+    Such a node counts on as many rows at every step, and nothing that is saved has them.
+    """
+    economy: Economy = options.get(ECONOMY, Economy())
+    faithful = Economy(shared=economy.shared)
+    found = _list_forward_wrappers(options)
+    if not found or economy == faithful:
+        return economy
+    log.warning(
+        "Infinite-ID Save Time saves nothing in this run: another node (%s) is around each "
+        "forward of the model and may keep its output for later steps, which needs the same "
+        "rows at every step. Take one of the two nodes out.",
+        ", ".join(found),
+    )
+    return faithful
+
+
+def _list_forward_wrappers(options: dict[str, Any]) -> list[str]:
+    """The names of other nodes' wrappers around whole forwards, but for the host's compiler."""
+    kinds = WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL
+    tables = [options.get("wrappers", {}).get(kind, {}) for kind in kinds]
+    names = {str(key) for table in tables for key, found in table.items() if found}
+    return sorted(names - {KEY, "torch.compile"})
+
+
+def _read_until(applications: Sequence[Application], economy: Economy) -> float:
+    """The share of the sampling 0..1 after which nobody reads the text stream."""
+    ends = {share for a in applications for share in (a.start, a.end)}
+    places = sorted({0.0, 1.0, economy.until, *ends})
+    read = [0.0]
+    for start, end in pairwise(places):
+        acting = [a for a in applications if a.start <= start and end <= a.end]
+        if acting and needs_text_stream(acting[-1].mixing, acting[-1].style):
+            read.append(min(end, economy.until))
+    return max(read)
+
+
+def _end_sigma(patcher: ModelPatcher, share: float) -> float:
+    """The noise level at which a share of the sampling has passed; NEVER for all of it."""
+    if share >= 1:
+        return NEVER
+    return float(patcher.get_model_object("model_sampling").percent_to_sigma(share))
+
+
+def _check_masks(applications: Sequence[Application], latents: int) -> None:
+    """Raise ValueError if some batch of masks is neither one for all nor one for each latent."""
+    for application in applications:
+        count = 1 if application.mask is None else len(application.mask)
+        if count not in (1, latents):
+            raise ValueError(
+                f"Apply Infinite-ID: {count} masks for {latents} latents. Give one mask, or one "
+                "for each latent; where Latent From Batch took some latents out of a batch, take "
+                "the same masks out of theirs."
+            )
 
 
 def _count_people(applications: Sequence[Application]) -> int:

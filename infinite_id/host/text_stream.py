@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,90 +14,175 @@ from torch import Tensor
 from ..attention.blocks import Block
 from ..economy import Economy
 
+log = logging.getLogger(__name__)
+
+NEVER = -1.0
+"""A noise level that no sampler reaches."""
+MISSES = 2
+"""So many misses in a row, and features of such an evaluation are not looked for any more."""
+
+
+Key = tuple[Hashable, int]
+"""An evaluation's signature, and how many of it were before it at the same noise level."""
+
 
 class Part(Enum):
-    """What the text stream does in one evaluation of the conds."""
+    """Where the identity stream finds the text stream in one evaluation of the conds."""
 
-    RUNS = "runs"
-    RECALLED = "is read as it was when it last ran"
-    ENDED = "is not read any more"
+    RUNS = "its rows are in the batch"
+    ADDED = "each forward adds its rows, with the identity stream's latents"
+    RECALLED = "it has no rows; its features are those of an earlier evaluation"
+    ENDED = "it has no rows, and nobody reads it"
+
+
+class MissingError(Exception):
+    """What an evaluation was to recall was never kept, or was cut into other rows."""
+
+
+@dataclass(eq=False)
+class Features:
+    """Keys and values of the text stream's self-attention in one forward.
+
+    Attributes:
+        chunks: what each chunk is found by.
+        layers: K_t and V_t of each block, `(chunks or 1, 1, b, tokens, width)`; 1 if all chunks
+            have the same text.
+    """
+
+    chunks: tuple[Hashable, ...]
+    layers: dict[Block, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Memory:
-    """Keys and values of the text stream's self-attention, by block and conds of a forward."""
+    """The text stream's features, found again by what each chunk of a forward is."""
 
     def __init__(self) -> None:
-        self._stored: dict[tuple[Block, tuple[Any, ...]], tuple[Tensor, Tensor]] = {}
-        self._groups: dict[Any, tuple[Any, ...]] = {}  # the conds that each was last kept with
+        self._stored: dict[Hashable, tuple[Features, int]] = {}
 
-    def keep(self, block: Block, conds: Sequence[Any], k: Tensor, v: Tensor) -> None:
-        """Remember `(conds, ...)`, or `(1, ...)` for all of them."""
-        group = tuple(conds)
-        self._stored[block, group] = k.clone(), v.clone()
-        self._groups |= dict.fromkeys(group, group)
+    def keep(self, features: Features, block: Block, k: Tensor, v: Tensor) -> None:
+        """Add copies of a block's K_t and V_t to the features of a forward."""
+        features.layers[block] = k.clone(), v.clone()
+        self._stored |= {chunk: (features, place) for place, chunk in enumerate(features.chunks)}
 
-    def recall(self, block: Block, conds: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """What `keep` was given, in this order of the conds; as it lies where they are the same."""
-        group = tuple(conds)
-        if all(self._groups[cond] == group for cond in group):
-            return self._stored[block, group]
-        kept = [self._recall_one(block, cond) for cond in group]
-        return torch.cat([k for k, _ in kept]), torch.cat([v for _, v in kept])
+    def recall(
+        self, chunks: tuple[Hashable, ...], block: Block, like: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return a block's K_t and V_t for these chunks, `(chunks or 1, 1, b, tokens, width)`.
 
-    def _recall_one(self, block: Block, cond: Any) -> tuple[Tensor, Tensor]:
-        group = self._groups[cond]
-        k, v = self._stored[block, group]
-        place = group.index(cond) % len(k)
-        return k[place : place + 1], v[place : place + 1]
+        Args:
+            like: K_id of this forward, `(chunks, people, b, tokens, width)`.
+
+        Raises:
+            MissingError: if a chunk's features were not kept, or have another b or tokens.
+        """
+        found = [self._find(chunk, block, like) for chunk in chunks]
+        first = found[0][0]
+        if first.chunks == chunks and all(features is first for features, _ in found):
+            return first.layers[block]
+        pairs = [(features.layers[block], place) for features, place in found]
+        k, v = (
+            torch.cat([pair[which][place % len(pair[which])][None] for pair, place in pairs])
+            for which in (0, 1)
+        )
+        return k, v
+
+    def _find(self, chunk: Hashable, block: Block, like: Tensor) -> tuple[Features, int]:
+        features, place = self._stored.get(chunk, (None, 0))
+        if features is None or block not in features.layers:
+            raise MissingError
+        if features.layers[block][0].shape[2:] != like.shape[2:]:
+            raise MissingError
+        return features, place
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept, in bytes."""
+        features = {id(one): one for one, _ in self._stored.values()}.values()
+        return sum(x.nbytes for one in features for pair in one.layers.values() for x in pair)
 
     def clear(self) -> None:
         self._stored.clear()
-        self._groups.clear()
 
 
 class TextStream:
     """Decides for each evaluation, and predicts the text rows of those in which they do not run.
 
+    An evaluation is found again by its signature (what is evaluated, of what shape) and by how
+    many of that signature there were at the same noise level before it.
+
     Args:
-        lowest: the sigma below which nothing is mixed.
+        lowest: the noise level at and below which nobody reads the text stream.
     """
 
-    def __init__(self, economy: Economy, lowest: float) -> None:
+    def __init__(self, economy: Economy, lowest: float = NEVER) -> None:
         self.economy = economy
         self.memory = Memory() if economy.every > 1 else None
+        self.is_timed = economy.every > 1 or lowest > NEVER
         self._lowest = lowest
-        self._level, self._sigma = -1, float("nan")
-        self._slopes: dict[Hashable, list[Tensor]] = {}
+        self._has_ended = False
+        self._sigma, self._age = float("nan"), economy.every - 1  # in noise levels
+        self._seen: Counter[Hashable] = Counter()
+        self._missed: Counter[Hashable] = Counter()
+        self._slopes: dict[Key, list[Tensor]] = {}
 
-    def plan(self, conds: Hashable, timestep: Tensor) -> Part:
-        """What to do now for these conds; another sigma than the last is a new noise level."""
-        if self.economy.every == 1 and self._lowest <= 0:
-            return Part.RUNS
-        sigma = float(timestep[0])
-        if sigma < self._lowest:
-            return Part.ENDED
+    @property
+    def goes_on(self) -> bool:
+        """Whether its latents have advanced in every step so far."""
+        return not self._has_ended
+
+    def plan(self, signature: Hashable, sigma: float) -> tuple[Part, Key]:
+        """What to do in an evaluation, and what it is found by later.
+
+        Another sigma than the last is a new noise level. A higher one than the last is one of a
+        sampler that climbs: what was kept below it is of no use there.
+        """
+        if not self.is_timed:
+            return Part.RUNS, (signature, 0)
         if sigma != self._sigma:
-            self._level, self._sigma = self._level + 1, sigma
-            if self._is_due() and self.memory is not None:
-                self._slopes.clear()
-                self.memory.clear()
-        return Part.RUNS if self._is_due() or conds not in self._slopes else Part.RECALLED
+            self._enter(sigma)
+        key = signature, self._seen[signature]
+        self._seen[signature] += 1
+        if sigma <= self._lowest:
+            self._forget()
+            self._has_ended = True
+            return Part.ENDED, key
+        if self._has_ended:  # its latents stood still
+            return Part.ADDED, key
+        known = key in self._slopes and self._missed[signature] < MISSES
+        return Part.RECALLED if self._age and known else Part.RUNS, key
 
-    def _is_due(self) -> bool:
-        return self._level % self.economy.every == 0
+    def _enter(self, sigma: float) -> None:
+        self._age += 1
+        if sigma > self._sigma or self._age >= self.economy.every:
+            self._age = 0
+            self._forget()
+        self._sigma = sigma
+        self._seen.clear()
 
-    def note(self, conds: Hashable, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
+    def _forget(self) -> None:
+        self._slopes.clear()
+        if self.memory is not None:
+            self.memory.clear()
+
+    def miss(self, signature: Hashable) -> None:
+        """Note that an evaluation could not be recalled."""
+        self._missed[signature] += 1
+        if self._missed[signature] == MISSES:
+            log.warning(
+                "Infinite-ID Save Time: another node cuts the picture differently at each step, "
+                "so that text_every saves nothing here. The text stream runs at every step."
+            )
+
+    def note(self, key: Key, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
         """Remember where the text rows are heading; all `(rows, c, h, w)`, sigma `(rows,)`."""
         if self.memory is not None:
-            self._slopes[conds] = [(x - one) / _like(sigma, x) for one in denoised]
+            self._slopes[key] = [(x - one) / _like(sigma, x) for one in denoised]
 
-    def predict(
-        self, part: Part, conds: Hashable, x: Tensor, sigma: Tensor, count: int
-    ) -> list[Tensor]:
-        """The denoised text rows of `count` conds: along the last slope, or left where they are."""
-        if part is Part.ENDED:
-            return [x] * count
-        return [x - slope * _like(sigma, x) for slope in self._slopes[conds]]
+    def predict(self, key: Key, x: Tensor, sigma: Tensor) -> list[Tensor]:
+        """The denoised text rows of each group of conds, along the last slope."""
+        signature, _ = key
+        self._missed[signature] = 0
+        return [x - slope * _like(sigma, x) for slope in self._slopes[key]]
 
 
 def _like(sigma: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from torch import Tensor
 from ..attention.blocks import context_width
 from ..identity import KeyValues
 from ..training.step import Predict
-from .forward import Options, Replacement, make_attend
+from .attend import Replacement, make_attend
+from .forward import Options
 
 
 def make_predict(model: BaseModel, y: Tensor, context: Tensor | None = None) -> Predict:

@@ -33,7 +33,7 @@ from pack.dev.bench.watch import Counts, watch
 from pack.infinite_id import mixing
 from pack.infinite_id.adapter import Adapter
 from pack.infinite_id.attention.mixed import Style, mix
-from pack.infinite_id.host import forward
+from pack.infinite_id.host import image_attention, mixed_attention
 from pack.infinite_id.host.conds import Comparison
 from pack.infinite_id.host.patch import apply, economise
 from pack.infinite_id.host.text_stream import Part, TextStream
@@ -205,7 +205,7 @@ def test_a_sampling_has_no_forward_or_row_too_many(tiny: World, mode: Mode) -> N
 def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     every_2nd = next(mode for mode in MODES if mode.economy.every == 2)
     alike = next(mode for mode in MODES if mode.is_alike)
-    monkeypatch.setattr(TextStream, "plan", lambda *_: Part.RUNS)
+    monkeypatch.setattr(TextStream, "plan", lambda _, signature, __: (Part.RUNS, (signature, 0)))
     monkeypatch.setattr(Comparison, "is_alike", lambda *_: False)
     for mode in (every_2nd, alike):
         with pytest.raises(AssertionError):
@@ -234,28 +234,28 @@ def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPa
 
 
 def spoil_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    add = forward.add_image_attention
+    add = image_attention.add_image_attention
 
     def attend_twice(out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Any, *rest: Any) -> None:
         attend(q, k, v)
         add(out, q, k, v, attend, *rest)
 
-    monkeypatch.setattr(forward, "add_image_attention", attend_twice)
+    monkeypatch.setattr(image_attention, "add_image_attention", attend_twice)
 
 
 def spoil_projections(monkeypatch: pytest.MonkeyPatch) -> None:
-    select = forward._select_key_values
+    select = image_attention._select_key_values
 
     def project(*args: Any) -> tuple[Tensor, ...]:
         k, v = select(*args)
         torch.nn.functional.linear(k, k.new_zeros(1, k.shape[-1]))
         return k, v
 
-    monkeypatch.setattr(forward, "_select_key_values", project)
+    monkeypatch.setattr(image_attention, "_select_key_values", project)
 
 
 def spoil_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "mix", lambda *args: mix(*args).clone())
+    monkeypatch.setattr(mixed_attention, "mix", lambda *args: mix(*args).clone())
 
 
 SPOILED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -16,7 +16,6 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.economy import Economy
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply, economise
-from pack.infinite_id.host.text_stream import Memory
 from pack.tests.host.world import SETTINGS, World, difference, empty, sigmas
 from torch import Tensor
 
@@ -86,13 +85,10 @@ def test_in_between_the_last_features_are_read(
     model = precise.patch(setting=setting)
     found = precise.sample(economise(model, Economy(every=2)), steps=2, latent=empty(batch))
 
-    first, calls = Memory(), []
+    first: dict[object, tuple[Tensor, Tensor]] = {}
 
-    def read_first(forward: Forward, block: object, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        calls.append(block)
-        if calls.count(block) == 1:
-            first.keep(block, forward.conds, k, v)
-        return first.recall(block, forward.conds)
+    def read_first(_: Forward, block: object, k: Tensor, v: Tensor, __: Tensor) -> object:
+        return first.setdefault(block, (k.clone(), v.clone()))
 
     monkeypatch.setattr(Forward, "read_text", read_first)
     expected = precise.sample(model, steps=2, latent=empty(batch))

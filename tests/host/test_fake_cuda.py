@@ -25,7 +25,7 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.economy import Economy
-from pack.infinite_id.host import forward, state
+from pack.infinite_id.host import image_attention, state
 from pack.infinite_id.identity import Identity
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -103,9 +103,9 @@ Change = Callable[[Tensor], Tensor]
 
 def spoil(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     """Changes what every layer is given as K', V'."""
-    select = forward._select_key_values
+    select = image_attention._select_key_values
     monkeypatch.setattr(
-        forward, "_select_key_values", lambda *args: tuple(change(x) for x in select(*args))
+        image_attention, "_select_key_values", lambda *args: tuple(change(x) for x in select(*args))
     )
 
 
@@ -162,7 +162,6 @@ def test_what_is_kept_of_the_text_stream(pixels: int, gigabytes: float) -> None:
     noise = torch.zeros(1, 4, latent, latent)
     options = make_options(model, people, noise, Economy(every=2))
     run_with(model, options, latent, latent)
-    kept = options[state.RUN].text.memory._stored.values()
-    bytes_kept = sum(x.nbytes for pair in kept for x in pair)
+    bytes_kept = options[state.RUN].text.memory.nbytes
     print(f"{pixels} px: {bytes_kept / 1e9:.2f} GB kept")
     assert bytes_kept / 1e9 == pytest.approx(gigabytes, rel=0.02)

@@ -20,7 +20,7 @@ from comfy_extras.nodes_perpneg import PerpNegGuider
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from einops import reduce, repeat
 from pack.infinite_id.attention.blocks import SDXL, Block
-from pack.infinite_id.host import forward as forward_module
+from pack.infinite_id.host import hooks as hooks_module
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply
 from pack.tests.host.world import (
@@ -97,13 +97,13 @@ def spy_on(world: World, keep: bool = True) -> Iterator[Spy]:
         spy.rows.append(args[0].shape[0])
         spy.contexts.append(kwargs["context"])
 
-    original_hook = forward_module._hook
+    original_hook = hooks_module._hook
     handle = world.unet.register_forward_pre_hook(watch_net, with_kwargs=True)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         for kind in ("attn1", "attn2"):
             name = f"make_{kind}"
-            patch.setattr(forward_module, name, watch(kind, getattr(forward_module, name)))
-        patch.setattr(forward_module, "_hook", watch_hook)
+            patch.setattr(hooks_module, name, watch(kind, getattr(hooks_module, name)))
+        patch.setattr(hooks_module, "_hook", watch_hook)
         yield spy
     handle.remove()
 
@@ -211,7 +211,7 @@ def patch_two(world: World, weights: tuple[float, float]) -> ModelPatcher:
 
 def test_two_people_add_up(tiny: World) -> None:
     """At every layer: text attention plus one image attention plus the other."""
-    make = forward_module.make_attn2
+    make = hooks_module.make_attn2
     with spy_on(tiny) as spy:
         tiny.sample(patch_two(tiny, (1.0, 0.7)), steps=1)
         calls = [call for call in spy.calls if call.kind == "attn2"]
@@ -391,11 +391,13 @@ def test_the_positive_rows_and_no_others_carry_the_person(
     positive = tiny.positive[0][0]
     for forward, context in zip(spy.hooked, spy.contexts, strict=True):
         for is_positive, rows in zip(
-            forward.positive, context.chunk(forward.layout.chunks), strict=True
+            [cond.positive for cond in forward.conds],
+            context.chunk(forward.layout.chunks),
+            strict=True,
         ):
             assert rows.shape[0] == 2
             assert is_positive == torch.equal(rows, positive.expand_as(rows))
-    assert any(any(forward.positive) for forward in spy.hooked)
+    assert any(cond.positive for forward in spy.hooked for cond in forward.conds)
 
 
 def make_area_prompt(world: World) -> list[list[Any]]:
@@ -427,7 +429,7 @@ def test_a_mask_follows_the_crop_of_an_area(tiny: World) -> None:
     crops = set()
     for call in (call for call in spy.calls if call.kind == "attn2"):
         rows, columns = call.options["activations_shape"][-2:]
-        for number, area in enumerate(call.forward.areas):
+        for number, area in enumerate(cond.area for cond in call.forward.conds):
             crop = mask if area is None else mask[top : top + height, left : left + width]
             y, x = crop.shape[0] // rows, crop.shape[1] // columns
             covered = reduce(crop, "(h y) (w x) -> h w", "max", y=y, x=x) > 0

@@ -258,15 +258,24 @@ def test_as_many_values_as_one_likes(
 
 
 def test_a_sweep_has_each_latents_mask(world: World) -> None:
-    """Two masks and one latent: every person of the sweep is in the first mask."""
+    """Two latents with a mask each: every person of the sweep is in both."""
     other = replace(world.other, unconditional=world.identity.unconditional)
     people = mixing.interpolate([world.identity, other], [0.0, 1.0])
     masks = torch.zeros(2, 16, 16)
     masks[0, :, :8] = masks[1, :, 8:] = 1
-    sweep = world.sample(apply(world.model, Application(people, mask=masks)), **SHORT)
-    for row, identity in zip(sweep, (world.identity, other), strict=True):
-        alone = world.sample(world.patch(identity=identity, mask=masks[:1]), **SHORT)
-        assert difference(row[None], alone) < ROUNDING
+    how = {"latent": empty(2), **SHORT}
+    sweep = world.sample(apply(world.model, Application(people, mask=masks)), **how)
+    for row, identity in enumerate((world.identity, other)):
+        alone = world.sample(world.patch(identity=identity, mask=masks), **how)
+        assert difference(sweep[row::2], alone) < ROUNDING
+
+
+@pytest.mark.parametrize(("count", "latents"), [(2, 1), (2, 3), (2, 4), (3, 2)])
+def test_masks_that_are_not_one_for_each_latent(world: World, count: int, latents: int) -> None:
+    """Nothing says whose they are: Latent From Batch may have taken some latents out."""
+    model = world.patch(mask=torch.ones(count, 16, 16))
+    with pytest.raises(ValueError, match=f"{count} masks for {latents} latents"):
+        world.sample(model, latent=empty(latents), **SHORT)
 
 
 # --- Guiders -------------------------------------------------------------------------------------
@@ -320,7 +329,9 @@ def test_no_rows_but_the_positive_carry_the_person(
     positive = world.positive[0][0]
     for forward, context in zip(spy.hooked, spy.contexts, strict=True):
         for is_positive, rows in zip(
-            forward.positive, context.chunk(forward.layout.chunks), strict=True
+            [cond.positive for cond in forward.conds],
+            context.chunk(forward.layout.chunks),
+            strict=True,
         ):
             assert is_positive == torch.equal(rows, positive.expand_as(rows))
 

@@ -11,7 +11,7 @@ import nodes
 import pytest
 import torch
 from pack.infinite_id.application import Application
-from pack.infinite_id.host import forward
+from pack.infinite_id.host import image_attention
 from pack.infinite_id.host.patch import apply
 from pack.tests.host.world import SETTINGS, World, difference, empty
 from torch import Tensor
@@ -27,7 +27,7 @@ def watch_contributions(strangers: Tensor) -> Iterator[list[tuple[Tensor, Tensor
     The same queries attend to the person and to a stranger, random keys and values that are a
     thousand times larger; where both give the same bits, nobody could have made a difference.
     """
-    original = forward.add_image_attention
+    original = image_attention.add_image_attention
     seen = []
 
     def watched(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *args: Any) -> None:
@@ -38,11 +38,11 @@ def watch_contributions(strangers: Tensor) -> Iterator[list[tuple[Tensor, Tensor
         same = (out == other).all(-1, keepdim=True) & (out == before).all(-1, keepdim=True)
         seen.append((args[2], same.flatten(0, 2)))
 
-    forward.add_image_attention = watched
+    image_attention.add_image_attention = watched
     try:
         yield seen
     finally:
-        forward.add_image_attention = original
+        image_attention.add_image_attention = original
 
 
 def split_masks(height: int, width: int, at: int) -> tuple[Tensor, Tensor]:

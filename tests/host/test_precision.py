@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from pack.infinite_id.host import forward
+from pack.infinite_id.host import image_attention
 from pack.infinite_id.host.patch import apply
 from pack.tests.host.world import SETTINGS, difference, empty
 
@@ -23,7 +23,7 @@ LATENTS = [(128, 128), (152, 104), (64, 65)]
 @contextmanager
 def watch_image_attention() -> Iterator[list[tuple[Any, ...]]]:
     """Every `(text attention, its sum with the image attention, grid)` while open."""
-    original = forward.add_image_attention
+    original = image_attention.add_image_attention
     seen: list[tuple[Any, ...]] = []
 
     def watched(out: torch.Tensor, *args: Any) -> None:
@@ -31,11 +31,11 @@ def watch_image_attention() -> Iterator[list[tuple[Any, ...]]]:
         original(out, *args)
         seen.append((before.flatten(0, 2), out.flatten(0, 2).clone()))
 
-    forward.add_image_attention = watched
+    image_attention.add_image_attention = watched
     try:
         yield seen
     finally:
-        forward.add_image_attention = original
+        image_attention.add_image_attention = original
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -6,6 +6,7 @@ tensors of two true devices never meet is seen on devices that need not be there
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -159,7 +160,9 @@ def test_tensors_of_two_gpus_never_meet() -> None:
         assert run_with(there, options, 64, 64).device == second
         assert run_with(here, options, 64, 64).device == first
         step = options[STEP]
-        options[STEP] = replace(step, streams=step.streams.without_text(), part=Part.RECALLED)
+        options[STEP] = replace(
+            step, streams=step.streams.without_text(), part=Part.RECALLED, calls=Counter()
+        )
         assert run_with(there, options, 64, 64).device == second
 
         person = options[RUN].people[0]

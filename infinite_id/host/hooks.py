@@ -1,0 +1,96 @@
+"""Image cross-attention and mixed attention around whatever attention a forward has.
+
+APPLY_MODEL sees the patch tables as this very forward will use them, so whatever other packs put
+there, before or after us, statically or for one call, is wrapped here and never lost.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
+
+from ..attention.blocks import Block
+from .attend import Replacement
+from .forward import Forward, Options, begin
+from .image_attention import make_attn2
+from .mixed_attention import make_attn1
+from .rows import NAME
+
+
+def apply_model(
+    executor: WrapperExecutor,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: Options = {},  # noqa: B006  # the host's own signature
+    **kwargs: Any,
+) -> Tensor:
+    """Run the host's forward with the identity's hooks around whatever attention is patched in."""
+    names = kwargs.pop(NAME, None)
+    forward = begin(x, names, c_crossattn, transformer_options)
+    given, layout = forward.given, forward.layout
+    inputs = (x, t, c_concat, c_crossattn, control)
+    if layout != given:
+        inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
+    if forward.people:
+        with _uncompiled():
+            out = executor(*inputs, _hook(transformer_options, forward), **kwargs)
+        forward.run.is_drawn |= forward.called == _list_blocks(forward)
+    else:
+        out = executor(*inputs, transformer_options, **kwargs)
+    return out if layout == given else given.arrange(out, layout)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run a compiled UNet as it was written.
+
+    The host's compiled models do not look at the transformer options again: they would repeat the
+    hooks of the first forward, or none, whoever acts by now.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()  # nothing is compiled, or torch is older than 2.6
+    return torch.compiler.set_stance("force_eager")
+
+
+def _arrange(inputs: Any, rows: int, forward: Forward) -> Any:
+    """The layout's rows of all tensors that have as many rows as the host called with."""
+    if isinstance(inputs, dict):
+        return {name: _arrange(part, rows, forward) for name, part in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return type(inputs)(_arrange(part, rows, forward) for part in inputs)
+    if isinstance(inputs, Tensor) and inputs.ndim and inputs.shape[0] == rows:
+        return forward.layout.arrange(inputs, forward.given)
+    return inputs
+
+
+def _list_blocks(forward: Forward) -> set[Block]:
+    return {Block(*block) for block in forward.people[0].person.identity}
+
+
+def _hook(options: Options, forward: Forward) -> Options:
+    """Copy the options, every layer's attention wrapped; the caller's tables stay as they are."""
+    tables: dict[str, dict[Any, Replacement]] = options.get("patches_replace", {})
+    blocks = _list_blocks(forward)
+    hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}
+    for block in blocks:
+        hooked["attn2"][block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
+    if forward.reads_text:
+        hooked["attn1"] = dict(tables.get("attn1", {}))
+        for block in blocks:
+            hooked["attn1"][block] = make_attn1(forward, block, _foreign(tables, "attn1", block))
+    return {**options, "patches_replace": hooked}
+
+
+def _foreign(
+    tables: dict[str, dict[Any, Replacement]], name: str, block: Block
+) -> Replacement | None:
+    """The replacement that the host would have called for this block, if any."""
+    table = tables.get(name, {})
+    return table.get(block, table.get((block.stage, block.number)))

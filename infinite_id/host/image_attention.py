@@ -1,0 +1,117 @@
+"""Image cross-attention beside the text's, as the host's hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from ..attention.blocks import Block
+from ..attention.cross import add_image_attention
+from ..attention.mask import cut_mask, mask_tokens
+from ..attention.mixed import adapt
+from .attend import Replacement, make_attend
+from .forward import Forward
+from .state import Person
+from .tiles import find_areas
+from .trace import pick_identity
+
+
+def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
+    """The host's `attn2` replacement for one block."""
+
+    def attn2(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        forward.called.add(block)
+        attend = make_attend(options)
+        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options).clone()
+        picked = pick_identity(forward, q, options)
+        identity, q_id = picked.take(out), picked.select(q)
+        for acting in forward.people:
+            person, application = acting.person, acting.person.application
+            weight = application.weight_at(block) * acting.factor
+            if weight == 0:
+                continue
+            k_id, v_id = _select_key_values(forward, person, block, q)
+            k_id, v_id = picked.deal(k_id), picked.deal(v_id)
+            if application.style_in_cross_attention:
+                k_id = adapt(forward.style, k_id, picked.select(k))
+                v_id = adapt(forward.style, v_id, picked.select(v))
+            mask = picked.deal(_mask(forward, person, options["activations_shape"], like=q))
+            bias = picked.deal(_bias(forward, person, like=q))
+            add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
+        return picked.put(out, identity)
+
+    return attn2
+
+
+def _select_key_values(
+    forward: Forward, person: Person, block: Block, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """K', V' for the identity rows: the identity in positive chunks, no identity in the others.
+
+    A stack of n photos attends to n times the unconditional tokens, which is as good as once.
+    """
+    streams, positive = forward.streams, [cond.positive for cond in forward.conds]
+
+    def select(identity: Tensor, nothing: Tensor) -> Tensor:
+        identity = identity.to(like)
+        chunks = []
+        if any(positive):
+            rows = streams.identity // len(identity)
+            chunks.append(repeat(identity, "p l d -> (p r) l d", r=rows))
+        if not all(positive):
+            nothing = nothing.to(like, non_blocking=True)
+            photos = identity.shape[1] // nothing.shape[1]
+            chunks.append(repeat(nothing, "1 l d -> r (n l) d", r=streams.identity, n=photos))
+        return torch.cat([chunks[0 if is_positive else -1] for is_positive in positive])
+
+    (k, v), (k_nothing, v_nothing) = person.identity[block], person.nothing[block]
+    return select(k, k_nothing), select(v, v_nothing)
+
+
+def _bias(forward: Forward, person: Person, like: Tensor) -> Tensor | None:
+    """The tokens' shares for the identity rows, `(chunks * identity, 1, tokens)`."""
+    if person.bias is None:
+        return None
+    positive = [cond.positive for cond in forward.conds]
+    key = ("bias", forward.streams.identity, *positive, like.device, like.dtype)
+    if key not in person.cache:
+        rows = forward.streams.identity // len(person.bias)
+        identity = repeat(person.bias, "p 1 l -> (p r) 1 l", r=rows)
+        alike = torch.zeros_like(identity)
+        chunks = [identity if is_positive else alike for is_positive in positive]
+        person.cache[key] = torch.cat(chunks).to(like)
+    return person.cache[key]
+
+
+def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> Tensor | None:
+    """A person's mask for the identity rows, `(chunks * identity, tokens, 1)`."""
+    if person.mask is None:
+        return None
+    grid, people = (shape[-2], shape[-1]), forward.streams.people
+    latents, areas = _need_latents(forward, person.mask), find_areas(forward)
+    window, latent = forward.step.window, forward.step.latent
+    key = ("mask", latents, grid, latent, window, *areas, like.device, like.dtype)
+    if key not in person.cache:
+        mask = person.mask if len(person.mask) == 1 else person.mask[list(latents)]
+        if window is not None and window.dimension > 1:
+            mask = cut_mask(mask, latent, window.dimension - 1, window.places)
+            latent = (forward.x.shape[-2], forward.x.shape[-1])
+        masks = [mask_tokens(mask, latent, area, grid) for area in areas]
+        chunks = [one.expand(len(latents), -1, -1).repeat(people, 1, 1) for one in masks]
+        person.cache[key] = torch.cat(chunks).to(like)
+    return person.cache[key]
+
+
+def _need_latents(forward: Forward, mask: Tensor) -> tuple[int, ...]:
+    """The places of a chunk's latents among the run's, or any if all have the same mask."""
+    if forward.latents is not None:
+        return forward.latents
+    if len(mask) == 1:
+        return (0,) * forward.streams.latents
+    raise ValueError(
+        "Apply Infinite-ID: each latent has a mask of its own, but another node runs the model on "
+        "a part of the batch and does not say which. Give one mask for all, or take that node out."
+    )

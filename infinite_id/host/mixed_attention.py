@@ -1,0 +1,55 @@
+"""Mixed attention: what the identity stream's self-attention reads, as the host's hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..attention.blocks import Block
+from ..attention.mixed import Mixing, mix
+from .attend import Replacement, make_attend
+from .forward import Forward
+
+
+def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
+    """The host's `attn1` replacement for one block.
+
+    Around a foreign replacement only the style is applied: what it computes from q, k and v of
+    equal length is its own affair, and twice as many keys would break it.
+    """
+    layout, style = forward.layout, forward.style
+    mixing = forward.mixing if foreign is None else Mixing.OFF
+
+    def attn1(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        _check_rows(forward, q, options)
+        # HyperTile cuts the queries alone; the host's attention then cuts the keys as they lie.
+        k, v = (x.reshape(q.shape[0], -1, x.shape[-1]) for x in (k, v))
+        k_id, k_t = layout.part(k)
+        v_id, v_t = layout.part(v)
+        k_read, v_read = forward.read_text(block, k_t, v_t, k_id)
+        k_mixed = mix(mixing, style, k_id, k_read).flatten(0, 2)
+        v_mixed = mix(mixing, style, v_id, v_read).flatten(0, 2)
+        k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
+        if foreign is not None:
+            return foreign(q, layout.join(k_mixed, k_t), layout.join(v_mixed, v_t), options)
+        q_id, q_t = layout.split(q)
+        attend = make_attend(options)
+        identity = attend(q_id, k_mixed, v_mixed)
+        if not layout.streams.has_text:
+            return identity
+        return layout.join(identity, attend(q_t, k_t, v_t))
+
+    return attn1
+
+
+def _check_rows(forward: Forward, q: Tensor, options: dict[str, Any]) -> None:
+    """Raise ValueError for rows that are neither those of the forward nor these cut into tiles."""
+    height, width = options["activations_shape"][-2:]
+    is_cut = q.shape[0] * q.shape[1] == forward.rows * height * width
+    if q.shape[0] != forward.rows and not is_cut:
+        raise ValueError(
+            f"Infinite-ID: another node has made {q.shape[0]} rows of the self-attention's "
+            f"{forward.rows}, and whose they are is unknown. Take that node out, or set "
+            "mixed_attention in Apply Infinite-ID to off and style to photo."
+        )
