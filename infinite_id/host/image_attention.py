@@ -38,8 +38,9 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
             if application.style_in_cross_attention:
                 k_id = adapt(forward.style, k_id, picked.select(k))
                 v_id = adapt(forward.style, v_id, picked.select(v))
-            mask = picked.deal(_mask(forward, person, options["activations_shape"], like=q))
-            bias = picked.deal(_bias(forward, person, like=q))
+            mask = _mask(forward, person, options["activations_shape"], like=q)
+            bias = _bias(forward, person, like=q)
+            mask, bias = (None if x is None else picked.deal(x) for x in (mask, bias))
             add_image_attention(identity, q_id, k_id, v_id, attend, weight, mask, bias)
         return picked.put(out, identity)
 

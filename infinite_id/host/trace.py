@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from .forward import Forward
 
 BASE = 256
 """Numbers are told in two digits of this base, which every floating-point type holds."""
-
-Values = TypeVar("Values", Tensor, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +35,7 @@ class Whole:
         """Their part of queries or keys, `(rows, tokens, width)`."""
         return self.layout.split(x)[0]
 
-    def deal(self, x: Values) -> Values:
+    def deal(self, x: Tensor) -> Tensor:
         """What each identity row of the forward has, for each of them here."""
         return x
 
@@ -64,8 +62,8 @@ class Traced:
     def select(self, x: Tensor) -> Tensor:
         return x[self.places]
 
-    def deal(self, x: Values) -> Values:
-        return x if x is None else x[self.sources]
+    def deal(self, x: Tensor) -> Tensor:
+        return x[self.sources]
 
     def put(self, out: Tensor, taken: Tensor) -> Tensor:
         return out.index_copy(0, self.places, taken)

@@ -1,0 +1,605 @@
+"""Where other nodes meet the two streams: the right picture, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import nodes
+import pytest
+import torch
+from comfy.k_diffusion.sampling import to_d
+from comfy.model_patcher import ModelPatcher
+from pack.infinite_id import mixing
+from pack.infinite_id.application import Application
+from pack.infinite_id.attention.mixed import Mixing
+from pack.infinite_id.economy import Economy
+from pack.infinite_id.host import sampling
+from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.state import Run
+from pack.tests.host.test_stock_nodes import stock
+from pack.tests.host.world import SEED, World, difference, empty, guider, sample_custom
+from torch import Tensor
+
+ROUNDING = 1e-5
+STEPS = 8
+EVERY_2ND = Economy(every=2)
+Step = Callable[..., Tensor]
+
+
+def half_mask(side: str = "left") -> Tensor:
+    mask = torch.zeros(1, 16, 16)
+    mask[..., slice(8) if side == "left" else slice(8, 16)] = 1
+    return mask
+
+
+@contextmanager
+def count_rows(world: World) -> Iterator[list[int]]:
+    rows: list[int] = []
+    hook = world.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        yield rows
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def watch_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Run]]:
+    runs: list[Run] = []
+    prepare = sampling.prepare
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "prepare", lambda *args: runs.append(prepare(*args)) or runs[-1])
+        yield runs
+
+
+def sampler(step: Step) -> Any:
+    """A sampler out of `step(model, x, sigmas, i, **how)`, which gives the next latents."""
+
+    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, **_: Any) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return model(x, sigma * x.new_ones([len(x)]), **extra_args)
+
+        for i in range(len(sigmas) - 1):
+            x = step(denoise, x, sigmas, i)
+        return x
+
+    return comfy.samplers.KSAMPLER(run)
+
+
+def go(world: World, model: ModelPatcher, how: Any, cfg: float = 5.0, **rest: Any) -> Tensor:
+    torch.manual_seed(SEED)
+    guide = guider(model, world.positive, world.negative, cfg)
+    return sample_custom(guide, sampler=how, **{"steps": STEPS, **rest})[0]
+
+
+# --- What is kept from step to step --------------------------------------------------------------
+
+
+def schedule_prompts(world: World) -> World:
+    """One prompt for the first part, another for the rest."""
+    cut = nodes.ConditioningSetTimestepRange().set_range
+    parts = cut(world.positive, 0.0, 0.6)[0], cut(world.middle, 0.6, 1.0)[0]
+    return replace(world, positive=nodes.ConditioningCombine().combine(*parts)[0])
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_scheduled_prompts(least: World, every: int) -> None:
+    """Where the prompt changes, there is nothing to be recalled: both streams run once more."""
+    world = schedule_prompts(least)
+    model = economise(least.patch(), Economy(every=every))
+    with count_rows(least) as rows:
+        world.sample(model, steps=STEPS)
+    assert rows.count(4) == len(range(0, STEPS, every)) + 1
+    nobody = world.sample(economise(least.patch(0.0), Economy(every=every)), steps=STEPS)
+    assert difference(nobody, world.sample(least.model, steps=STEPS)) < 0.1
+
+
+def test_areas_whose_copies_share_a_name(least: World) -> None:
+    """The host copies a negative cond for each area, and gives the copy the positive one's uuid."""
+    areas = [
+        nodes.ConditioningSetArea().append(prompt, 64, 128, x, 0, 1.0)[0]
+        for prompt, x in ((least.middle, 0), (least.positive, 64))
+    ]
+    positive = nodes.ConditioningCombine().combine(least.positive, areas[0])[0]
+    positive = nodes.ConditioningCombine().combine(positive, areas[1])[0]
+    world = replace(least, positive=positive)
+    model = least.patch()
+    full = world.sample(model, steps=2)
+    kept = world.sample(economise(model, EVERY_2ND), steps=2)
+    assert 0 < difference(kept, full) < 0.05
+
+
+DEEP_SHRINK = stock(
+    "model_downscale", "PatchModelAddDownscale", 1, 2.0, 0.0, 0.5, True, "bicubic", "bicubic"
+)
+
+
+def test_deep_shrink(least: World) -> None:
+    """Features of fewer tokens are of no use: the text stream runs where the size changes."""
+    model = economise(DEEP_SHRINK(least.patch()), EVERY_2ND)
+    picture = least.sample(model, latent=empty(1, 32, 32), steps=6)
+    full = least.sample(DEEP_SHRINK(least.patch()), latent=empty(1, 32, 32), steps=6)
+    assert 0 < difference(picture, full) < 0.1
+
+
+def test_a_pictures_features_are_its_own(least: World) -> None:
+    """The first picture of a batch does not move with the noise of the others."""
+    model = economise(DEEP_SHRINK(least.patch()), EVERY_2ND)
+
+    def draw(seed: int) -> Tensor:
+        noise = torch.randn(4, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+        noise[3] = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():
+            return comfy.sample.sample(
+                model, noise, 6, 5.0, "euler", "normal", least.positive, least.negative,
+                torch.zeros_like(noise), disable_pbar=True, seed=SEED,
+            )  # fmt: skip
+
+    assert difference(draw(1)[:1], draw(2)[:1]) < ROUNDING
+
+
+def test_a_latent_that_grows(least: World) -> None:
+    pytest.importorskip("comfy_extras.nodes_advanced_samplers")
+    from comfy_extras.nodes_advanced_samplers import SamplerLCMUpscale
+
+    def grow(model: ModelPatcher) -> Tensor:
+        how = SamplerLCMUpscale.execute(1.5, 2, "bilinear").result[0]
+        return go(least, model, how, latent=empty(1, 8, 8), steps=4)
+
+    assert grow(economise(least.patch(), EVERY_2ND)).shape[-1] > 8
+    assert difference(grow(least.patch(0.0)), grow(least.model)) < 1e-4
+    masked = grow(least.patch(mask=torch.zeros(1, 16, 16)))
+    assert difference(masked, grow(least.model)) < 1e-4
+
+
+def euler(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
+    return x + to_d(x, sigmas[i], denoise(x, sigmas[i])) * (sigmas[i + 1] - sigmas[i])
+
+
+def euler_and_waste(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
+    """Evaluates something else at each noise level as well, and throws it away."""
+    stepped = euler(denoise, x, sigmas, i)
+    denoise(0.5 * x, sigmas[i])
+    return stepped
+
+
+@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(every=3, guided=False)])
+def test_an_evaluation_whose_result_is_thrown_away(least: World, economy: Economy) -> None:
+    model = economise(least.patch(), economy)
+    expected = go(least, model, sampler(euler))
+    assert difference(go(least, model, sampler(euler_and_waste)), expected) < ROUNDING
+
+
+@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(every=2, guided=False)])
+def test_perturbed_attention_of_no_weight(least: World, economy: Economy) -> None:
+    """Its evaluation keeps and recalls features of its own."""
+    model = economise(least.patch(), economy)
+    guided = stock("pag", "PerturbedAttentionGuidance", 1e-6)(model)
+    assert difference(least.sample(guided, steps=6), least.sample(model, steps=6)) < ROUNDING
+
+
+def restart(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
+    """Euler, and from the fourth step on once back to the second."""
+    x = euler(denoise, x, sigmas, i)
+    if i == 3:
+        x = x + torch.randn_like(x) * (sigmas[1] ** 2 - sigmas[4] ** 2).sqrt()
+        for again in (1, 2, 3):
+            x = euler(denoise, x, sigmas, again)
+    return x
+
+
+@pytest.mark.parametrize("economy", [Economy(until=0.4), Economy(every=2, until=0.4)])
+@pytest.mark.parametrize("setting", ["mixed", "mutual", "AdaIN-mean"])
+def test_a_sampler_that_climbs_again(least: World, setting: str, economy: Economy) -> None:
+    """The text stream's latents stood still: it sees the identity stream's from then on."""
+    nobody = economise(least.patch(0.0, setting), replace(economy, every=1))
+    plain = go(least, least.model, sampler(restart), 2.0)
+    assert difference(go(least, nobody, sampler(restart), 2.0), plain) < ROUNDING
+    assert torch.isfinite(go(least, economise(least.patch(), economy), sampler(restart))).all()
+
+
+def test_a_sweep_cannot_climb_again(least: World) -> None:
+    sweep = mixing.interpolate([least.identity, least.other], [0.0, 1.0])
+    model = economise(apply(least.model, Application(sweep)), Economy(until=0.4))
+    with pytest.raises(ValueError, match="goes back to higher noise"):
+        go(least, model, sampler(restart))
+
+
+def test_features_end_with_the_mixing(least: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = economise(least.patch(), Economy(every=2, until=0.5))
+    kept: list[int] = []
+    latent = empty()["samples"]
+    with watch_run(monkeypatch) as runs, torch.inference_mode():
+        comfy.sample.sample(
+            model, torch.randn_like(latent), STEPS, 5.0, "euler", "normal", least.positive,
+            least.negative, latent, disable_pbar=True, seed=SEED,
+            callback=lambda *_: kept.append(runs[0].text.memory.nbytes),
+        )  # fmt: skip
+    assert all(kept[: STEPS // 2])
+    assert not any(kept[STEPS // 2 :])
+
+
+# --- Caches of others ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(until=0.5), Economy(guided=False)], ids=str)
+@pytest.mark.parametrize("first", [True, False])
+def test_easycache(
+    least: World, economy: Economy, first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts on the same rows at each step: nothing is saved, and the log says so."""
+    cache = stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False)
+    alone = cache(least.patch())
+    if first:
+        model = economise(apply(cache(least.model), Application(least.identity)), economy)
+    else:
+        model = cache(economise(least.patch(), economy))
+    with caplog.at_level(logging.WARNING):
+        picture = least.sample(model, steps=STEPS)
+    assert "Save Time saves nothing" in caplog.text
+    assert "easycache" in caplog.text.lower()
+    assert difference(picture, least.sample(alone, steps=STEPS)) < ROUNDING
+
+
+def test_easycache_and_a_person_who_leaves(least: World) -> None:
+    """Both streams keep their rows, though nobody reads the text stream any more."""
+    cache = stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False)
+    with count_rows(least) as rows:
+        least.sample(cache(least.patch(end=0.5)), steps=STEPS)
+    assert set(rows) == {4}
+
+
+def test_lazycache(least: World) -> None:
+    cache = stock("easycache", "LazyCacheNode", 3.0, 0.0, 1.0, False)
+    picture = least.sample(cache(economise(least.patch(), EVERY_2ND)), steps=STEPS)
+    assert torch.isfinite(picture).all()
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_node_that_runs_the_layers_itself(least: World, start: float) -> None:
+    """It passes our forward by: the person would be missing, at the price of two streams."""
+    model = least.patch(start=start)
+
+    def run(_: Any, args: dict[str, Any]) -> Tensor:
+        return args["input"] * 0.5
+
+    model.set_model_unet_function_wrapper(run)
+    with pytest.raises(ValueError, match="runs the model's layers itself"):
+        least.sample(model)
+
+
+def test_a_prompt_that_comes_late_is_no_such_node(least: World) -> None:
+    late = nodes.ConditioningSetTimestepRange().set_range(least.positive, 0.5, 1.0)[0]
+    negative = nodes.ConditioningSetTimestepRange().set_range(least.negative, 0.5, 1.0)[0]
+    picture = least.sample(least.patch(), positive=late, negative=negative)
+    assert torch.isfinite(picture).all()
+
+
+# --- Rows ----------------------------------------------------------------------------------------
+
+
+def couple(model: ModelPatcher, regions: int, order: str = "repeat") -> ModelPatcher:
+    """Attention couple and its kind: positive rows once per region, folded behind the attention."""
+    model, seen = model.clone(), {}
+
+    def copies(kind: int) -> int:
+        return regions if kind == 0 else 1
+
+    def spread(x: Tensor, n: int) -> Tensor:
+        return x.repeat(n, 1, 1) if order == "repeat" else x.repeat_interleave(n, 0)
+
+    def before(q: Tensor, k: Tensor, v: Tensor, options: Any) -> tuple[Tensor, ...]:
+        kinds = options["cond_or_uncond"]
+        chunks = [x.chunk(len(kinds)) for x in (q, k, v)]
+        seen["rows"] = [len(chunks[0][i]) * copies(kind) for i, kind in enumerate(kinds)]
+        return tuple(
+            torch.cat([spread(x[i], copies(kind)) for i, kind in enumerate(kinds)]) for x in chunks
+        )
+
+    def fold(part: Tensor, kind: int) -> Tensor:
+        n = copies(kind)
+        shape, axis = ((n, -1), 0) if order == "repeat" else ((-1, n), 1)
+        return part.unflatten(0, shape).mean(axis)
+
+    def after(out: Tensor, options: Any) -> Tensor:
+        parts = zip(out.split(seen["rows"]), options["cond_or_uncond"], strict=True)
+        return torch.cat([fold(part, kind) for part, kind in parts])
+
+    model.set_model_attn2_patch(before)
+    model.set_model_attn2_output_patch(after)
+    return model
+
+
+@pytest.mark.parametrize("order", ["repeat", "interleave"])
+@pytest.mark.parametrize("regions", [2, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("setting", ["off", "mixed"])
+def test_equal_regions_change_nothing(
+    least: World, setting: str, batch: int, regions: int, order: str
+) -> None:
+    model = least.patch(setting=setting, mask=half_mask())
+    how = {"steps": 2, "latent": empty(batch)}
+    picture = least.sample(couple(model, regions, order), **how)
+    assert difference(picture, least.sample(model, **how)) < ROUNDING
+
+
+def test_regions_with_savings_and_two_people(least: World) -> None:
+    model = least.patch(mask=half_mask(), style_in_cross_attention=True)
+    model = apply(model, Application(least.other, mask=half_mask("right")))
+    for economy in (EVERY_2ND, Economy(guided=False), Economy(shared=True)):
+        saved = economise(model, economy)
+        assert difference(least.sample(couple(saved, 2)), least.sample(saved)) < ROUNDING
+
+
+def test_rows_that_nobody_can_know_are_refused(least: World) -> None:
+    """A patch that makes other queries of them instead of repeating them."""
+    model = least.patch()
+
+    def blend(q: Tensor, k: Tensor, v: Tensor, _: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.cat([x, x.mean(0, keepdim=True)]) for x in (q, k, v))
+
+    model.set_model_attn2_patch(blend)
+    model.set_model_attn2_output_patch(lambda out, _: out[:-1])
+    with pytest.raises(ValueError, match="whose they are cannot be known"):
+        least.sample(model)
+
+
+def test_rows_added_to_the_self_attention_are_refused(least: World) -> None:
+    model = least.patch()
+    model.set_model_attn1_patch(lambda q, k, v, _: tuple(x.repeat(3, 1, 1) for x in (q, k, v)))
+    model.set_model_attn1_output_patch(lambda out, _: out.chunk(3)[0])
+    with pytest.raises(ValueError, match="whose they are is unknown"):
+        least.sample(model)
+
+
+def cut_tiles(model: ModelPatcher, dim: int, overlap: int = 0) -> ModelPatcher:
+    """A wrapper that runs the model on two tiles, as MultiDiffusion and its kin do."""
+    model = model.clone()
+
+    def run(apply_model: Any, args: dict[str, Any]) -> Tensor:
+        x = args["input"]
+        half = x.shape[dim] // 2
+        first = x.narrow(dim, 0, half + overlap), x.narrow(dim, half - overlap, half + overlap)
+        a, b = (apply_model(part, args["timestep"], **args["c"]) for part in first)
+        return torch.cat([a.narrow(dim, 0, half), b.narrow(dim, overlap, half)], dim)
+
+    model.set_model_unet_function_wrapper(run)
+    return model
+
+
+@pytest.mark.parametrize(("dim", "overlap"), [(3, 0), (2, 0), (3, 2)])
+@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(shared=True)], ids=str)
+def test_a_mask_follows_tiles(least: World, dim: int, overlap: int, economy: Economy) -> None:
+    """Outside its mask the person adds nothing, tile by tile; without mixing exactly nothing."""
+    if economy.shared:
+        economy = Economy()  # one stream has no latents to share
+    model = economise(least.patch(setting="off", mask=half_mask()), economy)
+    ours = least.sample(cut_tiles(model, dim, overlap))
+    plain = least.sample(cut_tiles(least.model, dim, overlap))
+    if dim == 3 and not overlap:
+        assert difference(ours[..., 8:], plain[..., 8:]) < ROUNDING
+    assert difference(ours[..., :8], plain[..., :8]) > 0.05
+
+
+@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(shared=True)], ids=str)
+def test_both_streams_in_tiles(least: World, economy: Economy) -> None:
+    """Weight 0 is the unpatched model in tiles, and each tile has its own features."""
+    nobody = economise(least.patch(0.0, mask=half_mask()), economy)
+    plain = least.sample(cut_tiles(least.model, 3), steps=2)
+    assert difference(least.sample(cut_tiles(nobody, 3), steps=2), plain) < (
+        ROUNDING if economy.every == 1 else 0.05
+    )
+
+
+def test_a_tile_that_is_not_in_the_latent_is_refused(least: World) -> None:
+    model = least.patch(mask=half_mask())
+
+    def run(apply_model: Any, args: dict[str, Any]) -> Tensor:
+        x = args["input"]
+        small = torch.nn.functional.interpolate(x, scale_factor=0.5)
+        out = apply_model(small, args["timestep"], **args["c"])
+        return torch.nn.functional.interpolate(out, scale_factor=2)
+
+    model.set_model_unet_function_wrapper(run)
+    with pytest.raises(ValueError, match="a mask cannot follow"):
+        least.sample(model)
+
+
+def use_windows(model: ModelPatcher, length: int, dim: int = 0) -> ModelPatcher:
+    windows = pytest.importorskip("comfy_extras.nodes_context_windows", reason="a newer host's")
+    node = windows.ContextWindowsManualNode
+    return node.execute(
+        model, length, 0, "standard_static", 1, False, "pyramid", dim, False
+    ).result[0]
+
+
+@pytest.mark.parametrize("setting", ["off", "mixed"])
+@pytest.mark.parametrize("frame", [0, 2, 3])
+def test_each_frame_keeps_its_mask_in_windows(least: World, frame: int, setting: str) -> None:
+    masks = torch.zeros(4, 16, 16)
+    masks[frame] = 1
+
+    def draw(mask: Tensor) -> Tensor:
+        model = use_windows(least.patch(1.0, setting, mask=mask), 2)
+        return least.sample(model, latent=empty(4), steps=2)
+
+    with_person, without = draw(masks), draw(masks * 0)
+    moved = [i for i in range(4) if difference(with_person[i], without[i]) > 1e-3]
+    assert moved == [frame]
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_mask_in_windows_of_the_picture(least: World, dim: int) -> None:
+    """Windows along the height or width are parts of one picture, and of its mask."""
+    mask = half_mask()
+    mask[..., 6:8] = 0  # the host shows a window the last line of the one before it
+    mask = mask if dim == 3 else mask.mT
+    model = use_windows(least.patch(1.0, "off", mask=mask), 8, dim)
+    plain = use_windows(least.model, 8, dim)
+    ours, theirs = (least.sample(m, steps=1) for m in (model, plain))
+    inside, outside = ours.unflatten(dim, (2, 8)).unbind(dim)
+    inside_plain, outside_plain = theirs.unflatten(dim, (2, 8)).unbind(dim)
+    assert difference(outside, outside_plain) < ROUNDING
+    assert difference(inside, inside_plain) > 0.05
+
+
+def by_pieces(keep_names: bool) -> Callable[[ModelPatcher], ModelPatcher]:
+    """A wrapper that runs latents one by one; a careless one hands on what it knows alone."""
+
+    def patch(model: ModelPatcher) -> ModelPatcher:
+        model = model.clone()
+
+        def run(apply_model: Any, args: dict[str, Any]) -> Tensor:
+            c = args["c"]
+            known = c if keep_names else {k: v for k, v in c.items() if k != "infinite_id_rows"}
+            parts = []
+            for row in range(len(args["input"])):
+                one = slice(row, row + 1)
+                cut = {k: v[one] if isinstance(v, Tensor) else v for k, v in known.items()}
+                parts.append(apply_model(args["input"][one], args["timestep"][one], **cut))
+            return torch.cat(parts)
+
+        model.set_model_unet_function_wrapper(run)
+        return model
+
+    return patch
+
+
+@pytest.mark.parametrize("setting", ["off", "mixed"])
+def test_masks_in_pieces_of_the_batch(least: World, setting: str) -> None:
+    masks = torch.stack([half_mask()[0], half_mask("right")[0], torch.zeros(16, 16)])
+    model = economise(least.patch(1.0, setting, mask=masks), Economy(shared=True))
+    how = {"latent": empty(3), "cfg": 1.0}
+    expected = least.sample(model, **how)
+    assert difference(least.sample(by_pieces(True)(model), **how), expected) < ROUNDING
+    with pytest.raises(ValueError, match="does not say which"):
+        least.sample(by_pieces(False)(model), **how)
+    one_mask = economise(least.patch(1.0, setting, mask=half_mask()), Economy(shared=True))
+    pieces = least.sample(by_pieces(False)(one_mask), **how)
+    assert difference(pieces, least.sample(one_mask, **how)) < ROUNDING
+
+
+def chunk_by_chunk(model: ModelPatcher) -> ModelPatcher:
+    """A wrapper that runs one cond after the other, and leaves `uuids` as they were."""
+    model = model.clone()
+
+    def run(apply_model: Any, args: dict[str, Any]) -> Tensor:
+        kinds = args["c"]["transformer_options"]["cond_or_uncond"]
+        parts = []
+        for i, kind in enumerate(kinds):
+            c = {
+                k: v.chunk(len(kinds))[i] if isinstance(v, Tensor) else v
+                for k, v in args["c"].items()
+            }
+            options = {**args["c"]["transformer_options"], "cond_or_uncond": [kind]}
+            c["transformer_options"] = options
+            x, t = (args[name].chunk(len(kinds))[i] for name in ("input", "timestep"))
+            parts.append(apply_model(x, t, **c))
+        return torch.cat(parts)
+
+    model.set_model_unet_function_wrapper(run)
+    return model
+
+
+@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND], ids=str)
+@pytest.mark.parametrize("mask", [None, half_mask()], ids=["everywhere", "left"])
+def test_one_cond_after_the_other(least: World, mask: Tensor | None, economy: Economy) -> None:
+    areas = nodes.ConditioningSetArea().append(least.middle, 64, 64, 0, 64, 1.0)[0]
+    prompt = nodes.ConditioningCombine().combine(least.positive, areas)[0]
+    for positive in (least.positive, prompt):
+        model = economise(least.patch(mask=mask), economy)
+        how = {"steps": 6, "positive": positive}
+        picture = least.sample(chunk_by_chunk(model), **how)
+        assert difference(picture, least.sample(model, **how)) < ROUNDING
+
+
+# --- Windows in time -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({"end": 0.5}, [4] * 4 + [2] * 4),
+        ({"start": 0.5}, [4] * 8),
+        ({"start": 0.25, "end": 0.5}, [4] * 4 + [2] * 4),
+    ],
+)
+def test_nobody_reads_outside_the_window(
+    least: World, changes: dict[str, float], rows: list[int]
+) -> None:
+    """The text stream runs until the last one has read it, and no longer."""
+    with count_rows(least) as found:
+        picture = least.sample(least.patch(**changes), steps=STEPS)
+    assert found == rows
+    if changes == {"end": 0.5}:
+        until = least.sample(economise(least.patch(end=0.5), Economy(until=0.5)), steps=STEPS)
+        assert torch.equal(picture, until)
+
+
+def test_two_people_one_after_the_other(least: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that lies where the one ends and the other begins is the second one's."""
+    model = least.patch(end=0.5)
+    model = apply(model, Application(least.other, start=0.5))
+    acting: list[list[int]] = []
+    begin = sampling._begin
+
+    def note(run: Run, *args: Any) -> Any:
+        step = begin(run, *args)
+        acting.append([run.people.index(one.person) for one in step.people])
+        return step
+
+    monkeypatch.setattr(sampling, "_begin", note)
+    middle = float(least.model.get_model_object("model_sampling").percent_to_sigma(0.5))
+    go(least, model, sampler(lambda denoise, x, *_: denoise(x, x.new_tensor(middle))), steps=1)
+    assert acting == [[1]]
+    acting.clear()
+    go(least, model, sampler(euler))
+    assert all(len(people) == 1 for people in acting)
+
+
+def test_a_person_alone_behind_another_who_mixes(least: World) -> None:
+    """Who decides changes with time: the text stream runs as long as somebody reads it."""
+    model = least.patch(end=0.5)
+    model = apply(model, Application(least.other, start=0.25, mixing=Mixing.OFF))
+    with count_rows(least) as rows:
+        least.sample(model, steps=STEPS)
+    assert rows == [4] * 2 + [2] * 6
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("setting", ["off", "mixed", "AdaIN-mean"])
+def test_a_run_cut_in_two(least: World, setting: str, batch: int) -> None:
+    """The second part goes on with both streams' latents."""
+    node = nodes.KSamplerAdvanced()
+    common = (SEED, 10, 5.0, "euler", "normal", least.positive, least.negative)
+
+    def cut(model: ModelPatcher, second: ModelPatcher | None = None) -> Tensor:
+        with torch.inference_mode():
+            (first,) = node.sample(model, "enable", *common, empty(batch), 0, 5, "enable")
+            (done,) = node.sample(second or model, "disable", *common, first, 5, 10000, "disable")
+        return done["samples"]
+
+    model = least.patch(setting=setting)
+    whole = least.sample(model, steps=10, latent=empty(batch))
+    assert difference(cut(model), whole) < ROUNDING
+    other = model.clone()  # such as behind a LoRA
+    assert difference(cut(model, other), whole) < ROUNDING
+    assert difference(cut(least.patch(0.0, setting)), cut(least.model)) < ROUNDING
+
+
+def test_a_run_that_goes_on_from_somewhere_else(
+    least: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A latent that was changed in between: the log says what the text stream starts from."""
+    node, model = nodes.KSamplerAdvanced(), least.patch()
+    common = (SEED, 10, 5.0, "euler", "normal", least.positive, least.negative)
+    with torch.inference_mode(), caplog.at_level(logging.INFO):
+        (first,) = node.sample(model, "enable", *common, empty(), 0, 5, "enable")
+        changed = {"samples": 1.01 * first["samples"]}
+        node.sample(model, "disable", *common, changed, 5, 10000, "disable")
+    assert "starts from the latent of the person" in caplog.text
