@@ -8,7 +8,7 @@ class Economy:
     """Savings that change the picture a little; the defaults save nothing.
 
     Attributes:
-        every: the text stream runs at each so-manyth noise level. In between the identity stream
+        every: the text stream runs at every n-th noise level. In between the identity stream
             reads the keys and values of the last time, and the text's latents go on along the
             last prediction.
         until: the share of the sampling 0..1 after which nothing is mixed and the text stream

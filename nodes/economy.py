@@ -27,9 +27,9 @@ class SaveTime(io.ComfyNode):
                     default=2,
                     min=1,
                     max=8,
-                    tooltip="The text stream runs at every so-manyth step; in between the "
-                    "identity stream reads what it was. 1: at every step, as in the paper. Above "
-                    "1 its keys and values are kept on the device.",
+                    tooltip="The text stream runs at every n-th step. In between the identity "
+                    "stream reads what it was. 1: at every step, as in the paper. Above 1 its "
+                    "keys and values are kept on the device.",
                 ),
                 io.Float.Input(
                     "mix_until",
