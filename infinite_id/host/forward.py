@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..attention.blocks import Block
+from ..attention.mask import Area
 from ..attention.mixed import Mixing, Style, needs_text_stream
 from ..streams import Layout, Streams
 from .rows import Chunks, Cond, read_chunks
 from .state import KEY, RUN, STEP, Acting, Run, Step
 from .text_stream import Features, Part
+from .tiles import find_areas
 
 Options = dict[str, Any]
 
@@ -55,6 +58,16 @@ class Forward:
     context: Sequence[int]
     called: set[Block] = field(default_factory=set)
     traces: dict[int, list[int]] = field(default_factory=dict)
+
+    @cached_property
+    def areas(self) -> list[Area | None]:
+        """For each chunk, the part of the evaluation's latent that it shows; None for all of it.
+
+        Raises ValueError if another node cut it out, and it cannot be found.
+        """
+        firsts = self.x[:: len(self.x) // len(self.conds)]
+        known = [cond.area for cond in self.conds]
+        return find_areas(list(firsts), known, self.step.x[self.first])
 
     @property
     def streams(self) -> Streams:

@@ -15,7 +15,6 @@ from ..attention.mixed import adapt
 from .attend import Replacement, make_attend
 from .forward import Forward
 from .state import Person
-from .tiles import find_areas
 from .trace import pick_identity
 
 
@@ -92,7 +91,7 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
     if person.mask is None:
         return None
     grid, people = (shape[-2], shape[-1]), forward.streams.people
-    latents, areas = _need_latents(forward, person.mask), find_areas(forward)
+    latents, areas = _need_latents(forward, person.mask), forward.areas
     window, latent = forward.step.window, forward.step.latent
     key = ("mask", latents, grid, latent, window, *areas, like.device, like.dtype)
     if key not in person.cache:

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..attention.mask import Area
-from .forward import Forward
 
 
-def find_areas(forward: Forward) -> list[Area | None]:
-    """For each chunk, the part of the evaluation's latent that it shows; None for all of it.
+def find_areas(
+    rows: Sequence[Tensor], areas: Sequence[Area | None], latent: Tensor
+) -> list[Area | None]:
+    """For each chunk of a forward, the part of the latent that it shows; None for all of it.
 
     The host crops conds to their areas. A node around the model may cut tiles out of these, and
     says nothing: such a tile is looked for in the latent.
 
+    Args:
+        rows: the first row of each chunk, `(c, h, w)`.
+        areas: each chunk's part of the latent, as the host knows it.
+        latent: `(c, H, W)`, of which the rows are parts.
+
     Raises:
         ValueError: if a tile is not found.
     """
-    rows = len(forward.x) // len(forward.conds)
-    size = (forward.x.shape[-2], forward.x.shape[-1])
-    whole = (forward.step.x.shape[-2], forward.step.x.shape[-1])
-    areas = []
-    for chunk, cond in enumerate(forward.conds):
-        area = cond.area
-        if size != (whole if area is None else _clip(area, whole)):
-            area = _find_tile(forward.x[chunk * rows], forward.step.x[forward.first])
-        areas.append(area)
-    return areas
+    whole = (latent.shape[-2], latent.shape[-1])
+    return [
+        area if tuple(row.shape[-2:]) == _clip(area, whole) else _find_tile(row, latent)
+        for row, area in zip(rows, areas, strict=True)
+    ]
 
 
-def _clip(area: Area, whole: tuple[int, int]) -> tuple[int, int]:
+def _clip(area: Area | None, whole: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an area's part within the latent."""
+    if area is None:
+        return whole
     return min(area.height, whole[0] - area.top), min(area.width, whole[1] - area.left)
 
 
 def _find_tile(tile: Tensor, latent: Tensor) -> Area:
-    """Where a tile `(c, h, w)` was cut out of a latent `(c, H, W)`, to the last bit."""
+    """Where a tile was cut out of a latent, to the last bit."""
     height, width = tile.shape[-2:]
     corner = (latent == tile[:, :1, :1]).all(dim=0)
     found = [
