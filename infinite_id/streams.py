@@ -1,4 +1,4 @@
-"""The two streams: how identity and text rows share one batch, and the same noise.
+"""The two streams: how identity and text rows share one batch.
 
 Both streams start from the same noise and advance together; every cond chunk of a forward holds
 the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling', inference).
@@ -6,15 +6,11 @@ A sweep draws every latent once for each of its identities, and all of them read
 Where all chunks have the same text, its rows are in a forward once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -109,62 +105,3 @@ class Layout:
         texts = 1 if self.has_one_text else self.chunks
         text = text[:texts].expand(texts, *text.shape[1:])
         return self.join(identity.flatten(0, 2), text.flatten(0, 2))
-
-
-class SharedNoise(TorchFunctionMode):
-    """While active, random normals of the whole batch's shape are the same in all streams.
-
-    Noise is drawn at the shape that a single stream would draw it, so the identity stream gets
-    exactly the numbers it would get alone, whatever sampler asks for them and on any device.
-    """
-
-    def __init__(self, streams: Streams, channels: int) -> None:
-        super().__init__()
-        self._streams = streams
-        self._channels = channels
-        self._is_paused = False
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.randn_like and self._is_latent(args[0].shape):
-            return self._streams.spread(func(args[0][: self._streams.latents], **kwargs))
-        if func is torch.randn:
-            size = _pop_size(args, kwargs)
-            if self._is_latent(size):
-                single = func((self._streams.latents, *size[1:]), **kwargs)
-                return self._streams.spread(single)
-            return func(size, **kwargs)
-        return func(*args, **kwargs)
-
-    def _is_latent(self, shape: Sequence[int]) -> bool:
-        return tuple(shape[:2]) == (self._streams.rows, self._channels)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Suspend the mode, so that a model's forward does not pay for it.
-
-        A guider may evaluate another guider: the inner pause of a pause does nothing.
-        """
-        if self._is_paused:
-            yield
-            return
-        self._is_paused = True
-        self.__exit__(None, None, None)
-        try:
-            yield
-        finally:
-            self.__enter__()
-            self._is_paused = False
-
-
-def _pop_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """The size of a `torch.randn` call, given as one sequence or as several numbers."""
-    if "size" in kwargs:
-        return tuple(kwargs.pop("size"))
-    return tuple(args[0]) if isinstance(args[0], Sequence) else tuple(args)

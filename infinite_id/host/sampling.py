@@ -95,11 +95,11 @@ def _hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
         leftover.keep(samples[: streams.identity], samples[streams.identity :])
 
 
-def predict_noise(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
+def predict_noise(executor: WrapperExecutor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Suspend the shared noise while the model runs: only samplers draw the latents' noise."""
     run = executor.class_obj.model_options["transformer_options"].get(RUN)
-    with run.noise.paused() if run and run.noise else nullcontext():
-        return executor(*args, **kwargs)
+    with run.noise.paused(x.shape) if run and run.noise else nullcontext():
+        return executor(x, *args, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from ..attention.cross import log_shares
 from ..attention.mixed import needs_text_stream
 from ..economy import Economy
 from ..identity import KeyValues
-from ..streams import SharedNoise, Streams
+from ..noise import SharedNoise
+from ..streams import Streams
 from .conds import Comparison
 from .rows import Cond, Window
 from .text_stream import NEVER, Part, TextStream
@@ -239,7 +240,7 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
             economy, _end_sigma(guider.model_patcher, read_until) if may_end else NEVER
         ),
         latent=(noise.shape[-2], noise.shape[-1]),
-        noise=SharedNoise(streams, channels=noise.shape[1]) if streams.copies > 1 else None,
+        noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         shares_latents=read_until > 0 and shared,
     )
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
 from comfy_extras import nodes_advanced_samplers, nodes_custom_sampler
-from pack.infinite_id.streams import SharedNoise
+from pack.infinite_id import noise
 from pack.nodes.apply import ApplyInfiniteID
 from pack.tests.host.world import (
     SEED,
@@ -117,7 +117,7 @@ def test_without_shared_noise_the_table_would_fail(
 ) -> None:
     """The table can fail: streams with noises of their own give another picture."""
     plain = tiny.sample(tiny.model, sampler="euler_ancestral")
-    monkeypatch.setattr(SharedNoise, "_is_latent", lambda *_: False)
+    monkeypatch.setattr(noise, "DRAWS", frozenset())
     assert difference(tiny.sample(tiny.patch(0.0), sampler="euler_ancestral"), plain) > 1e-2
 
 

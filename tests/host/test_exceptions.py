@@ -22,7 +22,7 @@ from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import economise
 from pack.infinite_id.host.state import Acting, Person, Run, Step
 from pack.infinite_id.host.text_stream import Memory, TextStream
-from pack.infinite_id.streams import SharedNoise
+from pack.infinite_id.noise import SharedNoise
 from pack.tests.host.world import SEED, Conditioning, World, empty
 from torch import Tensor
 
