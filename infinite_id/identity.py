@@ -1,7 +1,10 @@
 """An identity: the tokens that stand for a person, and where they came from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -11,8 +14,19 @@ from .attention.blocks import Block
 
 KeyValues = dict[Block, tuple[Tensor, Tensor]]
 
-RESIDENT = 16 * 2**20
-"""Bytes of a device that unconditional K', V' may take; more is brought layer by layer."""
+
+class Memory(Protocol):
+    """Who knows how much memory there is."""
+
+    def has_room(self, device: torch.device, size: int) -> bool:
+        """Whether a device has room for so many bytes throughout a sampling run."""
+
+    def pin(self, tensors: Sequence[Tensor], owner: object) -> None:
+        """Make copies from the CPU's memory quick, until the owner is gone, if that can be."""
+
+
+class _Placed(dict[Block, tuple[Tensor, Tensor]]):
+    """K', V' on a device, which those who use them keep alive; a plain dict has no weak ones."""
 
 
 class Projections:
@@ -22,35 +36,54 @@ class Projections:
         self._adapter = adapter
         self._tokens = tokens
         self._stored: dict[torch.dtype, KeyValues] = {}
+        self._pinned: set[torch.dtype] = set()
+        self._placed: WeakValueDictionary[tuple[torch.device, torch.dtype], _Placed]
+        self._placed = WeakValueDictionary()
 
     def on(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
         """Return `{block: (K', V')}`, each `(b, tokens, width)`, on a device.
 
         The first call for a dtype projects there (weight by weight: the adapter is never resident
-        on the device); later ones copy. The caller's tensors are freed with its reference.
+        on the device); later ones copy, unless somebody still holds what an earlier one returned.
         """
-        if dtype not in self._stored:
-            return self._compute(device, dtype)
-        return _move(self._stored[dtype], device)
+        placed = self._placed.get((device, dtype))
+        if placed is None:
+            if dtype in self._stored:
+                placed = _Placed(_move(self._stored[dtype], device))
+            else:
+                placed = _Placed(self._compute(device, dtype))
+            self._placed[device, dtype] = placed
+        return placed
 
-    def near(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
-        """Return what `on` does, but large ones in the CPU's memory, pinned for quick copies."""
+    def near(self, device: torch.device, dtype: torch.dtype, memory: Memory) -> KeyValues:
+        """Return what `on` does; in the CPU's memory, ready to be copied, if the device is full."""
         if dtype not in self._stored:
             self._compute(device, dtype)
         stored = self._stored[dtype]
-        return stored if _count_bytes(stored) > RESIDENT else _move(stored, device)
+        if memory.has_room(device, _count_bytes(stored)):
+            return self.on(device, dtype)
+        if dtype not in self._pinned:
+            self._pinned.add(dtype)
+            memory.pin([x for pair in stored.values() for x in pair], self)
+        return stored
 
     @torch.no_grad()
     def _compute(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
         projected = self._adapter.project(self._tokens.to(device=device, dtype=dtype))
-        stored = _move(projected, torch.device("cpu"))
-        self._stored[dtype] = pin(stored) if device.type == "cuda" else stored
+        self._stored[dtype] = _move(projected, torch.device("cpu"))
         return projected
 
 
-def pin(values: KeyValues) -> KeyValues:
-    """Memory from which CUDA copies without waiting."""
-    return {block: (k.pin_memory(), v.pin_memory()) for block, (k, v) in values.items()}
+_SHARED: WeakValueDictionary[tuple[int, int], Projections] = WeakValueDictionary()
+"""Of adapters' unconditional tokens, by the ids of both, which live as long as the value does."""
+
+
+def _share_projections(adapter: Adapter, tokens: Tensor) -> Projections:
+    key = id(adapter), id(tokens)
+    found = _SHARED.get(key)
+    if found is None:
+        found = _SHARED[key] = Projections(adapter, tokens)
+    return found
 
 
 def _move(values: KeyValues, device: torch.device) -> KeyValues:
@@ -96,7 +129,7 @@ class Identity:
     Attributes:
         tokens: `(n, l, token_width)` float32 on the CPU; n is 1 for a single identity.
         unconditional: `(1, l0, token_width)`: no identity, for rows that are not positive; l is a
-            multiple of l0.
+            multiple of l0. Identities of one adapter share one tensor: see `Adapter.share`.
         adapter: the adapter that made the tokens and will project them.
         sources: the photos.
         shares: `(n, l)`, not negative: how much each token counts in the attention, relative to
@@ -123,5 +156,5 @@ class Identity:
 
     @cached_property
     def unconditional_projections(self) -> Projections:
-        """K', V' of the unconditional tokens."""
-        return Projections(self.adapter, self.unconditional)
+        """K', V' of the unconditional tokens: one for all identities that have the same ones."""
+        return _share_projections(self.adapter, self.unconditional)

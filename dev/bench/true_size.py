@@ -26,6 +26,7 @@ from ...infinite_id.application import Application
 from ...infinite_id.economy import Economy
 from ...infinite_id.host import state
 from ...infinite_id.host.hooks import apply_model
+from ...infinite_id.host.memory import HostMemory
 from ...infinite_id.host.rows import Cond
 from ...infinite_id.host.state import KEY
 from ...infinite_id.host.text_stream import Part
@@ -63,7 +64,7 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
     None outlives the mode that it belongs to.
     """
     try:
-        with patch.object(identity, "pin", lambda values: values), FakeTensorMode() as mode:
+        with patch.object(HostMemory, "has_room", lambda *_: True), FakeTensorMode() as mode:
             yield mode
     finally:
         for make in (make_sdxl, make_identity, _make_adapter):
@@ -76,7 +77,11 @@ def without_storage() -> Iterator[None]:
 
     Many times quicker than fake tensors, and enough for counting.
     """
-    with patch.object(identity, "_move", lambda values, _: values), META:
+    with (
+        patch.object(identity, "_move", lambda values, _: values),
+        patch.object(HostMemory, "has_room", lambda *_: True),
+        META,
+    ):
         yield
 
 

@@ -104,7 +104,7 @@ def load(path: Path, adapter: Adapter) -> Identity:
     _check_values(path, tensors)
     return Identity(
         tokens=tensors["tokens"],
-        unconditional=tensors["unconditional"],
+        unconditional=adapter.share(tensors["unconditional"]),
         adapter=adapter,
         sources=tuple(
             Source(label, digest, tensors.get(f"thumbnail.{index}"))

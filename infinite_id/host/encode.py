@@ -34,7 +34,7 @@ def encode_identities(
     vectors = _read_vectors(adapter, recipe, faces)
     hidden, nothing = _read_hidden(adapter, recipe, clip, crops)
     tokens = encode(adapter, vectors, hidden)
-    unconditional = encode(adapter, torch.zeros_like(vectors[:1]), nothing)
+    unconditional = adapter.share(encode(adapter, torch.zeros_like(vectors[:1]), nothing))
     return [
         Identity(
             tokens=tokens[i : i + 1],

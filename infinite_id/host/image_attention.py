@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from einops import repeat
+from comfy.model_management import device_supports_non_blocking
 from torch import Tensor
 
 from ..attention.blocks import Block
@@ -62,7 +63,7 @@ def _select_key_values(
             rows = streams.identity // len(identity)
             chunks.append(repeat(identity, "p l d -> (p r) l d", r=rows))
         if not all(positive):
-            nothing = nothing.to(like, non_blocking=True)
+            nothing = nothing.to(like, non_blocking=device_supports_non_blocking(like.device))
             photos = identity.shape[1] // nothing.shape[1]
             chunks.append(repeat(nothing, "1 l d -> r (n l) d", r=streams.identity, n=photos))
         return torch.cat([chunks[0 if is_positive else -1] for is_positive in positive])

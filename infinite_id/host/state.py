@@ -25,6 +25,7 @@ from ..identity import KeyValues
 from ..noise import SharedNoise
 from ..streams import Streams
 from .conds import Comparison
+from .memory import HostMemory
 from .rows import Cond, Window
 from .text_stream import NEVER, Part, TextStream
 
@@ -75,10 +76,11 @@ class Person:
     Attributes:
         identity: K', V' per block, `(1 or people, tokens, width)`, on the device.
         nothing: K', V' of the unconditional tokens, `(1, own tokens, width)`, on the device or,
-            where they would take much of it, in the CPU's memory.
+            where its memory is short, in the CPU's.
         bias: `(1 or people, 1, tokens)`, the tokens' shares; None if all count alike.
         span: when it acts; None if it always does, and always alike.
         mask: `(1 or batch, h, w)` on the device.
+        memory: tells whether it is short.
         cache: masks and biases for a forward's rows, by everything they depend on.
         copies: the same person on further devices.
     """
@@ -89,6 +91,7 @@ class Person:
     bias: Tensor | None
     span: Span | None
     mask: Tensor | None
+    memory: HostMemory
     cache: dict[Any, Tensor] = field(default_factory=dict)
     copies: dict[torch.device, Person] = field(default_factory=dict)
 
@@ -102,7 +105,7 @@ class Person:
             self.copies[device] = replace(
                 self,
                 identity=identity.projections.on(device, k.dtype),
-                nothing=identity.unconditional_projections.near(device, k.dtype),
+                nothing=identity.unconditional_projections.near(device, k.dtype, self.memory),
                 cache={},
                 copies={},
             )
@@ -323,12 +326,13 @@ def _make_ready(application: Application, guider: CFGGuider) -> Person:
     device, model = patcher.load_device, patcher.model
     dtype = model.manual_cast_dtype or model.get_dtype()
     identity, mask = application.identity, application.mask
-    nothing = identity.unconditional_projections
+    nothing, memory = identity.unconditional_projections, HostMemory(patcher)
     return Person(
         application=application,
         identity=identity.projections.on(device, dtype),
-        nothing=nothing.near(device, dtype),
+        nothing=nothing.near(device, dtype, memory),
         bias=None if identity.shares is None else log_shares(identity.shares).to(device, dtype),
         span=None if application.is_steady else Span.of(application, patcher),
         mask=None if mask is None else mask.to(device, torch.float32),
+        memory=memory,
     )

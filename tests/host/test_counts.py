@@ -214,7 +214,8 @@ def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokens and those for nobody: for all steps, samplings and weights; never by Apply."""
-    identity = replace(tiny.identity)  # with no projections yet
+    nothing = tiny.identity.unconditional.clone()
+    identity = replace(tiny.identity, unconditional=nothing)  # with no projections yet
     calls: list[Tensor] = []
     project = Adapter.project
 
@@ -228,6 +229,26 @@ def test_an_identity_is_projected_once(tiny: World, monkeypatch: pytest.MonkeyPa
         assert len(calls) == before
         tiny.sample(model, steps=1)
         assert len(calls) == 2
+
+
+def test_no_identity_is_projected_once_for_all_people(
+    tiny: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = tiny.identity.unconditional.clone()
+    people = [replace(tiny.identity, unconditional=nothing) for _ in range(3)]
+    calls: list[Tensor] = []
+    project = Adapter.project
+
+    def note(adapter: Adapter, tokens: Tensor) -> KeyValues:
+        calls.append(tokens)
+        return project(adapter, tokens)
+
+    monkeypatch.setattr(Adapter, "project", note)
+    model = tiny.model
+    for person in people:
+        model = apply(model, FAITHFUL.apply_to(person))
+    tiny.sample(model, steps=1)
+    assert len(calls) == len(people) + 1
 
 
 # --- The counts notice what is too much ----------------------------------------------------------
