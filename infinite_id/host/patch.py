@@ -5,6 +5,7 @@ wrappers; the attention hooks are made for each forward, around whatever is in t
 So other packs' patches are never dropped or seen by us before or after the fact, in either order.
 """
 
+from comfy.model_base import SDXL, SDXLRefiner
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
@@ -23,6 +24,8 @@ _WRAPPERS = {
     WrappersMP.CALC_COND_BATCH: calc_cond_batch,
     WrappersMP.APPLY_MODEL: apply_model,
 }
+
+_STAGES = ("input_blocks", "middle_block", "output_blocks")
 
 
 def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
@@ -56,10 +59,18 @@ def read_unet(model: ModelPatcher) -> tuple[Layers, int]:
     """The cross-attention layers and the context width of a model's UNet.
 
     Raises:
-        ValueError: if the model's network is not a UNet with cross-attention.
+        ValueError: if the model's network is not a UNet with cross-attention, or something else
+            runs in its place.
     """
     network = model.model.diffusion_model
-    if not hasattr(network, "input_blocks") or not context_width(network):
+    has_blocks = all(hasattr(network, stage) for stage in _STAGES)
+    if not has_blocks and isinstance(model.model, (SDXL, SDXLRefiner)):
+        raise ValueError(
+            f"Infinite-ID acts inside the UNet, and here a {type(network).__name__} runs in its "
+            "place, such as a compiled engine (TensorRT), into which nothing can be put. Load the "
+            "model's ordinary checkpoint, or a GGUF of it; torch.compile works, too."
+        )
+    if not has_blocks or not context_width(network):
         raise ValueError(
             f"Infinite-ID works on SDXL models; this model is {type(model.model).__name__}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import comfy.clip_vision
@@ -15,6 +16,7 @@ from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.face import Face
 from pack.infinite_id.host.encode import encode_identities
+from pack.infinite_id.host.patch import read_unet
 from pack.infinite_id.identity import Identity, Source
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mixing import stack
@@ -168,3 +170,31 @@ def test_image_that_is_no_photo(tiny: World, clip_vision: Any) -> None:
         EncodeIdentity.execute(tiny.identity.adapter, None, image, clip_vision)
     with pytest.raises(ValueError, match="2 channels; expected 1, 3 or 4"):
         read_photo(torch.rand(8, 8, 2))
+
+
+class TrTUnet:
+    """Stands where the TensorRT pack puts its engine: no module, and no blocks."""
+
+    dtype = torch.float16
+
+
+class Quantised(torch.nn.Module):
+    """A wrapper that keeps the blocks where they were."""
+
+    def __init__(self, unet: torch.nn.Module) -> None:
+        super().__init__()
+        self.input_blocks, self.middle_block = unet.input_blocks, unet.middle_block
+        self.output_blocks = unet.output_blocks
+
+
+def test_an_engine_in_the_unets_place() -> None:
+    network = comfy.model_base.SDXL.__new__(comfy.model_base.SDXL)
+    torch.nn.Module.__init__(network)
+    network.diffusion_model = TrTUnet()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"a TrTUnet runs in its place.*ordinary checkpoint"):
+        read_unet(SimpleNamespace(model=network))  # type: ignore[arg-type]
+
+
+def test_a_wrapper_that_keeps_the_blocks(tiny: World) -> None:
+    wrapped = SimpleNamespace(diffusion_model=Quantised(tiny.unet))
+    assert read_unet(SimpleNamespace(model=wrapped)) == read_unet(tiny.model)  # type: ignore[arg-type]
