@@ -5,7 +5,7 @@ Photos are `(height, width, 3)` uint8 arrays in BGR order, as OpenCV and Insight
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -88,20 +88,32 @@ class Face:
         return float(right - left), float(bottom - top)
 
 
-def list_packs(roots: Sequence[Path]) -> dict[str, Path]:
+def list_packs(
+    roots: Sequence[Path], note: Callable[[Path, OSError], object] = lambda *_: None
+) -> dict[str, Path]:
     """InsightFace model packs below the roots: name -> the folder that holds its .onnx files.
 
     A pack is looked for in `<root>/models/<name>` and `<root>/<name>`; one that was unpacked into
-    a folder of its own name (`antelopev2/antelopev2`) is found too.
+    a folder of its own name (`antelopev2/antelopev2`) is found too. `note` is told of each folder
+    that cannot be read.
     """
-    parents = [parent for root in roots for parent in (root / "models", root) if parent.is_dir()]
     packs: dict[str, Path] = {}
-    for parent in parents:
-        for folder in sorted(p for p in parent.iterdir() if p.is_dir()):
+    for parent in (parent for root in roots for parent in (root / "models", root)):
+        for folder in _list_folder(parent, note):
             for candidate in (folder, folder / folder.name):
-                if any(candidate.glob("*.onnx")):
+                if any(path.suffix == ".onnx" for path in _list_folder(candidate, note)):
                     packs.setdefault(folder.name, candidate)
     return packs
+
+
+def _list_folder(folder: Path, note: Callable[[Path, OSError], object]) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        note(folder, error)
+        return []
 
 
 def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:

@@ -1,7 +1,8 @@
 """What one needs to know to help somebody, as a text to copy."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from os.path import realpath
 from pathlib import Path
 
 from comfy_api.latest import io, ui
@@ -55,16 +56,26 @@ def compose() -> str:
             inventory.list_folders([inventory.CLIP_VISION]),
             inventory.list_clip_vision(),
         ],
+        "Identities": [inventory.list_folders([folders.IDENTITIES])],
         "Workflows": [inventory.list_gaps()],
     }
     lines = []
     for title, parts in sections.items():
-        lines += [f"\n## {title}", *(f"- {line}" for part in parts for line in part)]
-    return shorten_home("\n".join(lines).strip())
+        lines += [f"\n## {title}", *(f"- {line}" for part in parts for line in _read(part))]
+    text = "\n".join(lines).strip()
+    return shorten_home(text.encode(errors="backslashreplace").decode())
+
+
+def _read(part: Iterable[str]) -> Iterator[str]:
+    """A part of the report as far as the machine lets it be read; the other parts are not lost."""
+    try:
+        yield from part
+    except OSError as error:
+        yield f"PROBLEM: the rest cannot be read: {error}"
 
 
 def shorten_home(text: str) -> str:
     """Replace the user's home folder, which mostly bears a name, by ~."""
-    for home in {Path.home(), Path.home().resolve()} - {Path(Path.home().anchor)}:
+    for home in {Path.home(), Path(realpath(Path.home()))} - {Path(Path.home().anchor)}:
         text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
     return text

@@ -1,8 +1,14 @@
 """Model folders of the pack, registered with the host so that extra_model_paths.yaml works."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import folder_paths
+
+from ..infinite_id import face
+from . import reading
+from .reading import ask, describe_failure, show, walk, warn
 
 FACE_MODELS = "insightface"
 OWN = "infinite_id"
@@ -34,12 +40,75 @@ def roots(name: str) -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(name)]
 
 
+def list_files(name: str) -> list[str]:
+    """The host's list of a kind of model; where the host fails, what can be read of it."""
+    try:
+        return ask(name, lambda: folder_paths.get_filename_list(name))
+    except OSError:
+        endings = folder_paths.folder_names_and_paths[name][1]
+        found = {
+            str(path.relative_to(root))
+            for root in roots(name)
+            for path in _walk(root)[0]
+            if not endings or path.suffix.lower() in endings
+        }
+        return sorted(found)
+
+
+def _walk(root: Path, deep: bool = True, links: bool = True) -> tuple[list[Path], list[str]]:
+    """The files below a folder, and a sentence for each folder there that cannot be read."""
+    problems: list[str] = []
+
+    def note(path: Path, error: OSError) -> None:
+        problems.append(describe_failure(path, error))
+
+    try:
+        files = ask(root, lambda: list(walk(root, note, deep, links)))
+    except OSError as error:
+        files = []
+        problems.append(describe_failure(root, error))
+    for problem in problems:
+        warn(problem)
+    return files, problems
+
+
+def list_problems(names: Iterable[str]) -> list[str]:
+    """A sentence for each folder of these kinds of model that cannot be read."""
+    found = (problem for name in names for root in roots(name) for problem in _walk(root)[1])
+    return list(dict.fromkeys(found))
+
+
+def list_packs() -> dict[str, Path]:
+    """InsightFace model packs: name -> the folder that holds its .onnx files."""
+    packs: dict[str, Path] = {}
+    for root in roots(FACE_MODELS):
+        try:
+            found = ask(("packs", root), partial(face.list_packs, [root], _warn))
+        except OSError as error:
+            _warn(root, error)
+        else:
+            packs = found | packs
+    return packs
+
+
+def _warn(place: Path, error: OSError) -> None:
+    warn(describe_failure(place, error))
+
+
+def find_pack(name: str) -> Path:
+    """The folder of an entry of `list_packs`. Raises FileNotFoundError."""
+    packs = list_packs()
+    if name not in packs:
+        raise _missing("face model", name, [FACE_MODELS], "Load Face Analysis")
+    return packs[name]
+
+
 def list_adapters() -> list[str]:
     """Adapter files: the pack's own by their names, others behind their folder's name."""
     return [
         file if name == OWN else f"{name}/{file}"
         for name in ADAPTERS
-        for file in folder_paths.get_filename_list(name)
+        for file in list_files(name)
         if Path(file).suffix in _ADAPTER_EXTENSIONS
     ]
 
@@ -47,9 +116,40 @@ def list_adapters() -> list[str]:
 def find_adapter(choice: str) -> Path:
     """The file that an entry of `list_adapters` stands for. Raises FileNotFoundError."""
     folder, _, file = choice.partition("/")
-    if folder in ADAPTERS[1:] and choice not in folder_paths.get_filename_list(OWN):
-        return Path(folder_paths.get_full_path_or_raise(folder, file))
-    return Path(folder_paths.get_full_path_or_raise(OWN, choice))
+    if folder in ADAPTERS[1:] and choice not in list_files(OWN):
+        return find_file(folder, file, "adapter", "Load Infinite-ID Model")
+    return find_file(OWN, choice, "adapter", "Load Infinite-ID Model")
+
+
+def find_file(folder: str, file: str, kind: str, node: str) -> Path:
+    """A file of the host's list of a kind of model.
+
+    Raises:
+        FileNotFoundError: saying what could not be read and what to do.
+    """
+    problems = []
+    inside = Path("/", file).relative_to("/") if ".." not in Path(file).parts else Path()
+    for root in roots(folder):
+        try:
+            path = reading.find(root, str(inside))
+        except OSError as error:
+            problems.append(describe_failure(root / inside, error))
+        else:
+            if path is not None:
+                return path
+    raise _missing(kind, file, [folder], node, problems)
+
+
+def _missing(
+    kind: str, name: str, names: Iterable[str], node: str, problems: Iterable[str] = ()
+) -> FileNotFoundError:
+    names = list(names)
+    known = dict.fromkeys([*problems, *list_problems(names)])
+    return FileNotFoundError(
+        f"There is no {kind} '{show(name)[:200]}' here. Put it into models/{names[0]}, refresh the "
+        f"page's lists (R), and choose it in {node}."
+        + "".join(f" PROBLEM: {problem}" for problem in known)
+    )
 
 
 def list_identities() -> list[str]:
@@ -57,18 +157,31 @@ def list_identities() -> list[str]:
 
     The latter are named as the host names files of its output and input folders.
     """
-    own = folder_paths.get_filename_list(IDENTITIES)
-    output, input_ = folder_paths.get_output_directory(), folder_paths.get_input_directory()
+    own = list_files(IDENTITIES)
+    (output, saved), (input_, uploaded) = _look_for_identities()
     return [
         *(file for file in own if Path(file).suffix == _IDENTITY_EXTENSION),
-        *(f"{file} [output]" for file in _list_files(output, "identities/**/*")),
-        *(f"{file} [input]" for file in _list_files(input_, "*")),
+        *(f"{name} [output]" for name in _name_identities(saved[0], output)),
+        *(f"{name} [input]" for name in _name_identities(uploaded[0], input_)),
     ]
 
 
-def _list_files(folder: str, pattern: str) -> list[str]:
-    found = Path(folder).glob(pattern + _IDENTITY_EXTENSION)
-    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
+def _look_for_identities() -> list[tuple[Path, tuple[list[Path], list[str]]]]:
+    """The host's output and input folders, each with its files and problems.
+
+    Links are not followed: the host opens nothing that lies elsewhere.
+    """
+    output = Path(folder_paths.get_output_directory())
+    input_ = Path(folder_paths.get_input_directory())
+    return [
+        (output, _walk(output / "identities", links=False)),
+        (input_, _walk(input_, deep=False, links=False)),
+    ]
+
+
+def _name_identities(files: Iterable[Path], base: Path) -> list[str]:
+    found = (path for path in files if path.suffix == _IDENTITY_EXTENSION)
+    return sorted(path.relative_to(base).as_posix() for path in found)
 
 
 def find_identity(choice: str) -> Path:
@@ -78,12 +191,31 @@ def find_identity(choice: str) -> Path:
         FileNotFoundError: if it is no entry, or no longer.
     """
     if choice not in list_identities():
+        elsewhere = [problem for _, (_, found) in _look_for_identities() for problem in found]
+        problems = dict.fromkeys([*list_problems([IDENTITIES]), *elsewhere])
         raise FileNotFoundError(
-            f"There is no identity file '{choice[:200]}' here. Put it into "
+            f"There is no identity file '{show(choice)[:200]}' here. Put it into "
             f"models/{IDENTITIES} or ComfyUI's input folder, refresh the page's lists (R), and "
-            "choose it in Load Identity."
+            "choose it in Load Identity." + "".join(f" PROBLEM: {problem}" for problem in problems)
         )
     _, folder = folder_paths.annotated_filepath(choice)
     if folder is None:
-        return Path(folder_paths.get_full_path_or_raise(IDENTITIES, choice))
-    return Path(folder_paths.get_annotated_filepath(choice))
+        return find_file(IDENTITIES, choice, "identity file", "Load Identity")
+    try:
+        return Path(folder_paths.get_annotated_filepath(choice))
+    except ValueError as error:  # the host's word for a link that leads elsewhere
+        raise FileNotFoundError(
+            f"The identity file '{show(choice)[:200]}' is a link out of its folder, and ComfyUI "
+            f"opens none. Put the file itself into models/{IDENTITIES}."
+        ) from error
+
+
+def check(find: Callable[[str], Path], choice: str | None) -> bool | str:
+    """For a node's `validate_inputs`: whether a chosen file is here, or the sentence that says why
+    not. None comes from another node, and is not known yet."""
+    if choice is not None:
+        try:
+            find(choice)
+        except FileNotFoundError as error:
+            return str(error)
+    return True

@@ -58,12 +58,21 @@ class SaveIdentity(io.ComfyNode):
         cls, identity: Identity, filename_prefix: str, overwrite: str, include_thumbnail: bool
     ) -> io.NodeOutput:
         output = folder_paths.get_output_directory()
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, output
-        )
-        number = f"_{counter:05}_" if overwrite == "number" else ""
-        path = Path(folder, f"{stem}{number}.safetensors")
-        identity_file.save(identity, path, include_thumbnail)
+        try:
+            folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix, output
+            )
+        except OSError as error:
+            raise OSError(
+                f"Save Identity cannot write below {output} ({error.strerror or error}). Give the "
+                "account that runs ComfyUI the right to write there, or choose another "
+                "filename_prefix."
+            ) from error
+        path = Path(folder, f"{stem}.safetensors")
+        if overwrite == "replace":
+            identity_file.save(identity, path, include_thumbnail)
+        else:
+            path = _save_numbered(identity, path, counter, include_thumbnail)
         place = Path(subfolder, path.name).as_posix()
         text = f"Saved output/{place}, {path.stat().st_size / 1e6:.2f} MB."
         logging.info("Infinite-ID: %s", text)
@@ -75,6 +84,18 @@ class SaveIdentity(io.ComfyNode):
                 "identities": [ui.SavedResult(path.name, subfolder, io.FolderType.output)],
             }
         )
+
+
+def _save_numbered(identity: Identity, path: Path, number: int, thumbnails: bool) -> Path:
+    """Write under the first number from this one on that is free, whoever else saves just now."""
+    while True:
+        numbered = path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
+        try:
+            identity_file.save(identity, numbered, thumbnails, is_new=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return numbered
 
 
 class LoadIdentity(io.ComfyNode):
@@ -121,13 +142,7 @@ class LoadIdentity(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, identity_name: str | None) -> bool | str:
-        if identity_name is None:  # it comes from another node, and is not known yet
-            return True
-        try:
-            folders.find_identity(identity_name)
-        except FileNotFoundError as error:
-            return str(error)
-        return True
+        return folders.check(folders.find_identity, identity_name)
 
     @classmethod
     def fingerprint_inputs(cls, identity_name: str, **_: Any) -> Any:

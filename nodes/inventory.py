@@ -3,8 +3,10 @@
 import json
 import platform
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import torch
 from comfy import model_management
 from comfyui_version import __version__ as host_version
 
-from ..infinite_id import face, formats
+from ..infinite_id import formats
 from ..infinite_id.adapter import FAMILIES, Adapter
 from ..infinite_id.formats import FormatError
 from ..infinite_id.formats.files import open_tensors
 from ..infinite_id.mappers.base import name_clip_model
 from . import folders
+from .reading import ask, describe_failure, show
 
 ROOT = Path(__file__).parents[1]
 CLIP_VISION = "clip_vision"
@@ -45,9 +48,9 @@ def list_versions() -> Iterator[str]:
     names = ("torch", "insightface", "numpy", "safetensors", "einops")
     packages = ", ".join(f"{name} {_find_version(name)}" for name in names)
     yield f"Python {platform.python_version()} on {platform.platform()}; {packages}"
-    packs = {Path(folder).resolve() for folder in folder_paths.get_folder_paths("custom_nodes")}
+    packs = {realpath(folder) for folder in folder_paths.get_folder_paths("custom_nodes")}
     loaded = (Path(path) for path in host.LOADED_MODULE_DIRS.values())
-    yield f"node packs: {', '.join(sorted(p.name for p in loaded if p.parent.resolve() in packs))}"
+    yield f"node packs: {', '.join(sorted(p.name for p in loaded if realpath(p.parent) in packs))}"
 
 
 def _find_version(package: str) -> str:
@@ -93,8 +96,20 @@ def list_face_runtime() -> Iterator[str]:
 
 def list_folders(names: Iterable[str]) -> Iterator[str]:
     """The folders that are searched for models of these kinds."""
+    names = list(names)
     for path in dict.fromkeys(path for name in names for path in folders.roots(name)):
-        yield f"{path}{'' if path.is_dir() else ' (there is no such folder)'}"
+        yield f"{path}{_describe_state(path)}"
+    yield from (f"PROBLEM: {problem}" for problem in folders.list_problems(names))
+
+
+def _describe_state(path: Path) -> str:
+    try:
+        kind = ask(("state", path), path.stat).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return " (there is no such folder)"
+    except OSError as error:
+        return f" (it cannot be read: {error.strerror or error})"
+    return "" if stat.S_ISDIR(kind) else " (it is a file, not a folder)"
 
 
 def list_adapters() -> Iterator[str]:
@@ -132,12 +147,12 @@ def _count_tokens(adapter: Adapter) -> str:
 
 def list_clip_vision() -> Iterator[str]:
     """Every CLIP vision file and which encoder it is."""
-    for name in folder_paths.get_filename_list(CLIP_VISION):
+    for name in folders.list_files(CLIP_VISION):
         yield _describe_file(name, _find_clip_vision, _describe_clip_vision)
 
 
 def _find_clip_vision(name: str) -> Path:
-    return Path(folder_paths.get_full_path_or_raise(CLIP_VISION, name))
+    return folders.find_file(CLIP_VISION, name, "CLIP vision model", "Load CLIP Vision")
 
 
 def _describe_clip_vision(path: Path) -> str:
@@ -149,24 +164,29 @@ def _describe_clip_vision(path: Path) -> str:
 
 
 def _describe_file(name: str, find: Callable[[str], Path], describe: Callable[[Path], str]) -> str:
+    shown = show(name)
     try:
         path = find(name)
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        return f"{name} ({size}): {describe(path)}"
+        return f"{shown} ({size}): {describe(path)}"
     except FormatError as error:
-        return f"{name}: PROBLEM: {error}"
+        return f"{shown}: PROBLEM: {str(error).replace(path.name, show(path.name))}"
     except OSError as error:
-        return f"{name}: PROBLEM: it cannot be read ({error.strerror or 'it is a dead link'})."
+        reason = error.strerror or (str(error) if "PROBLEM" in str(error) else "it is a dead link")
+        return f"{shown}: PROBLEM: it cannot be read ({reason})."
 
 
 def list_face_packs() -> Iterator[str]:
     """Every InsightFace pack with the files of its nets."""
-    for name, folder in face.list_packs(folders.roots(folders.FACE_MODELS)).items():
-        nets = [
-            f"{p.name} ({p.stat().st_size / 1e6:.1f} MB)" for p in sorted(folder.glob("*.onnx"))
-        ]
+    for name, folder in folders.list_packs().items():
+        try:
+            sizes = {p.name: p.stat().st_size for p in sorted(folder.glob("*.onnx"))}
+        except OSError as error:
+            yield f"{show(name)}: PROBLEM: {describe_failure(folder, error)}"
+            continue
+        nets = [f"{show(net)} ({size / 1e6:.1f} MB)" for net, size in sizes.items()]
         few = "" if len(nets) > 1 else "; PROBLEM: a detector and a recogniser are two files"
-        yield f"{name}: {', '.join(nets)}{few}"
+        yield f"{show(name)}: {', '.join(nets)}{few}"
 
 
 def list_gaps() -> Iterator[str]:
@@ -192,7 +212,12 @@ def _find_gaps(workflow: Mapping[str, Any]) -> Iterator[str]:
                 yield f"no node {node['type']} in this ComfyUI"
             continue
         name = host.NODE_DISPLAY_NAME_MAPPINGS.get(node["type"], node["type"])
-        for value, choices in _list_choices(node, _list_inputs(kind)):
+        try:
+            inputs = _list_inputs(kind)
+        except OSError as error:
+            yield f"{name}: its list cannot be read ({error.strerror or error})"
+            continue
+        for value, choices in _list_choices(node, inputs):
             if value not in choices:
                 instead = f"choose one of {len(choices)} here" if choices else "none here"
                 yield f"{name}, {value} ({instead})"

@@ -54,6 +54,10 @@ class LoadInfiniteIDModel(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return folders.check(folders.find_adapter, model_name)
+
+    @classmethod
     def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
         stat = folders.find_adapter(model_name).stat()
         return stat.st_size, stat.st_mtime_ns
@@ -80,7 +84,6 @@ def describe(adapter: Adapter) -> str:
 class LoadFaceAnalysis(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        packs = list(face.list_packs(folders.roots(folders.FACE_MODELS)))
         return io.Schema(
             node_id="InfiniteIDLoadFaceAnalysis",
             display_name="Load Face Analysis",
@@ -91,7 +94,7 @@ class LoadFaceAnalysis(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "pack",
-                    options=packs,
+                    options=list(folders.list_packs()),
                     tooltip="A folder of .onnx files in models/insightface/models. It must be the "
                     "recogniser that the adapter was trained with.",
                 ),
@@ -123,6 +126,10 @@ class LoadFaceAnalysis(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, pack: str | None) -> bool | str:
+        return folders.check(folders.find_pack, pack)
+
+    @classmethod
     def execute(cls, pack: str, provider: str, detection_size: int) -> io.NodeOutput:
-        packs = face.list_packs(folders.roots(folders.FACE_MODELS))
-        return io.NodeOutput(face.load_analysis(packs[pack], provider, detection_size))
+        found = folders.find_pack(pack)
+        return io.NodeOutput(face.load_analysis(found, provider, detection_size))

@@ -1,16 +1,19 @@
 """Tensor files from strangers: what they hold is looked at before anything is read or believed."""
 
+import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import FormatError
@@ -56,6 +59,7 @@ class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path
         self._stack = ExitStack()
 
     def __enter__(self) -> TensorFile:
+        read_start(self._path, 1)
         try:
             if self._path.suffix == ".safetensors":
                 return self._open_safetensors()
@@ -73,6 +77,8 @@ class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path
         self._stack.close()
         if isinstance(error, SafetensorError):
             raise _damaged(self._path, error) from error
+        if isinstance(error, OSError):
+            raise _unreadable(self._path, error) from error
 
     def _open_safetensors(self) -> TensorFile:
         file: Any = self._stack.enter_context(safe_open(self._path, framework="pt"))
@@ -90,8 +96,6 @@ def _open_pickle(path: Path) -> TensorFile:
     try:
         _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise
     except pickle.UnpicklingError as error:
         raise FormatError(
             f"{path.name} holds more than tensors, so it was not opened: such a file can run any "
@@ -151,6 +155,74 @@ def _check_tensor(path: Path, name: str, value: Any) -> None:
             f"{path.name}: '{name[:100]}' is no ordinary tensor (it is sparse, quantised, expanded "
             "or without contents). Use the adapter's original file."
         )
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of a file, before anybody reads it who has no words for what may fail.
+
+    Raises:
+        FormatError: if it cannot be read.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str], is_new: bool = False
+) -> None:
+    """Write a safetensors file, which appears under its name only when it is complete.
+
+    Args:
+        is_new: never replace a file.
+
+    Raises:
+        FileExistsError: if there is one, also one that appeared meanwhile.
+        OSError: saying what cannot be written, why, and what to do.
+    """
+    if is_new and os.path.lexists(path):
+        raise FileExistsError(path)
+    temporary = path.with_name(f".{uuid4().hex}.part")  # its own: others may save the same
+    try:
+        save_file(dict(tensors), temporary, metadata)
+        if is_new:
+            _rename_to_new(temporary, path)
+        else:
+            temporary.replace(path)
+    except FileExistsError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}). Make room "
+            "on that drive, give the account that runs ComfyUI the right to write there, or "
+            "choose another name."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a drive without hard links, such as exFAT
+        path.touch(exist_ok=False)  # takes the name
+        temporary.replace(path)
+
+
+def _unreadable(path: Path, error: OSError) -> FormatError:
+    if os.path.isdir(path):  # noqa: PTH112  # it never raises
+        return FormatError(f"{path.name} is a folder, not a file. Choose the file inside it.")
+    return FormatError(
+        f"{path.name} cannot be read ({error.strerror or error}). Give the account that runs "
+        "ComfyUI the right to read it, or connect the drive that it is on."
+    )
 
 
 def _damaged(path: Path, error: Exception) -> FormatError:

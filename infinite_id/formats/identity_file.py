@@ -26,13 +26,12 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..adapter import Adapter
 from ..identity import Features, Identity, Source
 from .errors import MAX_WIDTH, FormatError, Shapes, check_shapes
-from .files import TensorFile, open_tensors
+from .files import TensorFile, open_tensors, read_start, write_tensors
 
 FORMAT = "infinite-id-identity"
 VERSION = "1"
@@ -45,10 +44,14 @@ _MAX_SIDE = 1024  # of a thumbnail, in pixels
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
-def save(identity: Identity, path: Path, include_thumbnails: bool = True) -> None:
+def save(
+    identity: Identity, path: Path, include_thumbnails: bool = True, is_new: bool = False
+) -> None:
     """Write an identity. The file appears under its name only when it is complete.
 
     Raises:
+        FileExistsError: if it must be new and is not.
+        OSError: if it cannot be written.
         FormatError: if `load` would refuse the file: for more tokens or photos than a file may
             hold, or tokens that are not finite.
     """
@@ -68,9 +71,7 @@ def save(identity: Identity, path: Path, include_thumbnails: bool = True) -> Non
     shapes = {name: tuple(x.shape) for name, x in tensors.items()}
     _check_layout(path, shapes, identity.adapter, len(sources))
     _check_values(path, tensors)
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    write_tensors(tensors, path, metadata, is_new)
 
 
 def _to_tensors(identity: Identity, include_thumbnails: bool) -> dict[str, Tensor]:
@@ -117,8 +118,7 @@ def load(path: Path, adapter: Adapter) -> Identity:
 
 def _check_header(path: Path) -> None:
     """Raises FormatError before a header is parsed that is larger than any identity's."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
+    size = int.from_bytes(read_start(path, 8), "little")
     if size > _MAX_HEADER:
         raise FormatError(
             f"{path.name} is no identity file: its header is {size} bytes long, or it is no "

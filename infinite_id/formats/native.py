@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save_file
 
 from ..adapter import Adapter, AdapterConfig
 from ..attention.blocks import Block
 from ..mappers import MapperConfig
 from .errors import MAX_WIDTH, FormatError, check_shapes
-from .files import TensorFile
+from .files import TensorFile, write_tensors
 
 FORMAT = "infinite-id"
 VERSION = "1"
@@ -45,9 +44,7 @@ def save(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> No
         "layers": json.dumps({str(b): w for b, w in adapter.config.layers.items()}),
     }
     tensors = {k: v.detach().to(dtype).contiguous() for k, v in adapter.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    write_tensors(tensors, path, metadata)
 
 
 def matches(metadata: Mapping[str, str]) -> bool:

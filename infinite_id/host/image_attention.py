@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from einops import repeat
 from comfy.model_management import device_supports_non_blocking
+from einops import repeat
 from torch import Tensor
 
 from ..attention.blocks import Block

@@ -152,7 +152,7 @@ def test_memory_that_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the unconditional ones are brought as needed."""
     pinned: list[Tensor] = []
     monkeypatch.setattr(HostMemory, "has_room", lambda *_: False)
-    monkeypatch.setattr(HostMemory, "pin", lambda _, tensors, owner: pinned.extend(tensors))
+    monkeypatch.setattr(HostMemory, "pin", lambda _, tensors, __: pinned.extend(tensors))
     tokens = torch.zeros(1, IDENTITY_TOKENS, 2048)
     identity = Identity(tokens, tokens.clone(), make_identity().adapter)
     for _ in range(2):

@@ -97,6 +97,7 @@ class Encoder(nn.Module):
         self.calls = 0
 
     def forward(self, pixel_values: Tensor, intermediate_output: int) -> tuple[Tensor, Tensor]:
+        assert intermediate_output == -2
         self.calls += 1
         return pixel_values.new_zeros(1, 2, 3), pixel_values.new_ones(1, 2, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from pack.infinite_id import formats
 from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
 from pack.infinite_id.attention.blocks import Block
-from pack.infinite_id.formats import FormatError, identity_file
+from pack.infinite_id.formats import FormatError, files, identity_file
 from pack.infinite_id.identity import Features, Identity, Source
 from pack.infinite_id.mappers import MapperConfig, MapperSpec
 from pack.infinite_id.mappers.ip_adapter import FaceIDConfig, PerceiverConfig, PlusConfig
@@ -164,7 +165,13 @@ def test_size_of_a_true_native_identity(tmp_path: Path) -> None:
     assert thumbnail == pytest.approx(0.05, abs=0.005)
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_save_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter, path = make_adapter(), tmp_path / "person.safetensors"
     identity_file.save(make_identity(adapter), path)
     before = path.read_bytes()
@@ -179,10 +186,12 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         identity_file.save(Identity(tokens, tokens, adapter, crowd), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-    (tmp_path / f".{path.name}.part").mkdir()  # nothing can be written there
-    with pytest.raises(Exception, match=r"directory|denied"):
-        identity_file.save(make_identity(adapter, seed=2), path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_file", full)
+        with pytest.raises(OSError, match=r"person.safetensors cannot be written \(No space left"):
+            identity_file.save(make_identity(adapter, seed=2), path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_loaded_identity_has_let_go_of_its_file(tmp_path: Path) -> None:

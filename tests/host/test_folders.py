@@ -1,0 +1,229 @@
+"""Folders and files that cannot be read: a sentence, and every node is there all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pack.nodes
+import pytest
+import torch
+from pack.infinite_id import formats
+from pack.infinite_id.formats import FormatError
+from pack.infinite_id.formats.files import open_tensors, write_tensors
+from pack.nodes import diagnose, folders, reading
+from pack.nodes.load import LoadFaceAnalysis, LoadInfiniteIDModel
+from pack.tests.unit import adapter_files
+
+ERRORS = {
+    "permission": (PermissionError(errno.EACCES, "Permission denied"), "Give the account"),
+    "drive": (OSError(errno.EHOSTDOWN, "Host is down"), "Connect the drive"),
+    "time": (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "Connect the drive"),
+    "loop": (OSError(errno.ELOOP, "Too many levels of symbolic links"), "Remove the link"),
+}
+KINDS = (*folders.ADAPTERS, folders.FACE_MODELS, folders.IDENTITIES)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A models folder with an adapter in each kind's folder, the only one that is searched."""
+    root = tmp_path / "models"
+    monkeypatch.setattr(folder_paths, "models_dir", str(root))
+    known = folder_paths.folder_names_and_paths
+    empty = {name: ([], set(endings)) for name, (_, endings) in known.items()}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", empty)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    for kind in ("output", "input"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
+    folders.register()
+    for name in ("clip_vision", "custom_nodes"):
+        folder_paths.add_model_folder_path(name, str(root / name))
+    for name in KINDS:
+        (root / name).mkdir(parents=True)
+        (root / name / "a.safetensors").write_bytes(b"none")
+    pack_folder = root / folders.FACE_MODELS / "models" / "buffalo_l"
+    pack_folder.mkdir(parents=True)
+    (pack_folder / "net.onnx").write_bytes(b"none")
+    reading.warn.cache_clear()
+    yield root
+    reading.warn.cache_clear()
+
+
+def fail_below(monkeypatch: pytest.MonkeyPatch, folder: Path, error: OSError) -> None:
+    """Every call of the file system below a folder fails, as a drive that is down does."""
+
+    def spoil(call: Callable[..., Any]) -> Callable[..., Any]:
+        def spoiled(path: Any = ".", *args: Any, **options: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder):
+                raise type(error)(error.errno, error.strerror, str(path))
+            return call(path, *args, **options)
+
+        return spoiled
+
+    for name in ("scandir", "listdir", "stat", "lstat", "open"):
+        monkeypatch.setattr(os, name, spoil(getattr(os, name)))
+    monkeypatch.setattr(os.path, "getmtime", spoil(os.path.getmtime))
+    monkeypatch.setattr(builtins, "open", spoil(builtins.open))
+
+
+def schemas() -> list[Any]:
+    extension = pack.nodes.InfiniteIDExtension()
+    nodes = asyncio.run(extension.get_node_list())
+    return [node.define_schema() for node in nodes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_node_is_there(
+    models: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    error, advice = ERRORS[name]
+    for warm in (False, True):  # the host's list is of an earlier time
+        if warm:
+            schemas()
+        with monkeypatch.context() as patch:
+            fail_below(patch, models / kind, error)
+            assert len(schemas()) == 16
+            expected = [k for k in folders.ADAPTERS if k != kind]
+            found = [c.partition("/")[0] for c in folders.list_adapters()]
+            assert [c if c in folders.ADAPTERS else folders.OWN for c in found] == expected
+            assert (folders.list_packs() == {}) == (kind == folders.FACE_MODELS)
+            text = diagnose.compose()
+        assert f"{models / kind} cannot be read ({error.strerror}). {advice}" in text
+        assert "## Workflows" in text
+    assert len(folders.list_adapters()) == len(folders.ADAPTERS)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_the_loaders_say_which_folder(
+    models: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    error, advice = ERRORS[name]
+    with monkeypatch.context() as patch:
+        fail_below(patch, models / "ipadapter", error)
+        told = LoadInfiniteIDModel.validate_inputs("ipadapter/a.safetensors")
+    assert f"{models / 'ipadapter'}" in str(told)
+    assert f"cannot be read ({error.strerror}). {advice}" in str(told)
+    with monkeypatch.context() as patch:
+        fail_below(patch, models / "insightface", error)
+        told = LoadFaceAnalysis.validate_inputs("buffalo_l")
+        assert f"cannot be read ({error.strerror}). {advice}" in str(told)
+    assert LoadInfiniteIDModel.validate_inputs("ipadapter/a.safetensors") is True
+    assert LoadFaceAnalysis.validate_inputs("buffalo_l") is True
+    assert LoadFaceAnalysis.validate_inputs(None) is True
+
+
+def test_a_drive_that_never_answers(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start waits for it once and for a while, and the list is right once it is back."""
+    back, scandir = threading.Event(), os.scandir
+
+    def hang(path: Any = ".") -> Any:
+        if Path(path).is_relative_to(models / "ipadapter"):
+            back.wait(30)
+        return scandir(path)
+
+    monkeypatch.setattr(reading, "PATIENCE", 0.2)
+    monkeypatch.setattr(os, "scandir", hang)
+    start = time.monotonic()
+    assert folders.list_adapters() == ["a.safetensors", "instantid/a.safetensors"]
+    for _ in range(20):
+        folders.list_adapters()
+    assert time.monotonic() - start < 2
+    assert "no answer in 0.2 seconds" in "".join(folders.list_problems(["ipadapter"]))
+    back.set()
+    for thread in [*reading._unanswered.values()]:
+        thread.join()
+    assert "ipadapter/a.safetensors" in folders.list_adapters()
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+@pytest.mark.parametrize("name", ["permission", "drive", "time"])
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, name: str
+) -> None:
+    error, _ = ERRORS[name]
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"none")
+    fail_below(monkeypatch, path, error)
+    monkeypatch.setattr("io.open", builtins.open)
+    with pytest.raises(FormatError, match=rf"a{ending} cannot be read \({error.strerror}\)"):
+        formats.load(path)
+
+
+def test_a_folder_named_like_a_file(models: Path) -> None:
+    (models / "ipadapter" / "b.safetensors").mkdir()
+    assert "ipadapter/b.safetensors" not in folders.list_adapters()
+    with pytest.raises(FormatError, match="is a folder"), open_tensors(models / "ipadapter"):
+        pass
+    with pytest.raises(FileNotFoundError, match=r"no adapter 'b\.safetensors'"):
+        folders.find_adapter("ipadapter/b.safetensors")
+
+
+def test_odd_names_and_links(models: Path) -> None:
+    folder = models / "ipadapter"
+    odd = ["new\nline.safetensors", "\udcff.safetensors", "n" * 200 + ".safetensors"]
+    for name in odd:
+        os.close(os.open(folder / name, os.O_CREAT))
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "self.safetensors").symlink_to(folder / "self.safetensors")
+    assert {f"ipadapter/{name}" for name in odd} <= set(folders.list_adapters())
+    diagnose.compose().encode()
+    assert all("\n" not in reading.show(name) for name in odd)
+    assert len(list(reading.walk(folder, lambda *_: None))) == 1 + len(odd)
+
+
+def test_a_file_in_a_folders_place(models: Path) -> None:
+    (models / "gone").write_bytes(b"")
+    for path in (models / "gone", models / "nowhere"):
+        folder_paths.add_model_folder_path("ipadapter", str(path))
+        folder_paths.add_model_folder_path("insightface", str(path))
+    assert len(schemas()) == 16
+    text = diagnose.compose()
+    assert f"{models / 'gone'} (it is a file, not a folder)" in text
+    assert f"{models / 'nowhere'} (there is no such folder)" in text
+
+
+def test_saves_at_once_share_no_file(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.safetensors", 8
+    start, taken = threading.Barrier(count), []
+
+    def save(value: int) -> None:
+        start.wait()
+        try:
+            write_tensors({"x": torch.full((10**5,), float(value))}, path, {}, is_new=True)
+        except FileExistsError:
+            taken.append(value)
+
+    threads = [threading.Thread(target=save, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == count - 1
+    with open_tensors(path) as file:
+        assert len(set(file.read("x").tolist())) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cannot be written.*choose another name"):
+        write_tensors({"x": torch.zeros(1)}, tmp_path / "gone" / "a.safetensors", {})
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(OSError, match="cannot be written"):
+        write_tensors({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_adapter_files_are_still_read(models: Path) -> None:
+    tensors = adapter_files.make("FaceID", 64, lora_rank=0)
+    adapter_files.write_safetensors(models / "ipadapter" / "a.safetensors", tensors)
+    assert formats.load(folders.find_adapter("ipadapter/a.safetensors")).name == "a.safetensors"
