@@ -77,6 +77,10 @@ class Adapter(nn.Module):
         self._shared = [*(ref for ref, _ in known), weakref.ref(tokens)]
         return tokens
 
+    def count_bytes(self, tokens: int) -> int:
+        """Bytes of K' and V' of so many tokens at every layer, in half precision."""
+        return 2 * torch.float16.itemsize * tokens * sum(self.config.layers.values())
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights' names, shapes, dtypes and bytes, hexadecimal; computed once.

@@ -4,6 +4,7 @@ Everything is drawn after the photo was scaled, so that lines and letters have t
 whatever the photo's. Photos are BGR, as in `face`; colours are RGB, as Pillow has them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ Colour = tuple[int, int, int]
 CHOSEN: Colour = (64, 220, 96)
 OTHER: Colour = (255, 190, 60)
 WRONG: Colour = (255, 96, 84)
+_IMAGE_PIXEL = 12
+"""Bytes: three channels in float32."""
 _INK: Colour = (16, 16, 20)
 _GROUND: Colour = (32, 32, 38)
 
@@ -28,6 +31,16 @@ class Mark:
     face: Face
     text: str
     colour: Colour
+
+
+def fit_side(side: int, count: int, area: float, limit: int) -> int:
+    """The side of pictures that together, as an IMAGE batch, take at most `limit` bytes.
+
+    Args:
+        side: what it is if there is room.
+        area: pixels of a picture in those of a square of this side.
+    """
+    return max(1, min(side, math.isqrt(int(limit / (_IMAGE_PIXEL * count * area)))))
 
 
 def draw_faces(photo: Photo, marks: Sequence[Mark], side: int, caption: str = "") -> Photo:

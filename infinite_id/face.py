@@ -1,12 +1,12 @@
-"""Faces in photos: detection and recognition by InsightFace, order, alignment, masks.
+"""Faces, how they are compared and counted, and the InsightFace models that find them.
 
 InsightFace and onnxruntime are imported when first used, so that a missing package hides no node.
 Photos are `(height, width, 3)` uint8 arrays in BGR order, as OpenCV and InsightFace have them.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from .mappers import Crop
 
 Photo = NDArray[np.uint8]
 Points = NDArray[np.float32]
@@ -34,23 +32,8 @@ PROVIDERS = {
 }
 """Names for the user, best first, and onnxruntime's names."""
 
-_ARCFACE = 112
-"""The side of ArcFace's aligned crop, in which the oval below is given."""
-_OVAL_CENTRE, _OVAL_RADII = np.array([56.0, 60.0]), np.array([42.0, 58.0])
-_SHARE = {Crop.LOOSE: 0.65, Crop.ARCFACE: 1.0}
-"""The share of a crop's side that the ArcFace crop takes."""
-
-_VIEWS = (1.0, 0.5, 0.25)
-"""The shares of the detector's view at which a photo is shown to it."""
-_LARGE = 0.25
-"""Smaller views are for faces at least so long, of the photo's longer side; larger views find the
-others, and what they leave is mostly no face."""
-_DOUBT = 0.1
-"""How much surer the detector must be in a smaller view to overrule the largest."""
-_SAME = 0.6
-"""Boxes of two views that share this much of the smaller one are of one face."""
-_LARGEST_VIEW = 2048
-"""Pixels: no detector looks at more."""
+_DETECTOR_STEP = 32
+"""Pixels: the largest stride of a detector."""
 
 
 class Order(Enum):
@@ -87,6 +70,17 @@ class Face:
         left, top, right, bottom = self.box
         return float(right - left), float(bottom - top)
 
+    @property
+    def turn(self) -> int:
+        """Quarter turns against the clock that make the face upright, as `numpy.rot90` counts."""
+        x, y = self.landmarks[3:].mean(axis=0) - self.landmarks[:2].mean(axis=0)
+        return round(np.arctan2(-x, y) / (np.pi / 2)) % 4
+
+    @property
+    def attitude(self) -> str:
+        """For the user: how the face stands in the photo; empty if it is upright."""
+        return ("", "on its side", "upside down", "on its side")[self.turn]
+
 
 def list_packs(
     roots: Sequence[Path], note: Callable[[Path, OSError], object] = lambda *_: None
@@ -122,7 +116,8 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
     Args:
         pack: a folder from `list_packs`.
         provider: "auto" or a key of `PROVIDERS`.
-        detection_size: the side to which photos are scaled for detection, a multiple of 32.
+        detection_size: the side to which photos are scaled for detection. Detectors see multiples
+            of 32, so it is rounded up to one.
 
     Raises:
         FaceError: if InsightFace or onnxruntime is missing, the provider cannot be had, or the
@@ -145,7 +140,8 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
         raise FaceError(_describe_incomplete(pack, "a face detector")) from error
     if "recognition" not in analysis.models:
         raise FaceError(_describe_incomplete(pack, "a face recogniser"))
-    analysis.prepare(ctx_id=0, det_size=(detection_size, detection_size))
+    side = _DETECTOR_STEP * math.ceil(detection_size / _DETECTOR_STEP)
+    analysis.prepare(ctx_id=0, det_size=(side, side))
     used = analysis.models["recognition"].session.get_providers()[0]
     logging.info("Infinite-ID: face model '%s' runs on %s", pack.name, used)
     return analysis
@@ -174,89 +170,6 @@ def _describe_incomplete(pack: Path, missing: str) -> str:
     )
 
 
-def detect(analysis: Any, photo: Photo, min_confidence: float = MIN_CONFIDENCE) -> list[Face]:
-    """Find the faces in a photo, largest first; an empty list if there are none.
-
-    Of a face that fills its view a detector sees nothing, or takes a part for the whole. So the
-    photo is shown in smaller views as well, as if the detection size were smaller, and of finds
-    that overlap the surest is kept; large finds in a smaller view count where it is clearly surer.
-
-    Args:
-        analysis: an `insightface.app.FaceAnalysis`; it is left as it is.
-        min_confidence: the least detection score, 0..1.
-
-    Raises:
-        FaceError: if the analysis was loaded without a recogniser.
-    """
-    if "recognition" not in analysis.models:
-        raise FaceError(
-            "This face analysis was loaded without a recogniser. Use Load Face Analysis, or a "
-            "loader that loads the whole model pack."
-        )
-    detector = copy(analysis.det_model)
-    detector.det_thresh = min_confidence
-    finds = [find for share in _VIEWS for find in _look(detector, photo, share)]
-    faces = [_recognise(analysis, photo, find) for find in _drop_doubles(finds)]
-    return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _Find:
-    """What a detector found: box `(4,)`, landmarks `(5, 2)`, and in which view of the photo."""
-
-    box: NDArray[np.float32]
-    landmarks: Points
-    score: float
-    share: float
-
-
-def _look(detector: Any, photo: Photo, share: float) -> list[_Find]:
-    """Detect in a photo that takes a share of the detector's view, black below and to the right."""
-    import cv2
-
-    view: Any = photo
-    longest, zoom = max(photo.shape[:2]), 1.0
-    if share < 1:
-        zoom = min(1.0, share * _LARGEST_VIEW / longest)
-        view = cv2.resize(photo, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-        border = round(max(view.shape[:2]) * (1 / share - 1))
-        view = np.pad(view, ((0, border), (0, border), (0, 0)))
-    boxes, landmarks = detector.detect(view)
-    finds = [
-        _Find(box[:4] / zoom, points / zoom, float(box[4]), share)
-        for box, points in zip(boxes, landmarks, strict=True)
-    ]
-    return [
-        find
-        for find in finds
-        if share == 1 or (find.box[2:] - find.box[:2]).max() > _LARGE * longest
-    ]
-
-
-def _drop_doubles(finds: Sequence[_Find]) -> list[_Find]:
-    """Keep one find of each face; within one view the detector has done so itself."""
-    kept: list[_Find] = []
-    for find in sorted(finds, key=lambda f: f.score - _DOUBT * (f.share < 1), reverse=True):
-        others = [other for other in kept if other.share != find.share]
-        if all(_overlap(find.box, other.box) < _SAME for other in others):
-            kept.append(find)
-    return kept
-
-
-def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The share of the smaller box that lies in the other one."""
-    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
-
-
-def _recognise(analysis: Any, photo: Photo, find: _Find) -> Face:
-    from insightface.app.common import Face as Detected
-
-    detected = Detected(bbox=find.box, kps=find.landmarks, det_score=find.score)
-    embedding = analysis.models["recognition"].get(photo, detected)
-    return Face(find.box, find.landmarks, find.score, np.asarray(embedding, np.float32))
-
-
 def similarity(a: Vector, b: Vector) -> float:
     """The cosine of two embeddings: 1 is the same photo, 0 nothing in common."""
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
@@ -279,48 +192,3 @@ def sort_faces(faces: Sequence[Face], order: Order, person: Vector | None = None
     if order is Order.MOST_SIMILAR and person is not None:
         return sorted(faces, key=lambda face: similarity(face.embedding, person), reverse=True)
     return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
-
-
-def crop_for_recogniser(analysis: Any, photo: Photo, face: Face) -> Photo:
-    """The very crop that the recogniser saw, mostly `(112, 112, 3)`."""
-    from insightface.utils.face_align import norm_crop
-
-    side = analysis.models["recognition"].input_size[0]
-    cut: Any = norm_crop(photo, landmark=face.landmarks, image_size=side)
-    return cut
-
-
-def align(photo: Photo, face: Face, size: int, crop: Crop = Crop.LOOSE) -> Photo:
-    """Cut out a face, upright and centred: `(size, size, 3)`."""
-    import cv2
-
-    share = _SHARE[crop]
-    zoom, shift = share * size / _ARCFACE, (1 - share) * size / 2
-    matrix = np.array([[zoom, 0, shift], [0, zoom, shift], [0, 0, 1]]) @ _arcface_matrix(face)
-    scale = float(np.hypot(*matrix[0, :2]))
-    source: Any = photo
-    if scale < 0.5:  # shrink first: sampling single pixels of a large photo would alias
-        shrink = 2 * scale
-        source = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.diag([1 / shrink, 1 / shrink, 1])
-    cut: Any = cv2.warpAffine(source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
-    return cut
-
-
-def draw_mask(shape: tuple[int, int], face: Face) -> NDArray[np.float32]:
-    """An oval over the face, `(height, width)` in 0..1, tilted as the face is."""
-    import cv2
-
-    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    oval = _OVAL_CENTRE + _OVAL_RADII * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    outline = np.c_[oval, np.ones(len(oval))] @ np.linalg.inv(_arcface_matrix(face)).T
-    mask = np.zeros(shape, np.uint8)
-    cv2.fillPoly(mask, [outline[:, :2].round().astype(np.int32)], 255, lineType=cv2.LINE_AA)
-    return mask.astype(np.float32) / np.float32(255)
-
-
-def _arcface_matrix(face: Face) -> NDArray[np.float64]:
-    """Photo pixels -> ArcFace crop pixels: InsightFace's similarity transform, `(3, 3)`."""
-    from insightface.utils.face_align import estimate_norm
-
-    return np.vstack([estimate_norm(face.landmarks, _ARCFACE), [0, 0, 1]])

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .alignment import draw_mask
 from .annotate import Colour, Mark, draw_faces
-from .face import Face, Photo, Points, draw_mask
+from .face import Face, Photo, Points
 
 Mask = NDArray[np.float32]
 Size = tuple[int, int]
@@ -149,11 +150,13 @@ class Cut:
         picture: index of the picture.
         square: what was cut out of it.
         mask: `(height, width)` of the square's window in the picture: what is pasted back.
+        turn: quarter turns against the clock that make the face upright in its crop.
     """
 
     picture: int
     square: Square
     mask: Tensor
+    turn: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +187,7 @@ def cut_faces(
         square = _place_around(size, face, context)
         edge = round(feather * max(face.size))
         mask = _draw_paste_mask(size, square, _scale(face, grow), edge)
-        cuts.append(Cut(picture, square, torch.from_numpy(mask)))
+        cuts.append(Cut(picture, square, torch.from_numpy(mask), face.turn))
     return cuts
 
 
@@ -192,12 +195,12 @@ def cut_untouched(picture: int, size: Size, face: Face | None, context: float) -
     """Plan a crop that pastes nothing back: of a face, or of the middle of a picture without."""
     if face is None:
         middle = np.array([size[1] / 2, size[0] / 2], np.float32)
-        square = place_square(size, middle, min(size))
+        square, turn = place_square(size, middle, min(size)), 0
     else:
-        square = _place_around(size, face, context)
+        square, turn = _place_around(size, face, context), face.turn
     rows, columns = square.window(size)
     mask = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    return Cut(picture, square, mask)
+    return Cut(picture, square, mask, turn)
 
 
 def _place_around(size: Size, face: Face, context: float) -> Square:
@@ -231,19 +234,19 @@ def _draw_paste_mask(size: Size, square: Square, face: Face, feather: int) -> Ma
     return soften(oval, feather)
 
 
-def crop(image: Tensor, square: Square, size: int) -> Tensor:
-    """Cut a square out of a picture: `(h, w, c)` -> `(size, size, c)`."""
+def crop(image: Tensor, square: Square, size: int, turn: int = 0) -> Tensor:
+    """Cut a square out of a picture, turned as a `Cut` says: `(h, w, c)` -> `(size, size, c)`."""
     height, width = image.shape[:2]
     rows = _mirror(height, square.top, square.side)
     columns = _mirror(width, square.left, square.side)
-    return resize(image[rows][:, columns], size)
+    return resize(torch.rot90(image[rows][:, columns], turn), size)
 
 
 def crop_mask(cut: Cut, size: Size, side: int) -> Tensor:
     """The mask of a crop of a picture of some size: `(side, side)`, 0 outside the picture."""
     mask = torch.zeros(cut.square.side, cut.square.side, 1)
     mask[cut.square.inside(size)] = cut.mask[..., None]
-    return rearrange(resize(mask, side), "h w 1 -> h w")
+    return rearrange(resize(torch.rot90(mask, cut.turn), side), "h w 1 -> h w")
 
 
 def _mirror(length: int, start: int, side: int) -> Tensor:
@@ -280,6 +283,7 @@ def paste(crops: FaceCrops, refined: Tensor) -> Tensor:
     size = result.shape[1], result.shape[2]
     for cut, patch in zip(crops.cuts, refined, strict=True):
         window = result[cut.picture][cut.square.window(size)][..., :3]
-        scaled = resize(patch[..., :3].to(window), cut.square.side)[cut.square.inside(size)]
-        window.lerp_(scaled, cut.mask[..., None].to(window))
+        scaled = resize(patch[..., :3].to(window), cut.square.side)
+        back = torch.rot90(scaled, -cut.turn)[cut.square.inside(size)]
+        window.lerp_(back, cut.mask[..., None].to(window))
     return result

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from .photo import read_photo, to_image
+from .face import Photo
+from .photo import read_photos, to_image
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -51,9 +51,9 @@ def draw_sheet(
         in it pixel by pixel.
 
     Raises:
-        ValueError: for a picture with another number of channels, or with NaN.
+        ValueError: as `read_photos`.
     """
-    pictures = [[_read(image) for image in batch] for batch in batches]
+    pictures = [[_to_picture(p) for p in read_photos([b], "picture").values()] for b in batches]
     cell = _choose_cell(pictures[0][0].size, cell_size)
     size = max(_SMALLEST_TEXT, min(cell) // _CELL_PER_TEXT)
     font, heading = ImageFont.load_default(size), ImageFont.load_default(_HEADING * size)
@@ -110,11 +110,8 @@ def _break_word(word: str, font: Font, width: float) -> list[str]:
     return parts
 
 
-def _read(image: Tensor) -> Image.Image:
-    if image.shape[-1] == 4:
-        colour, alpha = image[..., :3], image[..., 3:]
-        image = torch.lerp(torch.ones_like(colour), colour, alpha)
-    return Image.fromarray(read_photo(image)[..., ::-1])
+def _to_picture(photo: Photo) -> Image.Image:
+    return Image.fromarray(photo[..., ::-1])
 
 
 def _choose_cell(picture: tuple[int, int], longer_side: int) -> tuple[int, int]:

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
-from ..infinite_id.face import Face, FaceError, Order, Photo, detect, sort_faces
+from ..infinite_id.face import Face, FaceError, Order, sort_faces
 from ..infinite_id.paste import (
     Cut,
     FaceCrops,
@@ -24,7 +22,9 @@ from ..infinite_id.paste import (
 )
 from ..infinite_id.photo import read_photos, to_image
 from . import sockets
+from .detection import face_analysis_input, look_through
 
+SMALLER_FACES = "A larger detection size there finds smaller faces."
 ORDERS = {"left to right": Order.LEFT_TO_RIGHT, "largest first": Order.LARGEST}
 
 
@@ -39,7 +39,7 @@ class FaceMasks(io.ComfyNode):
             "where a sketch or a first picture has them, or to inpaint faces.",
             search_aliases=["face detection", "segment faces", "person mask"],
             inputs=[
-                _face_analysis(),
+                face_analysis_input(SMALLER_FACES),
                 io.Image.Input("image", tooltip="A picture with faces, or a batch."),
                 io.Combo.Input(
                     "order",
@@ -109,7 +109,7 @@ class FaceMasks(io.ComfyNode):
         feather: int,
     ) -> io.NodeOutput:
         photos = read_photos([image], "picture")
-        found = _find_faces(face_analysis, photos)
+        found = [faces for *_, faces in look_through(face_analysis, photos)]
         people = [sort_faces(faces, ORDERS[order]) for faces in found]
         for name, faces in zip(photos, people, strict=True):
             _need(faces, face, name)
@@ -139,7 +139,7 @@ class CropFaces(io.ComfyNode):
             "can draw them again at its own size; Paste Faces puts them back.",
             search_aliases=["face detailer", "restore faces", "face inpaint"],
             inputs=[
-                _face_analysis(),
+                face_analysis_input(SMALLER_FACES),
                 io.Image.Input("image", tooltip="Pictures of any size, one or a batch."),
                 io.Int.Input(
                     "size",
@@ -234,7 +234,8 @@ class CropFaces(io.ComfyNode):
         feather: float,
         limit: int,
     ) -> io.NodeOutput:
-        found = _find_faces(face_analysis, read_photos([image], "picture"))
+        photos = read_photos([image], "picture")
+        found = [faces for *_, faces in look_through(face_analysis, photos)]
         small = [_choose_small(faces, max_face)[:limit] for faces in found]
         shape = image.shape[1], image.shape[2]
         cuts = [
@@ -245,7 +246,9 @@ class CropFaces(io.ComfyNode):
         if not cuts:
             cuts = [_stand_in(shape, found, context)]
         pictures = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image
-        crops = torch.stack([crop(pictures[c.picture, ..., :3], c.square, size) for c in cuts])
+        crops = torch.stack(
+            [crop(pictures[c.picture, ..., :3], c.square, size, c.turn) for c in cuts]
+        )
         return io.NodeOutput(
             crops,
             torch.stack([crop_mask(cut, shape, size) for cut in cuts]),
@@ -297,30 +300,11 @@ class PasteFaces(io.ComfyNode):
         return io.NodeOutput(paste(face_crops, crops))
 
 
-def _face_analysis() -> io.MultiType.Input:
-    return io.MultiType.Input(
-        "face_analysis",
-        sockets.FACE_ANALYSIS_TYPES,
-        tooltip="From Load Face Analysis, or another pack's InsightFace loader. A larger "
-        "detection size there finds smaller faces.",
-    )
-
-
-def _find_faces(face_analysis: Any, photos: dict[str, Photo]) -> list[list[Face]]:
-    progress = ProgressBar(len(photos))
-    found = []
-    for photo in photos.values():
-        throw_exception_if_processing_interrupted()
-        found.append(detect(face_analysis, photo))
-        progress.update(1)
-    return found
-
-
 def _need(faces: list[Face], number: int, name: str) -> None:
     if not faces:
         raise FaceError(
-            f"No face found in {name}. Use a picture with upright faces, or raise the detection "
-            "size in Load Face Analysis."
+            f"No face found in {name}. Use a picture with sharp faces, or raise the detection size "
+            "in Load Face Analysis."
         )
     if number > len(faces):
         raise FaceError(

@@ -2,47 +2,33 @@
 
 import logging
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
-from ..infinite_id import annotate
 from ..infinite_id.adapter import Adapter
-from ..infinite_id.face import (
-    MIN_CONFIDENCE,
-    Face,
-    FaceError,
-    Order,
-    Photo,
-    Vector,
-    align,
-    average_person,
-    crop_for_recogniser,
-    detect,
-    draw_mask,
-    sort_faces,
-)
+from ..infinite_id.alignment import align
+from ..infinite_id.choice import Choice, draw_choices
+from ..infinite_id.face import MIN_CONFIDENCE, FaceError, Order, Vector, sort_faces
 from ..infinite_id.host.encode import encode_identities
-from ..infinite_id.identity import Source
-from ..infinite_id.mappers import Recipe
+from ..infinite_id.identity import Identity
 from ..infinite_id.mixing import average, stack
-from ..infinite_id.photo import digest, read_photos, to_image
+from ..infinite_id.photo import read_photos, to_image
 from . import sockets
+from .detection import face_analysis_input, look_through, read_person
 
 CROP_SIZE = 224
-THUMBNAIL = 128
-SHEET = 672
-"""The height of a preview: three times 224, six times 112."""
-SMALLEST_FACE = 32
-"""In photo pixels. ArcFace sees 112: what is scaled up further is a blur, not a person."""
 MOST_PHOTOS = 16
 COMBINE = {"stack": stack, "average": average}
 ERROR, SKIP = "error", "skip"
+MUCH_MEMORY = 10**9
+"""Bytes of keys and values from which on the user is told."""
+EXPLAIN_MORE_IMAGES = (
+    'Give each further photo, or batch, in an input of its own: "more_images.image_2": '
+    '["node", 0], "more_images.image_3": ["other node", 0], and so on.'
+)
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -58,11 +44,7 @@ class EncodeIdentity(io.ComfyNode):
             search_aliases=["face embeds", "encode face", "photo to identity"],
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="From Load Infinite-ID Model."),
-                io.MultiType.Input(
-                    "face_analysis",
-                    sockets.FACE_ANALYSIS_TYPES,
-                    tooltip="From Load Face Analysis, or another pack's InsightFace loader.",
-                ),
+                face_analysis_input(),
                 io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -169,7 +151,13 @@ class EncodeIdentity(io.ComfyNode):
                     tooltip="One line for each photo: the face that was taken, or why none was.",
                 ),
             ],
+            accept_all_inputs=True,  # to explain photos that an API prompt gives under other names
         )
+
+    @classmethod
+    def validate_inputs(cls, more_images: Any = None) -> bool | str:
+        links = more_images.values() if isinstance(more_images, dict) else [more_images]
+        return all(link is None for link in links) or EXPLAIN_MORE_IMAGES
 
     @classmethod
     def execute(
@@ -179,110 +167,85 @@ class EncodeIdentity(io.ComfyNode):
         image: torch.Tensor,
         clip_vision: Any = None,
         reference: torch.Tensor | None = None,
-        more_images: dict[str, torch.Tensor] | None = None,
+        more_images: dict[str, torch.Tensor] | torch.Tensor | None = None,
         combine: str = "stack",
         weights: str = "",
         face: str = Order.LARGEST.value,
         face_index: int = 0,
         min_confidence: float = MIN_CONFIDENCE,
         on_no_face: str = ERROR,
+        **others: Any,
     ) -> io.NodeOutput:
-        photos = read_photos([image, *(more_images or {}).values()])
+        photos = read_photos([image, *_read_more(more_images, others)])
         shares = read_weights(weights, len(photos))
         order = Order(face)
         person = _read_person(face_analysis, reference) if order is Order.MOST_SIMILAR else None
 
-        progress = ProgressBar(len(photos))
-        finds = []
-        for name, photo in photos.items():
-            throw_exception_if_processing_interrupted()
-            faces = sort_faces(detect(face_analysis, photo, min_confidence), order, person)
-            finds.append(Find(name, photo, faces, face_index))
-            if finds[-1].problem:
-                _report(finds[-1].problem, on_no_face)
-            progress.update(1)
-        used = [find for find in finds if not find.problem]
+        choices = []
+        for name, photo, faces in look_through(face_analysis, photos, min_confidence):
+            choices.append(Choice(name, photo, sort_faces(faces, order, person), face_index))
+            if choices[-1].problem:
+                _report(choices[-1].problem, on_no_face)
+        used = [choice for choice in choices if not choice.problem]
         if not used:
-            raise FaceError(f"No photo is left, all {len(finds)} were skipped. {finds[0].problem}")
+            raise FaceError(
+                f"No photo is left, all {len(choices)} were skipped. {choices[0].problem}"
+            )
 
         recipe = adapter.config.mapper.recipe
         size = CROP_SIZE if clip_vision is None else clip_vision.image_size
-        crops = torch.cat([to_image(align(f.photo, f.face, size, recipe.crop)) for f in used])
+        aligned = [align(choice.photo, choice.face, size, recipe.crop) for choice in used]
+        crops = torch.cat([to_image(crop) for crop in aligned])
         identities = encode_identities(
-            adapter, clip_vision, [f.face for f in used], crops, [f.source for f in used]
+            adapter, clip_vision, [c.face for c in used], crops, [c.source for c in used]
         )
-        kept = [s for s, find in zip(shares, finds, strict=True) if not find.problem]
-        sheets = torch.cat([to_image(_draw(find, face_analysis, recipe, size)) for find in finds])
+        kept = [s for s, choice in zip(shares, choices, strict=True) if not choice.problem]
+        identity = COMBINE[combine](identities, kept)
+        lines = [choice.line for choice in choices] + _warn_of_memory(identity)
+        sheets = draw_choices(choices, aligned, face_analysis, recipe)
         return io.NodeOutput(
-            COMBINE[combine](identities, kept),
+            identity,
             crops,
-            torch.from_numpy(np.stack([find.mask for find in finds[: len(image)]])),
+            torch.from_numpy(np.stack([choice.mask for choice in choices[: len(image)]])),
             sheets,
-            "\n".join(find.line for find in finds),
+            "\n".join(lines),
             ui=ui.PreviewImage(sheets, cls=cls),
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Find:
-    """A photo, its faces in the order in which they are counted, and which one is wanted."""
+def _read_more(
+    more_images: dict[str, torch.Tensor] | torch.Tensor | None, others: dict[str, Any]
+) -> list[torch.Tensor]:
+    """Further batches, whatever an API prompt calls them.
 
-    name: str
-    photo: Photo
-    faces: list[Face]
-    index: int
+    Args:
+        others: inputs that the node does not have.
 
-    @property
-    def face(self) -> Face:
-        """The wanted face, if there is no problem."""
-        return self.faces[self.index]
+    Raises:
+        ValueError: for a picture that is connected to no input of the node.
+    """
+    given = more_images if isinstance(more_images, dict) else {"more_images": more_images}
+    pictures = {k: v for k, v in others.items() if isinstance(v, torch.Tensor)}
+    stray = [name for name in pictures if not name.startswith("more_images")]
+    if stray:
+        raise ValueError(f"Encode Identity has no input '{stray[0]}'. {EXPLAIN_MORE_IMAGES}")
+    return [batch for batch in (*given.values(), *pictures.values()) if batch is not None]
 
-    @property
-    def problem(self) -> str:
-        """Why there is no usable face; empty if there is one."""
-        if not self.faces:
-            return (
-                f"No face found in {self.name}. Use a photo in which the face is upright, "
-                "sharp and at least 60 pixels wide, or raise the detection size in Load Face "
-                "Analysis, or lower min_confidence."
-            )
-        if self.index >= len(self.faces):
-            return (
-                f"No face {self.index} in {self.name}: it has {len(self.faces)}, counted from 0. "
-                "Lower face_index."
-            )
-        width, height = self.face.size
-        if min(width, height) < SMALLEST_FACE:
-            return (
-                f"The face in {self.name} is {width:.0f}x{height:.0f} pixels small; at least "
-                f"{SMALLEST_FACE}x{SMALLEST_FACE} are needed to recognise anybody. Use a larger "
-                "photo."
-            )
-        return ""
 
-    @property
-    def mask(self) -> Any:
-        """`(height, width)` in 0..1."""
-        shape = self.photo.shape[:2]
-        return np.zeros(shape, np.float32) if self.problem else draw_mask(shape, self.face)
-
-    @property
-    def source(self) -> Source:
-        """What an identity remembers of this photo."""
-        label = f"{self.name}, face of score {self.face.score:.2f}"
-        thumbnail = align(self.photo, self.face, THUMBNAIL)[..., ::-1].copy()
-        return Source(label, digest(self.photo), torch.from_numpy(thumbnail))
-
-    @property
-    def line(self) -> str:
-        """For the user: what was taken, or why nothing was."""
-        if self.problem:
-            return f"Skipped: {self.problem}"
-        width, height = self.face.size
-        return (
-            f"{self.name}: face {self.index} of {len(self.faces)}, {width:.0f}x{height:.0f} "
-            f"pixels, confidence {self.face.score:.2f}"
-        )
+def _warn_of_memory(identity: Identity) -> list[str]:
+    """A line for the user if the keys and values of an identity will take much memory."""
+    tokens = identity.tokens.shape[1]
+    taken = identity.adapter.count_bytes(tokens)
+    if taken <= MUCH_MEMORY:
+        return []
+    line = (
+        f"Much memory: {len(identity.sources)} photos stacked are {tokens} tokens, whose keys and "
+        f"values take {taken / 1e9:.1f} GB in float16 beside the model, and slow each step down. "
+        f"combine 'average' takes {taken / len(identity.sources) / 1e9:.2f} GB, however many "
+        "photos there are."
+    )
+    logging.warning("Infinite-ID: %s", line)
+    return [line]
 
 
 def read_weights(text: str, count: int) -> list[float]:
@@ -318,45 +281,7 @@ def _read_person(face_analysis: Any, reference: torch.Tensor | None) -> Vector:
     return read_person(face_analysis, reference)
 
 
-def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
-    """The mean embedding of the largest faces of an IMAGE batch.
-
-    Raises:
-        FaceError: naming the photo without a face.
-    """
-    largest = []
-    for name, photo in read_photos([reference], "reference").items():
-        faces = detect(face_analysis, photo)
-        if not faces:
-            raise FaceError(
-                f"No face found in {name}. Use a photo in which the face is upright and sharp."
-            )
-        largest.append(faces[0])
-    return average_person(largest)
-
-
 def _report(problem: str, on_no_face: str) -> None:
     if on_no_face == ERROR:
         raise FaceError(problem)
     logging.warning("Infinite-ID: photo skipped. %s", problem)
-
-
-def _draw(find: Find, face_analysis: Any, recipe: Recipe, size: int) -> Photo:
-    """A preview of one photo: all faces, and what the adapter's nets see of the chosen one."""
-    marks = [
-        annotate.Mark(
-            face,
-            f"{number}: {face.score:.2f}",
-            annotate.CHOSEN if not find.problem and face is find.face else annotate.OTHER,
-        )
-        for number, face in enumerate(find.faces)
-    ]
-    picture = annotate.draw_faces(find.photo, marks, SHEET, "skipped" if find.problem else "")
-    crops = []
-    if recipe.face_width and not find.problem:
-        crop = crop_for_recogniser(face_analysis, find.photo, find.face)
-        crops.append((f"face net sees {len(crop)}x{len(crop)}", crop))
-    if recipe.clip_width and not find.problem:
-        crop = align(find.photo, find.face, size, recipe.crop)
-        crops.append((f"CLIP sees {size}x{size}", crop))
-    return annotate.lay_out(picture, crops, SHEET)

@@ -4,15 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from ..infinite_id import annotate
-from ..infinite_id.face import Face, Order, Photo, Vector, detect, similarity, sort_faces
+from ..infinite_id.face import Face, Order, Photo, Vector, similarity, sort_faces
 from ..infinite_id.photo import read_photos, to_image
 from . import sockets
-from .identity import read_person
+from .detection import face_analysis_input, look_through, read_person
 
 THRESHOLD = 0.4
 """Between the least that photos of one person score, .5, and the most that strangers do, .35."""
@@ -32,11 +30,9 @@ class FaceSimilarity(io.ComfyNode):
             "for strangers, above 0.5 for one person, 1 for the same photo.",
             search_aliases=["compare faces", "face distance", "likeness score"],
             inputs=[
-                io.MultiType.Input(
-                    "face_analysis",
-                    sockets.FACE_ANALYSIS_TYPES,
-                    tooltip="From Load Face Analysis, or another pack's InsightFace loader. Best "
-                    "another pack than the identity was encoded with: it judges without favour.",
+                face_analysis_input(
+                    "Best another pack than the identity was encoded with: it judges without "
+                    "favour."
                 ),
                 io.Image.Input(
                     "reference",
@@ -91,15 +87,12 @@ class FaceSimilarity(io.ComfyNode):
     ) -> io.NodeOutput:
         person = read_person(face_analysis, reference)
         photos = read_photos([images], "image")
-        progress = ProgressBar(len(photos))
         lines, best, pictures = [], [], []
-        for name, photo in photos.items():
-            throw_exception_if_processing_interrupted()
-            faces = sort_faces(detect(face_analysis, photo), Order.MOST_SIMILAR, person)
+        for name, photo, found in look_through(face_analysis, photos):
+            faces = sort_faces(found, Order.MOST_SIMILAR, person)
             best += [similarity(face.embedding, person) for face in faces[:1]]
             lines.append(f"{name}: {_judge(best[-1], threshold) if faces else 'no face'}")
             pictures.append(to_image(_draw(photo, faces, person, threshold)))
-            progress.update(1)
         annotated = torch.cat(pictures)
         return io.NodeOutput(
             "\n".join(lines),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from infinite_id.application import Application
 from infinite_id.attention.mixed import Mixing
+from infinite_id.detection import detect
 from infinite_id.economy import Economy
-from infinite_id.face import detect
 from infinite_id.host.patch import economise
 from infinite_id.host.state import STEP
 from infinite_id.identity import Identity

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from infinite_id import formats
 from infinite_id.adapter import Adapter
+from infinite_id.alignment import align
 from infinite_id.application import Application
-from infinite_id.face import align, detect, load_analysis
+from infinite_id.detection import detect
+from infinite_id.face import load_analysis
 from infinite_id.host.encode import encode_identities
 from infinite_id.host.patch import apply
 from infinite_id.identity import Identity, Source

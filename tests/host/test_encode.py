@@ -15,18 +15,11 @@ import pytest
 import torch
 from pack.dev.photos import photos
 from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.alignment import align, crop_for_recogniser
 from pack.infinite_id.annotate import CHOSEN, Mark, draw_faces, lay_out
 from pack.infinite_id.attention.blocks import SDXL
-from pack.infinite_id.face import (
-    Face,
-    FaceError,
-    align,
-    crop_for_recogniser,
-    detect,
-    list_packs,
-    load_analysis,
-    similarity,
-)
+from pack.infinite_id.detection import detect
+from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis, similarity
 from pack.infinite_id.identity import Identity
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.photo import read_photo

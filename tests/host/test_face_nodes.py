@@ -14,7 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pack.dev.photos import photos
-from pack.infinite_id.face import Face, FaceError, detect, list_packs, load_analysis
+from pack.infinite_id.detection import detect
+from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis
 from pack.infinite_id.paste import FaceCrops, Square
 from pack.infinite_id.photo import read_photo
 from pack.nodes.faces import CropFaces, FaceMasks, PasteFaces

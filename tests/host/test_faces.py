@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 import torch
 from pack.dev.photos import photos
+from pack.infinite_id.alignment import align, draw_mask
 from pack.infinite_id.annotate import CHOSEN, WRONG
-from pack.infinite_id.face import (
-    Face,
-    FaceError,
-    align,
-    detect,
-    draw_mask,
-    list_packs,
-    load_analysis,
-    similarity,
-)
+from pack.infinite_id.detection import detect
+from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis, similarity
 from pack.infinite_id.photo import read_photo, to_image
 from pack.nodes.similarity import FaceSimilarity
 from PIL import Image

@@ -1,0 +1,65 @@
+"""What the nodes that look for faces share: their input, and the way through their photos."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+
+from ..infinite_id.detection import detect
+from ..infinite_id.face import MIN_CONFIDENCE, Face, FaceError, Photo, Vector, average_person
+from ..infinite_id.photo import read_photos
+from . import sockets
+
+
+def face_analysis_input(advice: str = "") -> io.MultiType.Input:
+    """The input of a face analysis, this pack's or another's."""
+    tooltip = "From Load Face Analysis, or another pack's InsightFace loader."
+    return io.MultiType.Input(
+        "face_analysis",
+        sockets.FACE_ANALYSIS_TYPES,
+        tooltip=f"{tooltip} {advice}".rstrip(),
+    )
+
+
+def look_through(
+    face_analysis: Any, photos: dict[str, Photo], min_confidence: float = MIN_CONFIDENCE
+) -> Iterator[tuple[str, Photo, list[Face]]]:
+    """Each photo's name, the photo, and its faces, largest first; shows progress on the node.
+
+    Raises:
+        comfy.model_management.InterruptProcessingException: before the next photo.
+    """
+    progress = ProgressBar(len(photos))
+    for name, photo in photos.items():
+        throw_exception_if_processing_interrupted()
+        faces = detect(face_analysis, photo, min_confidence)
+        _log_turned(name, faces)
+        yield name, photo, faces
+        progress.update(1)
+
+
+def _log_turned(name: str, faces: list[Face]) -> None:
+    turned = [face.attitude for face in faces if face.attitude]
+    if turned:
+        places = " and ".join(sorted(set(turned)))
+        logging.info(
+            "Infinite-ID: %s: %d of %d faces were found %s", name, len(turned), len(faces), places
+        )
+
+
+def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
+    """The mean embedding of the largest faces of an IMAGE batch.
+
+    Raises:
+        FaceError: naming the photo without a face.
+    """
+    largest = []
+    for name, _, faces in look_through(face_analysis, read_photos([reference], "reference")):
+        if not faces:
+            raise FaceError(f"No face found in {name}. Use a photo in which the face is sharp.")
+        largest.append(faces[0])
+    return average_person(largest)
