@@ -286,7 +286,7 @@ class PasteFaces(io.ComfyNode):
     @classmethod
     def execute(cls, face_crops: FaceCrops, crops: torch.Tensor) -> io.NodeOutput:
         count, height, width = crops.shape[:3]
-        if count != len(face_crops.cuts) or height != width:
+        if count != len(face_crops.cuts) or height != width or not height:
             raise ValueError(
                 f"Paste Faces needs {len(face_crops.cuts)} square crops, as Crop Small Faces gave "
                 f"them; it got {count} of {width}x{height} pixels. Connect the same crops, drawn "

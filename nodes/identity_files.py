@@ -145,7 +145,9 @@ class LoadIdentity(io.ComfyNode):
         return folders.check(folders.find_identity, identity_name)
 
     @classmethod
-    def fingerprint_inputs(cls, identity_name: str, **_: Any) -> Any:
+    def fingerprint_inputs(cls, identity_name: str | None, **_: Any) -> Any:
+        if identity_name is None:  # it comes from another node, which says when it changes
+            return None
         stat = folders.find_identity(identity_name).stat()
         return stat.st_size, stat.st_mtime_ns
 

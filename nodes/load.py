@@ -58,7 +58,9 @@ class LoadInfiniteIDModel(io.ComfyNode):
         return folders.check(folders.find_adapter, model_name)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_: Any) -> Any:
+    def fingerprint_inputs(cls, model_name: str | None, **_: Any) -> Any:
+        if model_name is None:  # it comes from another node, which says when it changes
+            return None
         stat = folders.find_adapter(model_name).stat()
         return stat.st_size, stat.st_mtime_ns
 
@@ -111,8 +113,8 @@ class LoadFaceAnalysis(io.ComfyNode):
                     min=128,
                     max=2048,
                     step=32,
-                    tooltip="Photos are scaled to this many pixels for detection. Larger finds "
-                    "smaller faces and takes longer.",
+                    tooltip="Photos are scaled to this many pixels for detection, rounded up to "
+                    "a multiple of 32. Larger finds smaller faces and takes longer.",
                     advanced=True,
                 ),
             ],
