@@ -72,9 +72,13 @@ class Graph:
         self.server = server
         self.values: dict[str, Any] = {**small.values, "image": "obama.jpg", "steps": 2}
 
+    def prompt(self, **values: Any) -> Any:
+        """The workflow in API form."""
+        return to_prompt(read(workflow_file("photo"), {**self.values, **values}))
+
     def run(self, **values: Any) -> Run:
         """Queue the workflow; the result names nodes by their class."""
-        prompt = to_prompt(read(workflow_file("photo"), {**self.values, **values}))
+        prompt = self.prompt(**values)
         run = self.server.queue(prompt)
         self.classes = {node: entry["class_type"] for node, entry in prompt.items()}
         return run

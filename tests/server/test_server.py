@@ -99,3 +99,27 @@ def test_nothing_of_ours_in_the_log_but_what_should_be(server: Server) -> None:
     assert "Infinite-ID: face model 'yunet-fr' runs on CPUExecutionProvider" in Path(
         server.log
     ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[["1", 0], ["2", 0]], {"image_2": ["1", 0]}, "obama.jpg"],
+    ids=["list", "dict", "name"],
+)
+def test_further_photos_in_no_input_are_explained(graph: Any, server: Server, given: Any) -> None:
+    """Before the run: nothing would arrive at the node."""
+    prompt = graph.prompt()
+    encode = next(n for n in prompt.values() if n["class_type"] == ENCODE)
+    encode["inputs"]["more_images"] = given
+    errors = server.queue(prompt).errors
+    assert any("more_images.image_2" in error.details for error in errors)
+
+
+@pytest.mark.parametrize("name", ["more_images", "more_images.image_2", "more_images.image0"])
+def test_further_photos_by_hand(graph: Any, server: Server, name: str) -> None:
+    """The name in the page's own prompts, and those that people write."""
+    prompt = graph.prompt()
+    encode = next(n for n in prompt.values() if n["class_type"] == ENCODE)
+    encode["inputs"][name] = encode["inputs"]["image"]
+    encode["inputs"]["weights"] = "1, 1"
+    assert not server.queue(prompt).errors
