@@ -48,6 +48,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     soak = commands.add_parser("soak", help="many random prompts through one server")
     soak.add_argument("--prompts", type=int, default=300)
+    nightly = commands.add_parser("nightly", help="draw pairs of nodes and savings for a time")
+    nightly.add_argument("--minutes", type=float, default=60)
     compatibility = commands.add_parser(
         "compatibility", help="test several ComfyUIs and write docs/compatibility.md"
     )
@@ -78,6 +80,10 @@ def _run(options: argparse.Namespace) -> int:
         from .soak.run import soak
 
         return soak(options.prompts)
+    if options.command == "nightly":
+        from .nightly import nightly
+
+        return nightly(options.minutes)
     _fetch()
     return _run_with_photos(options)
 
