@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from ..attention.mixed import Mixing, Style, needs_text_stream
 from ..streams import Layout, Streams
 from .rows import Chunks, Cond, read_chunks
 from .state import KEY, RUN, STEP, Acting, Run, Step
-from .text_stream import Features, Part
+from .text_stream import Features, Name, Part
 from .tiles import find_areas
 
 Options = dict[str, Any]
@@ -52,7 +52,7 @@ class Forward:
     first: int
     latents: tuple[int, ...] | None
     x: Tensor
-    names: tuple[Hashable, ...]
+    names: tuple[Name, ...]
     features: Features | None
     patches: dict[str, list[Any]]
     context: Sequence[int]

@@ -32,7 +32,8 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
         v_mixed = mix(mixing, style, v_id, v_read).flatten(0, 2)
         k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
         if foreign is not None:
-            return foreign(q, layout.join(k_mixed, k_t), layout.join(v_mixed, v_t), options)
+            k, v = layout.join(k_mixed, k_t), layout.join(v_mixed, v_t)
+            return _attend_foreign(forward, foreign, (q, k, v), options)
         q_id, q_t = layout.split(q)
         attend = make_attend(options)
         identity = attend(q_id, k_mixed, v_mixed)
@@ -41,6 +42,26 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
         return layout.join(identity, attend(q_t, k_t, v_t))
 
     return attn1
+
+
+def _attend_foreign(
+    forward: Forward,
+    foreign: Replacement,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    options: dict[str, Any],
+) -> Tensor:
+    """Another node's attention on q, k and v of all rows.
+
+    It may keep what it computes: then it has that of the rows that the host called with. Text rows
+    that were added go by themselves, and before those.
+    """
+    layout = forward.layout
+    if layout.streams == forward.given.streams:
+        return foreign(*inputs, options)
+    parts = [layout.split(x) for x in inputs]
+    text = foreign(*(part[1] for part in parts), options)
+    identity = foreign(*(part[0] for part in parts), options)
+    return layout.join(identity, text)
 
 
 def _check_rows(forward: Forward, q: Tensor, options: dict[str, Any]) -> None:

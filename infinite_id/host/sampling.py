@@ -210,6 +210,8 @@ def _evaluate_streams(run: Run, evaluation: _Evaluation, step: Step, sigma: floa
             run.text.miss(signature)
             part = Part.RUNS
     if part is Part.RUNS:
+        if run.text.memory is not None:
+            run.text.memory.drop(key)
         denoised = evaluation.run(replace(step, key=key))
         if step.mixes:  # else there are no features to be recalled
             run.text.note(key, x, timestep, [one[first:] for one in denoised])

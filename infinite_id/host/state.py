@@ -234,7 +234,7 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
         )
     has_text = read_until > 0 and not shared
     streams = Streams(latents=noise.shape[0], people=people, has_text=has_text)
-    may_end = not _list_forward_wrappers(options)
+    may_end = not _list_keepers(options)
     return Run(
         guider=guider,
         people=[_make_ready(application, guider) for application in applications],
@@ -249,30 +249,39 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
 
 
 def _choose_economy(options: dict[str, Any]) -> Economy:
-    """What the user chose, unless another node may keep what a forward gave from step to step.
+    """What the user chose, unless another node may keep what a forward gave, for later use.
 
-    Such a node counts on as many rows at every step, and nothing that is saved has them.
+    Such a node counts on as many rows in every forward, and nothing that is saved has them.
     """
     economy: Economy = options.get(ECONOMY, Economy())
     faithful = Economy(shared=economy.shared)
-    found = _list_forward_wrappers(options)
+    found = _list_keepers(options)
     if not found or economy == faithful:
         return economy
     log.warning(
-        "Infinite-ID Save Time saves nothing in this run: another node (%s) is around each "
-        "forward of the model and may keep its output for later steps, which needs the same "
-        "rows at every step. Take one of the two nodes out.",
+        "Infinite-ID Save Time saves nothing in this run: another node (%s) may keep what a "
+        "forward of the model gave and use it later, such as a cache or self-attention guidance, "
+        "which needs the same rows in every forward. Take one of the two nodes out.",
         ", ".join(found),
     )
     return faithful
 
 
-def _list_forward_wrappers(options: dict[str, Any]) -> list[str]:
-    """The names of other nodes' wrappers around whole forwards, but for the host's compiler."""
+def _list_keepers(options: dict[str, Any]) -> list[str]:
+    """The names of other nodes' wrappers around whole forwards, and of replaced self-attention.
+
+    The host's compiler keeps nothing.
+    """
     kinds = WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL
     tables = [options.get("wrappers", {}).get(kind, {}) for kind in kinds]
     names = {str(key) for table in tables for key, found in table.items() if found}
+    replaced = options.get("patches_replace", {}).get("attn1", {})
+    names |= {_name(replacement) for replacement in replaced.values()}
     return sorted(names - {KEY, "torch.compile"})
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _read_until(applications: Sequence[Application], economy: Economy) -> float:

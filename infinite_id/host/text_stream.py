@@ -26,6 +26,10 @@ Key = tuple[Hashable, int]
 """An evaluation's signature, and how many of it were before it at the same noise level."""
 
 
+Name = tuple[Hashable, int, int]
+"""What a chunk's features are found by: its evaluation's key, the cond, and which forward of it."""
+
+
 class Part(Enum):
     """Where the identity stream finds the text stream in one evaluation of the conds."""
 
@@ -49,7 +53,7 @@ class Features:
             have the same text.
     """
 
-    chunks: tuple[Hashable, ...]
+    chunks: tuple[Name, ...]
     layers: dict[Block, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -57,16 +61,14 @@ class Memory:
     """The text stream's features, found again by what each chunk of a forward is."""
 
     def __init__(self) -> None:
-        self._stored: dict[Hashable, tuple[Features, int]] = {}
+        self._stored: dict[Name, tuple[Features, int]] = {}
 
     def keep(self, features: Features, block: Block, k: Tensor, v: Tensor) -> None:
         """Add copies of a block's K_t and V_t to the features of a forward."""
         features.layers[block] = k.clone(), v.clone()
         self._stored |= {chunk: (features, place) for place, chunk in enumerate(features.chunks)}
 
-    def recall(
-        self, chunks: tuple[Hashable, ...], block: Block, like: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def recall(self, chunks: tuple[Name, ...], block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return a block's K_t and V_t for these chunks, `(chunks or 1, 1, b, tokens, width)`.
 
         Args:
@@ -86,13 +88,17 @@ class Memory:
         )
         return k, v
 
-    def _find(self, chunk: Hashable, block: Block, like: Tensor) -> tuple[Features, int]:
+    def _find(self, chunk: Name, block: Block, like: Tensor) -> tuple[Features, int]:
         features, place = self._stored.get(chunk, (None, 0))
         if features is None or block not in features.layers:
             raise MissingError
         if features.layers[block][0].shape[2:] != like.shape[2:]:
             raise MissingError
         return features, place
+
+    def drop(self, key: Hashable) -> None:
+        """Forget the features of an evaluation, which is about to run anew."""
+        self._stored = {name: found for name, found in self._stored.items() if name[0] != key}
 
     @property
     def nbytes(self) -> int:

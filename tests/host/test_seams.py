@@ -210,6 +210,22 @@ def test_a_sweep_cannot_climb_again(least: World) -> None:
         go(least, model, sampler(restart))
 
 
+@pytest.mark.parametrize("every", [2, 3])
+def test_features_of_a_prompt_that_is_over_are_not_kept(
+    least: World, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Never more than the keys and values of one evaluation."""
+    kept: list[int] = []
+    latent, world = empty()["samples"], schedule_prompts(least)
+    with watch_run(monkeypatch) as runs, torch.inference_mode():
+        comfy.sample.sample(
+            economise(least.patch(), Economy(every=every)), torch.randn_like(latent), STEPS, 5.0,
+            "euler", "normal", world.positive, world.negative, latent, disable_pbar=True,
+            seed=SEED, callback=lambda *_: kept.append(runs[0].text.memory.nbytes),
+        )  # fmt: skip
+    assert len(set(kept)) == 1
+
+
 def test_features_end_with_the_mixing(least: World, monkeypatch: pytest.MonkeyPatch) -> None:
     model = economise(least.patch(), Economy(every=2, until=0.5))
     kept: list[int] = []
@@ -278,6 +294,55 @@ def test_a_prompt_that_comes_late_is_no_such_node(least: World) -> None:
     negative = nodes.ConditioningSetTimestepRange().set_range(least.negative, 0.5, 1.0)[0]
     picture = least.sample(least.patch(), positive=late, negative=negative)
     assert torch.isfinite(picture).all()
+
+
+SAG = stock("sag", "SelfAttentionGuidance", 0.5, 2.0)
+
+
+@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(guided=False)], ids=str)
+def test_what_a_replaced_attention_keeps(
+    least: World, economy: Economy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Self-attention guidance reads the attention of the forward's rows for all of the batch."""
+    with caplog.at_level(logging.WARNING):
+        picture = least.sample(SAG(economise(least.patch(), economy)))
+    assert "Save Time saves nothing" in caplog.text
+    assert difference(picture, least.sample(SAG(least.patch()))) < ROUNDING
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("changes", "economy"),
+    [({"end": 0.5}, Economy()), ({}, Economy(until=0.5)), ({}, Economy(shared=True))],
+    ids=["end", "until", "shared"],
+)
+def test_a_replaced_attention_keeps_its_own_rows(
+    precise: World, changes: dict[str, float], economy: Economy, batch: int
+) -> None:
+    how = {"latent": empty(batch, 8, 8)}
+    plain = precise.sample(SAG(precise.model), **how)
+    nobody = SAG(economise(precise.patch(0.0, **changes), economy))
+    assert difference(precise.sample(nobody, **how), plain) < ROUNDING
+
+
+def test_with_shared_latents_a_replaced_attention_keeps_the_persons(least: World) -> None:
+    """Not the text stream's: the last rows that it sees are those that the host called with."""
+    seen: list[Tensor] = []
+
+    def keep(q: Tensor, k: Tensor, v: Tensor, options: Any) -> Tensor:
+        seen.append(q)
+        return q
+
+    model = economise(least.patch(), Economy(shared=True))
+    model.set_model_attn1_replace(keep, "middle", 0, 0)
+    least.sample(model, steps=1, cfg=1.0)
+    text, person = seen
+    assert len(text) == len(person) == 1
+    plain = least.model.clone()
+    plain.set_model_attn1_replace(keep, "middle", 0, 0)
+    least.sample(plain, steps=1, cfg=1.0)
+    assert difference(text, seen[-1]) < ROUNDING
+    assert difference(person, seen[-1]) > 1e-3
 
 
 # --- Rows ----------------------------------------------------------------------------------------
