@@ -80,10 +80,6 @@ def _run(options: argparse.Namespace) -> int:
         from .soak.run import soak
 
         return soak(options.prompts)
-    if options.command == "nightly":
-        from .nightly import nightly
-
-        return nightly(options.minutes)
     _fetch()
     return _run_with_photos(options)
 
@@ -98,6 +94,10 @@ def _run_with_photos(options: argparse.Namespace) -> int:
         from .compatibility.run import compatibility
 
         return compatibility(options.hosts)
+    if options.command == "nightly":
+        from .nightly import nightly
+
+        return nightly(options.minutes)
     if options.command == "test":
         from .check import check
 

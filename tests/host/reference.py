@@ -3,14 +3,15 @@
 Neither the pack's code nor the host's is called: weights come as a state dict with SDXL's key
 names, everything else is written out here. The two streams go through the net side by side, as a
 pair `(identity, text)` of feature maps `(b, c, h, w)` or token rows `(b, l, c)`. One guidance
-branch (positive or negative) is one forward; nothing is batched.
+branch (positive or negative) is one forward; nothing is batched. Where the text stream is left out,
+it is computed all the same, and what comes out of it is not used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -46,30 +47,67 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """When the text stream runs: at each so-manyth step, until this share, for which branches."""
+
+    every: int = 1
+    until: float = 1.0
+    guided: bool = True
+
+
+@dataclass(frozen=True)
 class Net:
-    """The UNet's weights, the adapter's, and the setting."""
+    """The UNet's weights, the adapter's, and the setting.
+
+    `text` is what the identity stream's self-attention reads: "own", the text stream as it runs
+    beside; "kept", its keys and values of another step; "none", itself alone. `kept` has those of
+    the last step with "own", by layer.
+    """
 
     unet: Weights
     adapter: Weights
     setting: Setting
+    text: str = "own"
+    kept: dict[str, Pair] = field(default_factory=dict)
 
 
 # --- The latents' way: schedule, guidance, Euler ---------------------------------------------
 
 
 def sample(
-    net: Net, noise: Tensor, sigmas: Tensor, prompts: tuple[Prompt, Prompt], cfg: float
+    net: Net,
+    noise: Tensor,
+    sigmas: Tensor,
+    prompts: tuple[Prompt, Prompt],
+    cfg: float,
+    saving: Saving = Saving(),  # noqa: B008  # frozen
 ) -> Pair:
-    """Advance both streams from the same noise by Euler's method; `prompts`: positive, negative."""
+    """Advance both streams from the same noise by Euler's method; `prompts`: positive, negative.
+
+    In steps without a text stream its latents go on as in the last step with one, and stand still
+    once nothing is mixed any more. Without guidance they follow the positive branch alone.
+    """
     start = noise * (1 + sigmas[0] ** 2).sqrt()
-    streams = (start, start.clone())
-    for now, then in pairwise(sigmas):
-        positive, negative = (predict_noise(net, streams, now, prompt) for prompt in prompts)
-        streams = tuple(
-            x + (then - now) * (n + cfg * (p - n))
-            for x, p, n in zip(streams, positive, negative, strict=True)
-        )
-    return streams[0] / LATENT_SCALE, streams[1] / LATENT_SCALE
+    identity, text = start, start.clone()
+    kept: tuple[dict[str, Pair], dict[str, Pair]] = ({}, {})
+    slope = torch.zeros_like(text)
+    for number, (now, then) in enumerate(pairwise(sigmas)):
+        has_ended = bool(now <= noise_level(saving.until))
+        fresh = number % saving.every == 0
+        branches = []
+        for prompt, features, mixes in zip(prompts, kept, (True, saving.guided), strict=True):
+            reads = "none" if has_ended or not mixes else "own" if fresh else "kept"
+            there = replace(net, text=reads, kept=features)
+            branches.append(predict_noise(there, (identity, text), now, prompt))
+        (positive, text_positive), (negative, text_negative) = branches
+        if has_ended:
+            slope = torch.zeros_like(text)
+        elif fresh:
+            slope = text_negative + cfg * (text_positive - text_negative)
+            slope = slope if saving.guided else text_positive
+        identity = identity + (then - now) * (negative + cfg * (positive - negative))
+        text = text + (then - now) * slope
+    return identity / LATENT_SCALE, text / LATENT_SCALE
 
 
 def predict_noise(net: Net, streams: Pair, sigma: Tensor, prompt: Prompt) -> Pair:
@@ -79,11 +117,24 @@ def predict_noise(net: Net, streams: Pair, sigma: Tensor, prompt: Prompt) -> Pai
 
 
 def timestep(sigma: Tensor) -> int:
-    """The training step whose noise level is nearest, on SDXL's 'scaled linear' schedule."""
+    """The training step whose noise level is nearest."""
+    return int((noise_levels().log() - sigma.double().log()).abs().argmin())
+
+
+def noise_level(share: float) -> float:
+    """The noise level at a share of the training steps, from the noisiest on; ends are open."""
+    if share in (0, 1):
+        return math.inf if share == 0 else 0.0
+    place = 999 * (1 - share)
+    below, logs = math.floor(place), noise_levels().log()
+    return math.exp(torch.lerp(logs[below], logs[below + 1], place - below))
+
+
+def noise_levels() -> Tensor:
+    """Sigma of each training step, on SDXL's 'scaled linear' schedule: `(1000,)`, rising."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0)
-    levels = ((1 - kept) / kept).sqrt()
-    return int((levels.log() - sigma.double().log()).abs().argmin())
+    return ((1 - kept) / kept).sqrt()
 
 
 # --- The UNet --------------------------------------------------------------------------------
@@ -197,10 +248,17 @@ def self_attention(net: Net, block: str, rows: Pair) -> Pair:
     n_id, n_t = each(lambda x: layer_norm(w, f"{block}.norm1", x), rows)
     q_id, q_t = (linear(w, f"{block}.attn1.to_q", n) for n in (n_id, n_t))
     keys_values = []
-    for name in ("to_k", "to_v"):
-        x_id, x_t = (linear(w, f"{block}.attn1.{name}", n) for n in (n_id, n_t))
-        styled = stylise(setting.style, x_id, x_t)
-        mixed = {"mixed": torch.cat([styled, x_t], 1), "mutual": x_t, "off": styled}
+    own = each(lambda name: linear(w, f"{block}.attn1.{name}", n_t), ("to_k", "to_v"))
+    if net.text == "own":
+        net.kept[block] = own
+    for place, name in enumerate(("to_k", "to_v")):
+        x_id, x_t = linear(w, f"{block}.attn1.{name}", n_id), own[place]
+        if net.text == "none":
+            keys_values.append((x_id, x_t))
+            continue
+        read = net.kept[block][place]
+        styled = stylise(setting.style, x_id, read)
+        mixed = {"mixed": torch.cat([styled, read], 1), "mutual": read, "off": styled}
         keys_values.append((mixed[setting.mixing], x_t))
     (k, k_t), (v, v_t) = keys_values
     out = (attention(q_id, k, v), attention(q_t, k_t, v_t))
