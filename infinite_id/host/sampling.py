@@ -224,7 +224,7 @@ def _evaluate_streams(run: Run, evaluation: _Evaluation, step: Step, sigma: floa
         )
     if not step.mixes:
         alone = replace(alone, part=Part.ENDED)
-    return _join(evaluation.run(alone), [x] * len(evaluation.groups))
+    return _follow(evaluation.run(alone), run.streams)
 
 
 def _evaluate_unguided(
@@ -238,6 +238,14 @@ def _evaluate_unguided(
     text = drawn[min(positive)][first:] if positive else evaluation.x[first:]
     joined = _join(others, [text] * count)
     return [drawn[i] if i in positive else joined[i] for i in range(count)]
+
+
+def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:
+    """Text rows that nobody reads go where the first person goes.
+
+    So what other nodes take from the whole batch, such as a mean, is as without them.
+    """
+    return _join(identity, [one[: streams.latents] for one in identity])
 
 
 def _join(identity: list[Tensor], text: list[Tensor]) -> list[Tensor]:

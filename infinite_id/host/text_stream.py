@@ -152,7 +152,7 @@ class TextStream:
             self._forget()
             self._has_ended = True
             return Part.ENDED, key
-        if self._has_ended:  # its latents stood still
+        if self._has_ended:  # its latents were not its own
             return Part.ADDED, key
         known = key in self._slopes and self._missed[signature] < MISSES
         return Part.RECALLED if self._age and known else Part.RUNS, key

@@ -196,7 +196,7 @@ def restart(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
 @pytest.mark.parametrize("economy", [Economy(until=0.4), Economy(every=2, until=0.4)])
 @pytest.mark.parametrize("setting", ["mixed", "mutual", "AdaIN-mean"])
 def test_a_sampler_that_climbs_again(least: World, setting: str, economy: Economy) -> None:
-    """The text stream's latents stood still: it sees the identity stream's from then on."""
+    """The text stream sees the identity stream's latents from then on."""
     nobody = economise(least.patch(0.0, setting), replace(economy, every=1))
     plain = go(least, least.model, sampler(restart), 2.0)
     assert difference(go(least, nobody, sampler(restart), 2.0), plain) < ROUNDING
@@ -329,7 +329,7 @@ def test_with_shared_latents_a_replaced_attention_keeps_the_persons(least: World
     """Not the text stream's: the last rows that it sees are those that the host called with."""
     seen: list[Tensor] = []
 
-    def keep(q: Tensor, k: Tensor, v: Tensor, options: Any) -> Tensor:
+    def keep(q: Tensor, *_: Any) -> Tensor:
         seen.append(q)
         return q
 
@@ -343,6 +343,21 @@ def test_with_shared_latents_a_replaced_attention_keeps_the_persons(least: World
     least.sample(plain, steps=1, cfg=1.0)
     assert difference(text, seen[-1]) < ROUNDING
     assert difference(person, seen[-1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "economy"),
+    [({"end": 0.5}, Economy()), ({}, Economy(until=0.5))],
+    ids=["end", "until"],
+)
+def test_what_is_taken_from_the_whole_batch(
+    least: World, changes: dict[str, float], economy: Economy
+) -> None:
+    """Mahiro takes a mean over all rows; those of a text stream that has ended do not move it."""
+    mahiro = stock("mahiro", "Mahiro")
+    plain = least.sample(mahiro(least.model), steps=STEPS)
+    nobody = mahiro(economise(least.patch(0.0, **changes), economy))
+    assert difference(least.sample(nobody, steps=STEPS), plain) < ROUNDING
 
 
 # --- Rows ----------------------------------------------------------------------------------------
