@@ -80,12 +80,12 @@ def sample(
     sigmas: Tensor,
     prompts: tuple[Prompt, Prompt],
     cfg: float,
-    saving: Saving = Saving(),  # noqa: B008  # frozen
+    saving: Saving = Saving(),
 ) -> Pair:
     """Advance both streams from the same noise by Euler's method; `prompts`: positive, negative.
 
-    In steps without a text stream its latents go on as in the last step with one, and stand still
-    once nothing is mixed any more. Without guidance they follow the positive branch alone.
+    In steps without a text stream its latents go on as in the last step with one. Without guidance
+    they follow the positive branch alone. Once nothing is mixed any more, nobody sees them.
     """
     start = noise * (1 + sigmas[0] ** 2).sqrt()
     identity, text = start, start.clone()
@@ -100,9 +100,7 @@ def sample(
             there = replace(net, text=reads, kept=features)
             branches.append(predict_noise(there, (identity, text), now, prompt))
         (positive, text_positive), (negative, text_negative) = branches
-        if has_ended:
-            slope = torch.zeros_like(text)
-        elif fresh:
+        if fresh:
             slope = text_negative + cfg * (text_positive - text_negative)
             slope = slope if saving.guided else text_positive
         identity = identity + (then - now) * (negative + cfg * (positive - negative))

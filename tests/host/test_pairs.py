@@ -28,7 +28,11 @@ from pack.infinite_id.economy import Economy
 from pack.infinite_id.host.patch import apply, economise
 from pack.infinite_id.host.state import RUN
 from pack.miniature.shapes import UNETS
+from pack.tests.host.reference import Saving, Setting
 from pack.tests.host.test_exactness import ROUNDING, SCHEDULERS, TOLERANCES
+from pack.tests.host.test_reference import SIZE, TOLERANCE, run_reference
+from pack.tests.host.test_reference import make_mask as make_reference_mask
+from pack.tests.host.test_reference import put_on as put_on_reference
 from pack.tests.host.test_stock_nodes import PATCHES
 from pack.tests.host.world import SETTINGS, Conditioning, World, difference, empty
 from torch import Tensor
@@ -55,9 +59,9 @@ def examples(few: int, many: int) -> settings:
 
 
 class Quiet(World):
-    def __repr__(self) -> str:
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
         """Short: hypothesis prints it with each case that fails."""
-        return "world"
+        printer.text("world")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +169,7 @@ PROMPTS: dict[str, Callable[[World], Conditioning]] = {
 }
 
 # Shares that no step of the sampling lies at to the last bit: there rounding decides.
-UNTIL = st.sampled_from([1.0, 0.0, 0.2, 0.45, 0.7, 0.9])
+UNTIL = st.sampled_from([1.0, 0.0, 0.15, 0.45, 0.7, 0.9])
 FAITHFUL = st.builds(Economy, until=UNTIL) | st.just(Economy(shared=True))
 SAVING = st.builds(Economy, st.integers(1, 3), UNTIL, st.booleans(), st.booleans())
 
@@ -272,7 +276,7 @@ def draw_or_refuse(world: World, model: ModelPatcher, case: Case) -> Tensor | No
 # --- Properties ----------------------------------------------------------------------------------
 
 
-@examples(few=40, many=200)
+@examples(few=60, many=200)
 @given(case=cases(FAITHFUL))
 def test_weight_0_is_the_unpatched_model_with_that_patch(world: World, case: Case) -> None:
     """Faithful, with mixing that ends, and with shared latents; for all of a sweep."""
@@ -285,13 +289,46 @@ def test_weight_0_is_the_unpatched_model_with_that_patch(world: World, case: Cas
     assert difference(ours, expected) < limit
 
 
-@examples(few=40, many=200)
+@examples(few=60, many=200)
 @given(case=cases(SAVING))
 def test_a_picture_or_a_refusal_and_no_more_kept_than_is_stated(world: World, case: Case) -> None:
     with watch_memory(world, case) as (model, ledger):
         picture = draw_or_refuse(world, dress(world, model, case, weight=1.0), case)
     assert not ledger.excesses
     assert picture is None or torch.isfinite(picture).all()
+
+
+# --- The reference -------------------------------------------------------------------------------
+
+MANY = 6  # steps; of which no share in UNTIL is at one
+PICTURES = st.builds(
+    Setting,
+    mixing=st.sampled_from(["mixed", "mutual", "off"]),
+    style=st.sampled_from(["photo", "mean", "full"]),
+    style_in_cross=st.booleans(),
+    weight=st.sampled_from([1.0, 0.3, 2.0]),
+)
+SAVINGS = st.builds(Saving, st.integers(1, 4), UNTIL, st.booleans())
+
+
+@examples(few=25, many=150)
+@given(
+    setting=PICTURES,
+    saving=SAVINGS,
+    masked=st.booleans(),
+    batch=st.sampled_from([1, 3]),
+    cfg=st.sampled_from([5.0, 1.0, 2.5]),
+)
+def test_savings_are_what_the_reference_leaves_out(
+    world: World, setting: Setting, saving: Saving, masked: bool, batch: int, cfg: float
+) -> None:
+    mask = make_reference_mask(batch) if masked else None
+    economy = Economy(saving.every, saving.until, saving.guided)
+    model = economise(put_on_reference(world, setting, mask), economy)
+    ours = world.sample(model, latent=empty(batch, *SIZE), cfg=cfg, steps=MANY)
+    setting = replace(setting, mask=None if mask is None else mask.double())
+    expected, _ = run_reference(world, setting, batch, saving, cfg, MANY)
+    assert difference(ours, expected) < TOLERANCE
 
 
 # --- What is kept --------------------------------------------------------------------------------

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from einops import reduce, repeat
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.tests.host import reference
-from pack.tests.host.reference import Net, Prompt, Setting
+from pack.tests.host.reference import Net, Prompt, Saving, Setting
 from pack.tests.host.world import SEED, World, difference, empty, sigmas
 from torch import Tensor
 
 CFG = 5.0
+FAITHFUL = Saving()
 SIZE = (8, 16)  # of the latent; not square, so that height and width cannot be confused
 TOLERANCE = 1e-6  # the acceptance asks for 1e-4
 STYLES = {"photo": Style.PHOTO, "mean": Style.ADAIN_MEAN, "full": Style.ADAIN}
@@ -45,23 +47,33 @@ def make_prompts(world: World) -> tuple[Prompt, Prompt]:
 
 
 @torch.inference_mode()
-def run_reference(world: World, setting: Setting, batch: int) -> tuple[Tensor, Tensor]:
+def run_reference(
+    world: World,
+    setting: Setting,
+    batch: int,
+    saving: Saving = FAITHFUL,
+    cfg: float = CFG,
+    steps: int = 4,
+) -> tuple[Tensor, Tensor]:
     shape = empty(batch, *SIZE)["samples"].shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).double()
     net = make_net(world, setting)
-    steps = sigmas(world.model).double()
-    return reference.sample(net, noise, steps, make_prompts(world), CFG)
+    levels = sigmas(world.model, steps).double()
+    return reference.sample(net, noise, levels, make_prompts(world), cfg, saving)
 
 
-def run_host(world: World, setting: Setting, batch: int, mask: Tensor | None) -> Tensor:
-    patched = world.patch(
+def put_on(world: World, setting: Setting, mask: Tensor | None) -> ModelPatcher:
+    return world.patch(
         setting.weight,
         mixing=Mixing(setting.mixing),
         style=STYLES[setting.style],
         style_in_cross_attention=setting.style_in_cross,
         mask=mask,
     )
-    return world.sample(patched, latent=empty(batch, *SIZE), cfg=CFG)
+
+
+def run_host(world: World, setting: Setting, batch: int, mask: Tensor | None) -> Tensor:
+    return world.sample(put_on(world, setting, mask), latent=empty(batch, *SIZE), cfg=CFG)
 
 
 def make_mask(batch: int) -> Tensor:
