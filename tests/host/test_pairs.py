@@ -298,6 +298,22 @@ def test_a_picture_or_a_refusal_and_no_more_kept_than_is_stated(world: World, ca
     assert picture is None or torch.isfinite(picture).all()
 
 
+@examples(few=20, many=100)
+@given(case=cases(SAVING).filter(lambda case: case.patch))
+def test_the_order_of_the_nodes_does_not_matter(world: World, case: Case) -> None:
+    """Also with the person in the picture, whatever is saved."""
+    before, behind = (
+        draw_or_refuse(
+            world, dress(world, world.model, replace(case, patch_first=first), 1.0), case
+        )
+        for first in (True, False)
+    )
+    assert (before is None) == (behind is None)
+    if before is not None and behind is not None:
+        limit, _ = TOLERANCES.get(case.sampler, (ROUNDING, ""))
+        assert difference(before, behind) < limit
+
+
 # --- The reference -------------------------------------------------------------------------------
 
 MANY = 6  # steps; of which no share in UNTIL is at one
