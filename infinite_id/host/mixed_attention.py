@@ -33,7 +33,7 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
         k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
         if foreign is not None:
             k, v = layout.join(k_mixed, k_t), layout.join(v_mixed, v_t)
-            return _attend_foreign(forward, foreign, (q, k, v), options)
+            return _attend_foreign(forward, foreign, q, k, v, options)
         q_id, q_t = layout.split(q)
         attend = make_attend(options)
         identity = attend(q_id, k_mixed, v_mixed)
@@ -47,7 +47,9 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
 def _attend_foreign(
     forward: Forward,
     foreign: Replacement,
-    inputs: tuple[Tensor, Tensor, Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     options: dict[str, Any],
 ) -> Tensor:
     """Another node's attention on q, k and v of all rows.
@@ -57,11 +59,10 @@ def _attend_foreign(
     """
     layout = forward.layout
     if layout.streams == forward.given.streams:
-        return foreign(*inputs, options)
-    parts = [layout.split(x) for x in inputs]
-    text = foreign(*(part[1] for part in parts), options)
-    identity = foreign(*(part[0] for part in parts), options)
-    return layout.join(identity, text)
+        return foreign(q, k, v, options)
+    (q_id, q_t), (k_id, k_t), (v_id, v_t) = (layout.split(x) for x in (q, k, v))
+    text = foreign(q_t, k_t, v_t, options)
+    return layout.join(foreign(q_id, k_id, v_id, options), text)
 
 
 def _check_rows(forward: Forward, q: Tensor, options: dict[str, Any]) -> None:
