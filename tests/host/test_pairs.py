@@ -19,12 +19,13 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, assume, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.economy import Economy
+from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply, economise
 from pack.infinite_id.host.state import RUN
 from pack.miniature.shapes import UNETS
@@ -345,6 +346,86 @@ def test_savings_are_what_the_reference_leaves_out(
     setting = replace(setting, mask=None if mask is None else mask.double())
     expected, _ = run_reference(world, setting, batch, saving, cfg, MANY)
     assert difference(ours, expected) < TOLERANCE
+
+
+class ByHand:
+    """Features recalled at every so-manyth noise level, in a run in which both streams run.
+
+    It changes what such a run reads, and where its text rows go, from outside: nothing is saved.
+    """
+
+    def __init__(self, every: int, first: int) -> None:
+        self.every = every
+        self.first = first  # of the text rows
+        self.sigma, self.age, self.number = float("inf"), every - 1, 0
+        self.is_fresh = True
+        self.key: Any = None
+        self.slopes: dict[Any, list[Tensor]] = {}
+        self.features: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def begin(self, conds: Any, x: Tensor, sigma: float) -> None:
+        if sigma != self.sigma:
+            self.age += 1
+            if sigma > self.sigma or self.age >= self.every:
+                self.age = 0
+                self.slopes.clear()
+            self.sigma, self.number = sigma, 0
+        active = tuple(
+            (i, cond["uuid"], cond.get("area"))
+            for i, group in enumerate(conds)
+            for cond in group or ()
+            if is_active(cond, sigma)
+        )
+        self.key = (self.number, x.shape, active)
+        self.number += 1
+        self.is_fresh = self.key not in self.slopes
+
+    def evaluate(
+        self, executor: WrapperExecutor, model: Any, conds: Any, x: Tensor, t: Tensor, options: Any
+    ) -> Any:
+        sigma, text = float(t[0]), x[self.first :]
+        self.begin(conds, x, sigma)
+        key, is_fresh = self.key, self.is_fresh
+        denoised = executor(model, conds, x, t, options)
+        if is_fresh:
+            self.slopes[key] = [(text - one[self.first :]) / sigma for one in denoised]
+            return denoised
+        moved = [text - slope * sigma for slope in self.slopes[key]]
+        return [
+            torch.cat([one[: self.first], there])
+            for one, there in zip(denoised, moved, strict=True)
+        ]
+
+    def read(self, forward: Forward, block: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        name = (self.key, tuple(forward.conds), block)
+        if self.is_fresh:
+            self.features[name] = k.clone(), v.clone()
+        return self.features[name]
+
+
+# Those that keep what a forward gave, with which nothing is saved; and those that change the
+# number of tokens from step to step.
+OTHERWISE = {"EasyCache", "LazyCache", "SAG", "HyperTile", "deep shrink"}
+RECALLED = st.builds(Economy, st.sampled_from([2, 3]))
+
+
+@examples(few=30, many=150)
+@given(case=cases(RECALLED).filter(lambda case: case.patch not in OTHERWISE))
+def test_the_last_features_are_read_with_any_patch(world: World, case: Case) -> None:
+    """The picture of a run that saves nothing, whose features and text rows are put in by hand."""
+    assume(case.prompt != "schedule_an_area")  # twice other conds: then nothing is looked for
+    always = tuple(replace(someone, window=(0.0, 1.0)) for someone in case.people)
+    case = replace(case, people=always)
+    ours = draw(world, dress(world, world.model, case, 1.0), case)
+    hand = ByHand(case.economy.every, count_pictures(case))
+    model = world.model.clone()
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "by hand", hand.evaluate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Forward, "read_text", lambda forward, *args: hand.read(forward, *args[:3]))
+        faithful = replace(case, economy=Economy())
+        expected = draw(world, dress(world, model, faithful, 1.0), case)
+    limit, _ = TOLERANCES.get(case.sampler, (ROUNDING, ""))
+    assert difference(ours, expected) < limit
 
 
 # --- What is kept --------------------------------------------------------------------------------
