@@ -18,7 +18,13 @@ def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
 
     The standard deviation is the biased one; `eps` is added to the variance.
     """
-    x_std = (x.var(dim=-2, keepdim=True, correction=0) + eps).sqrt()
-    y_std = (y.var(dim=-2, keepdim=True, correction=0) + eps).sqrt()
-    centred = x - x.mean(dim=-2, keepdim=True)
-    return torch.addcmul(y.mean(dim=-2, keepdim=True), centred, y_std / x_std)
+    x_std, y_std = _deviation(x, eps), _deviation(y, eps)
+    # Divided first: the quotient of the two deviations may be too large for float16.
+    scaled = (x - x.mean(dim=-2, keepdim=True)).div_(x_std)
+    return torch.addcmul(y.mean(dim=-2, keepdim=True), scaled, y_std)
+
+
+def _deviation(x: Tensor, eps: float) -> Tensor:
+    """`(..., 1, channels)`: float16 holds a deviation whose square, the variance, it does not."""
+    std = x.std(dim=-2, keepdim=True, correction=0)
+    return (std.float() if std.dtype.itemsize < 4 else std).square().add(eps).sqrt().to(x.dtype)

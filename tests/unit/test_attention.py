@@ -52,6 +52,26 @@ def test_adain_of_constant_features_is_finite() -> None:
     assert torch.isfinite(adain(torch.ones(1, 4, 2), draw(1, 4, 2).float())).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scales", [(300, 1), (1, 300), (300, 300), (1e-4, 300), (2000, 1e-2)])
+def test_adain_in_half_precision(dtype: torch.dtype, scales: tuple[float, float]) -> None:
+    """Against the formula in float64: deviations of which float16 cannot hold the square."""
+    x, y = (s * draw(1, 4096, C, seed=i).to(dtype) + s for i, s in enumerate(scales))
+    wide = x.double(), y.double()
+    std = [(v.var(1, correction=0, keepdim=True) + 1e-5).sqrt() for v in wide]
+    expected = (wide[0] - wide[0].mean(1, True)) / std[0] * std[1] + wide[1].mean(1, True)
+    found = adain(x, y)
+    assert found.dtype == dtype
+    error = (found.double() - expected).norm() / expected.norm()
+    assert error < 4 * torch.finfo(dtype).eps
+
+
+def test_adain_mean_in_half_precision() -> None:
+    """A sum over many tokens, far above what float16 can hold."""
+    x, y = torch.full((1, 16384, 2), 300.0).half(), torch.full((1, 16384, 2), -200.0).half()
+    assert torch.equal(adain_mean(x, y), y)
+
+
 @pytest.mark.parametrize("function", [adain_mean, adain])
 def test_adain_with_its_own_statistics_changes_nothing(function: object) -> None:
     x = draw(B, L, C)
