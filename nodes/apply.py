@@ -1,5 +1,6 @@
 """Applying an identity to a model."""
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -122,13 +123,17 @@ class ApplyInfiniteID(io.ComfyNode):
         middle_weight: float = 1.0,
         up_weight: float = 1.0,
     ) -> io.NodeOutput:
-        if start_percent >= end_percent:
+        if not start_percent < end_percent:  # also where one is NaN
             raise ValueError(
                 f"Apply Infinite-ID: start_percent ({start_percent}) must be below end_percent "
                 f"({end_percent}), or the identity never acts."
             )
+        levels = Levels(down_weight, middle_weight, up_weight)
+        if not all(isfinite(x) for x in (weight, down_weight, middle_weight, up_weight)):
+            raise ValueError("Apply Infinite-ID: a weight is not a number (NaN) or infinite.")
         if weight == 0:
             return io.NodeOutput(model)
+        _check_tokens(identity)
         application = Application(
             identity=identity,
             weight=weight,
@@ -138,7 +143,7 @@ class ApplyInfiniteID(io.ComfyNode):
             start=start_percent,
             end=end_percent,
             curve=Curve(weight_curve),
-            levels=Levels(down_weight, middle_weight, up_weight),
+            levels=levels,
             mask=None if mask is None else _check_mask(mask),
         )
         return io.NodeOutput(apply(model, application))
@@ -155,6 +160,23 @@ def _level(name: str, stage: str) -> io.Float.Input:
         optional=True,
         advanced=True,
     )
+
+
+def _check_tokens(identity: Identity) -> None:
+    """Refuse what would make the whole picture NaN.
+
+    Raises:
+        ValueError: if the identity's tokens or shares hold NaN or infinite values.
+    """
+    values = (identity.tokens, identity.unconditional, identity.shares)
+    if not all(torch.isfinite(x).all() for x in values if x is not None):
+        made_of = ", ".join(source.label for source in identity.sources) or "no photo"
+        raise ValueError(
+            "Apply Infinite-ID: the identity holds values that are not numbers (NaN), so the whole "
+            f"picture would be none; it was made of: {made_of}. Its photo, the adapter file or the "
+            "CLIP vision model is damaged, or the latter overflows in float16: encode again with "
+            "other ones."
+        )
 
 
 def _check_mask(mask: torch.Tensor) -> torch.Tensor:

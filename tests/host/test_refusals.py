@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -198,3 +199,27 @@ def test_an_engine_in_the_unets_place() -> None:
 def test_a_wrapper_that_keeps_the_blocks(tiny: World) -> None:
     wrapped = SimpleNamespace(diffusion_model=Quantised(tiny.unet))
     assert read_unet(SimpleNamespace(model=wrapped)) == read_unet(tiny.model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["tokens", "unconditional", "shares"])
+def test_an_identity_of_nan_is_refused_at_apply(least: World, name: str, value: float) -> None:
+    identity = replace(least.identity, sources=(Source("photo 1 of 2", "00"),))
+    broken = torch.ones(1, identity.tokens.shape[1]) if name == "shares" else identity.tokens
+    broken = broken.clone()
+    broken[0, -1] = value
+    with pytest.raises(ValueError, match=r"not numbers \(NaN\).* made of: photo 1 of 2"):
+        apply(least.model, replace(identity, **{name: broken}))
+
+
+@pytest.mark.parametrize("name", ["weight", "down_weight", "middle_weight", "up_weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_of_nan_is_refused(least: World, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="a weight is not a number"):
+        apply(least.model, least.identity, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["start_percent", "end_percent"])
+def test_a_window_of_nan_is_refused(least: World, name: str) -> None:
+    with pytest.raises(ValueError, match="must be below end_percent"):
+        apply(least.model, least.identity, **{name: float("nan")})
