@@ -86,7 +86,7 @@ def interpolate(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
         ValueError: if adapters or numbers of tokens differ.
     """
     _check_keys(keys)
-    return _between(keys, places, torch.cat([_lerp(keys, place) for place in places]))
+    return _between(keys, places, torch.cat([_lerp_tokens(keys, place) for place in places]))
 
 
 def interpolate_faces(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
@@ -127,11 +127,28 @@ def _between(keys: Sequence[Identity], places: Sequence[float], tokens: Tensor) 
         unconditional=keys[0].unconditional,
         adapter=keys[0].adapter,
         sources=tuple(source for key in keys for source in key.sources),
-        shares=None if keys[0].shares is None else _spread(keys[0].shares, len(places)),
+        shares=_between_shares(keys, places),
     )
 
 
-def _lerp(keys: Sequence[Identity], place: float) -> Tensor:
+def _between_shares(keys: Sequence[Identity], places: Sequence[float]) -> Tensor | None:
+    """Linear in each token's part of the key's total, and in the totals.
+
+    So weights 1, 1 and 10, 2 meet half-way as 1, 1 and 1, .2 do, and the ends are the keys' own.
+    """
+    if all(key.shares is None for key in keys):
+        return None
+    totals = [_shares(key).sum(dim=1, keepdim=True) for key in keys]
+    parts = [_shares(key) / total for key, total in zip(keys, totals, strict=True)]
+    rows = []
+    for place in places:
+        first, share = _locate(len(keys), place)
+        part, total = (torch.lerp(x[first], x[first + 1], share) for x in (parts, totals))
+        rows.append(part * total)
+    return torch.cat(rows)
+
+
+def _lerp_tokens(keys: Sequence[Identity], place: float) -> Tensor:
     left, right, share = _neighbours(keys, place)
     return torch.lerp(left.tokens, right.tokens, share)
 
@@ -143,8 +160,13 @@ def _mix_features(keys: Sequence[Identity], place: float) -> Features:
 
 
 def _neighbours(keys: Sequence[Identity], place: float) -> tuple[Identity, Identity, float]:
-    first = min(max(int(place), 0), len(keys) - 2)
-    return keys[first], keys[first + 1], place - first
+    first, share = _locate(len(keys), place)
+    return keys[first], keys[first + 1], share
+
+
+def _locate(keys: int, place: float) -> tuple[int, float]:
+    first = min(max(int(place), 0), keys - 2)
+    return first, place - first
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:

@@ -121,6 +121,23 @@ def test_in_betweens_of_several_keys_pass_through_each(people: list[Identity]) -
     assert_close(sweep.tokens, torch.cat([keys[0], keys[1], (keys[1] + keys[2]) / 2, keys[2]]))
 
 
+def test_in_betweens_of_weighted_stacks_interpolate_the_shares(people: list[Identity]) -> None:
+    """The ends are the keys' own; half-way does not depend on the scale of a key's weights."""
+    length = people[0].tokens.shape[1]
+    plain = mixing.stack(people[:2])
+    for weights in ([1.0, 0.2], [10.0, 2.0]):
+        weighted = mixing.stack(people[:2], weights)
+        for keys in ([plain, weighted], [weighted, plain]):
+            shares = mixing.interpolate(keys, [0, 0.5, 1]).shares
+            assert shares is not None
+            for row, key in ((0, keys[0]), (2, keys[1])):
+                own = torch.ones(1, 2 * length) if key.shares is None else key.shares
+                assert_close(shares[row : row + 1], own)
+            half = (1 / 2 + 1 / 1.2) / 2, (1 / 2 + 0.2 / 1.2) / 2
+            assert_close(shares[1, 0] / shares[1, -1], torch.tensor(half[0] / half[1]))
+    assert mixing.interpolate([plain, plain], [0, 0.5, 1]).shares is None
+
+
 def test_spherical_in_betweens(people: list[Identity]) -> None:
     """Lengths and angles between the ends, and the ends themselves; tokens are mapped anew."""
     sweep = mixing.interpolate_faces(people[:2], [0.0, 1 / 3, 1.0])
