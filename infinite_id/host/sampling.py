@@ -293,9 +293,9 @@ def _find_positive_copies(given: dict[str, Conds], groups: list[Conds | None]) -
 
 
 def _show_identity(callback: Callable[..., None], streams: Streams) -> Callable[..., None]:
-    """Previews and the x0 output see the identity stream alone."""
+    """Previews and the x0 output see the identity stream alone, in the samples' order."""
 
     def show(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        callback(step, x0[: streams.identity], x[: streams.identity], total_steps)
+        callback(step, streams.collect(x0), streams.collect(x), total_steps)
 
     return show

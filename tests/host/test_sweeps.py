@@ -103,6 +103,27 @@ def test_a_sweep_with_a_mask_and_a_second_person(tiny: World) -> None:
     assert difference(row[1:], both(people[1])) < ROUNDING
 
 
+@pytest.mark.parametrize("weights", [([1, 1], [1, 0.2]), ([1, 0.3], [2, 5]), ([3, 1], [1, 1])])
+def test_a_sweep_of_weighted_stacks_ends_on_them(
+    tiny: World, weights: tuple[list[float], list[float]]
+) -> None:
+    people = [tiny.identity, other(tiny)]
+    keys = [mixing.stack(people, given) for given in weights]
+    row = draw(tiny, mixing.interpolate(keys, [0.0, 1.0]))
+    for picture, key in zip(row.split(1), keys, strict=True):
+        assert difference(picture, draw(tiny, key)) < ROUNDING
+    assert difference(row[1:], row[:1]) > 10 * ROUNDING
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_x0_and_previews_of_a_sweep_lie_as_its_samples_do(tiny: World, batch: int) -> None:
+    sweep = mixing.interpolate([tiny.identity, other(tiny)], [0.0, 0.5, 1.0])
+    guide = host.guider(tiny.patch(identity=sweep), tiny.positive, tiny.negative)
+    samples, denoised = host.sample_custom(guide, latent=empty(batch))
+    assert len(samples) == 3 * batch
+    assert difference(denoised, samples) < 1e-6  # the last Euler step ends on x0 itself
+
+
 def test_inpainting_a_sweep(tiny: World) -> None:
     """The noise mask of one latent holds for all its pictures."""
     latent = host.painted()
