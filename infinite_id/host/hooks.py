@@ -6,16 +6,14 @@ there, before or after us, statically or for one call, is wrapped here and never
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ..attention.blocks import Block
 from .attend import Replacement
+from .compiled import uncompiled
 from .forward import Forward, Options, begin
 from .image_attention import make_attn2
 from .mixed_attention import make_attn1
@@ -40,23 +38,11 @@ def apply_model(
     if layout != given:
         inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
     if forward.people:
-        with _uncompiled():
-            out = executor(*inputs, _hook(transformer_options, forward), **kwargs)
+        out = uncompiled(executor)(*inputs, _hook(transformer_options, forward), **kwargs)
         forward.run.is_drawn |= forward.called == _list_blocks(forward)
     else:
         out = executor(*inputs, transformer_options, **kwargs)
     return out if layout == given else given.arrange(out, layout)
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Run a compiled UNet as it was written.
-
-    The host's compiled models do not look at the transformer options again: they would repeat the
-    hooks of the first forward, or none, whoever acts by now.
-    """
-    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
-        return nullcontext()  # nothing is compiled, or torch is older than 2.6
-    return torch.compiler.set_stance("force_eager")
 
 
 def _arrange(inputs: Any, rows: int, forward: Forward) -> Any:

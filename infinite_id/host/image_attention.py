@@ -25,7 +25,9 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
     def attn2(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         forward.called.add(block)
         attend = make_attend(options)
-        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options).clone()
+        out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
+        if foreign is not None or "optimized_attention_override" in options:
+            out = out.clone()  # others may keep what they handed out
         picked = pick_identity(forward, q, options)
         identity, q_id = picked.take(out), picked.select(q)
         for acting in forward.people:

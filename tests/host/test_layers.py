@@ -494,3 +494,26 @@ def test_a_node_that_cuts_the_batch_is_told(tiny: World) -> None:
     patched.set_model_unet_function_wrapper(cut)
     with pytest.raises(RuntimeError, match="cuts the batch"):
         tiny.sample(patched)
+
+
+@pytest.mark.parametrize("setting", ["off", "mixed"])
+def test_an_attention_override_keeps_its_tensors(tiny: World, setting: str) -> None:
+    """A cache of the text's attention hands out the same tensor at every step."""
+
+    def cache(copies: bool) -> Tensor:
+        model, kept = tiny.patch(1.0, setting), {}
+        text = tiny.positive[0][0].shape[1]
+
+        def override(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kw: Any) -> Tensor:
+            if k.shape[1] != text:
+                return func(q, k, v, *args, **kw)
+            options = kw["transformer_options"]
+            block = (*options["block"], options["block_index"], len(q))
+            if block not in kept:
+                kept[block] = func(q, k, v, *args, **kw)
+            return kept[block].clone() if copies else kept[block]
+
+        model.model_options["transformer_options"]["optimized_attention_override"] = override
+        return tiny.sample(model)
+
+    assert torch.equal(cache(copies=False), cache(copies=True))

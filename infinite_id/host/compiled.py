@@ -1,0 +1,54 @@
+"""Compiled models, run as they were written for one call and for nobody else.
+
+A compiled UNet does not look at the transformer options again: it would repeat the hooks of the
+first forward, or none, whoever acts by now. Switching compilation off is for the whole process, and
+other forwards run at the same time; so one forward is run on a copy of what holds compiled parts.
+"""
+
+import copy
+from types import MethodType
+from typing import Any
+
+from comfy.patcher_extension import WrapperExecutor
+from torch.nn import Module
+
+
+def uncompiled(executor: WrapperExecutor) -> WrapperExecutor:
+    """The rest of a forward's wrappers, and behind them the model without its compiled parts.
+
+    One of those wrappers may be what puts the compiled parts there.
+    """
+    method = executor.original
+    if not isinstance(method, MethodType):
+        return executor
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return method.__func__(as_written(method.__self__), *args, **kwargs)
+
+    return WrapperExecutor(run, executor.class_obj, executor.wrappers, executor.idx)
+
+
+def as_written(module: Module) -> Module:
+    """The module itself if nothing in it is compiled; else a copy that shares all parameters.
+
+    Known are modules that `torch.compile` returned, those that were compiled in place, and a
+    compiled function in the place of a module's `forward`.
+    """
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    if "_orig_mod" in children:
+        return as_written(children["_orig_mod"])
+    changed = {}
+    for name, child in children.items():
+        if (written := as_written(child)) is not child:
+            changed[name] = written
+    function = getattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+    is_compiled = module.__dict__.get("_compiled_call_impl") is not None
+    if not changed and function is None and not is_compiled:
+        return module
+    written = copy.copy(module)
+    written.__dict__["_modules"] = {**module._modules, **changed}
+    written.__dict__.pop("_compiled_call_impl", None)
+    if function is not None:
+        is_own = isinstance(function, MethodType) and function.__self__ is module
+        written.__dict__["forward"] = MethodType(function.__func__, written) if is_own else function
+    return written
