@@ -8,6 +8,7 @@ The first Python makes an environment in the cache, and the command runs in that
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from .comfyui import VERSIONS, host_folder
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = _parse(arguments)
         if not environment.is_current(options.command):
@@ -29,6 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    """End as with Ctrl-C, so that servers and temporary folders go too; once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

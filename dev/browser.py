@@ -35,6 +35,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+LOCK_SECONDS = 300
+"""How long another apt may hold the lock."""
 MISSING = (
     "No Chromium found, and it could not be installed. Install Chromium or Chrome, "
     "or name its executable in the environment variable CHROME."
@@ -46,13 +48,12 @@ def chromium() -> Path:
 
     Raises SetUpError when there is none and none can be had.
     """
-    found = _find()
-    if found is None:
-        _install()
-        found = _find()
-    if found is None:
-        raise SetUpError(MISSING)
-    return found
+    if found := _find():
+        return found
+    reasons = _install()
+    if found := _find():
+        return found
+    raise SetUpError("\n".join([MISSING, *reasons]))
 
 
 @contextmanager
@@ -95,14 +96,24 @@ def _playwrights_own() -> Path:
         return Path(playwright.chromium.executable_path)
 
 
-def _install() -> None:
-    """Playwright's own download first; on Debian as root, the distribution's package."""
+def _install() -> list[str]:
+    """Playwright's own download first; on Debian as root, the distribution's package.
+
+    Returns why each command that failed did so.
+    """
     commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if _root() and shutil.which("apt-get"):
-        commands += [["apt-get", "update"], ["apt-get", "install", "--yes", "chromium"]]
+        apt = ["apt-get", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}"]
+        commands += [[*apt, "update"], [*apt, "install", "--yes", "chromium"]]
+    reasons = []
     with step("Browser: installing Chromium"):
         for command in commands:
-            quiet = subprocess.DEVNULL
-            subprocess.run(command, check=False, stdout=quiet, stderr=quiet)
+            done = subprocess.run(
+                command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
             if _find():
-                return
+                break
+            if done.returncode:
+                end = "\n".join(done.stdout.strip().splitlines()[-5:])
+                reasons.append(f"`{' '.join(command)}` ended with {done.returncode}:\n{end}")
+    return reasons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import venv
@@ -70,6 +71,7 @@ def is_current(command: str) -> bool:
 def rerun(python: Path, arguments: Sequence[str]) -> int:
     """Run `python -m dev ARGUMENTS` in the environment and return its exit code."""
     process = subprocess.Popen([python, "-m", "dev", *arguments])
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         with suppress(KeyboardInterrupt):  # the command gets it too, and ends its server first
             return process.wait()

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import linear_regression, median
+from math import sqrt
+from statistics import fmean, linear_regression, median
 
 from ..cache import ROOT
 from .prompts import Plan
 
 WARM_UP = 50
 TOLERANCE = 0.03
-"""How much higher the memory may stand at the end than after the warm-up."""
+"""How much of the memory after the warm-up 1,000 prompts may add."""
+BLOCKS = 8
+"""Neighbouring prompts leave similar memory, so that the trend is taken over means of blocks."""
+STUDENT = 2.447
+"""Two-sided 95% of Student's t with BLOCKS - 2 degrees of freedom."""
 LEAST = 40
 """Fewer prompts than this after the warm-up say nothing about a trend."""
 DOCUMENT = ROOT / "docs" / "soak.md"
@@ -42,6 +47,7 @@ class Memory:
     after: float  # the median of as many at the end
     window: int
     trend: float  # per 100 prompts
+    margin: float  # half of the trend's interval of 95%
     highest: float
 
     @property
@@ -50,7 +56,13 @@ class Memory:
 
     @property
     def is_flat(self) -> bool:
-        return self.growth <= TOLERANCE
+        """Whether the interval rules out a growth above the tolerance within 1,000 prompts."""
+        return 10 * (self.trend + self.margin) <= TOLERANCE * self.before
+
+    @property
+    def grows(self) -> bool:
+        """Whether the interval rules out that the memory stays as it is, and flat is not shown."""
+        return self.trend - self.margin > 0 and not self.is_flat
 
 
 def judge(memory: Sequence[float]) -> Memory | None:
@@ -59,14 +71,26 @@ def judge(memory: Sequence[float]) -> Memory | None:
     if len(late) < LEAST:
         return None
     window = min(WARM_UP, len(late) // 2)
-    trend, _ = linear_regression(range(len(late)), late)
+    trend, margin = find_trend(late)
     return Memory(
         before=median(late[:window]),
         after=median(late[-window:]),
         window=window,
         trend=100 * trend,
+        margin=100 * margin,
         highest=max(late),
     )
+
+
+def find_trend(memory: Sequence[float]) -> tuple[float, float]:
+    """The slope per prompt, and half of its interval of 95%, from means of equal blocks."""
+    size = len(memory) // BLOCKS
+    starts = range(len(memory) - BLOCKS * size, len(memory), size)
+    levels = [fmean(memory[start : start + size]) for start in starts]
+    slope, offset = linear_regression(starts, levels)
+    left = sum((y - offset - slope * x) ** 2 for x, y in zip(starts, levels, strict=True))
+    spread = size**2 * (BLOCKS**3 - BLOCKS) / 12
+    return slope, STUDENT * sqrt(left / (BLOCKS - 2) / spread)
 
 
 def write_report(turns: Sequence[Turn], version: str) -> int:
@@ -78,7 +102,7 @@ def write_report(turns: Sequence[Turn], version: str) -> int:
     DOCUMENT.write_text(_document(turns, version, table), encoding="utf-8")
     _plot(turns)
     print(f"Wrote {DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)}")
-    failed = any(turn.problem for turn in turns) or (memory is not None and not memory.is_flat)
+    failed = any(turn.problem for turn in turns) or (memory is not None and memory.grows)
     return int(failed)
 
 
@@ -107,13 +131,21 @@ def _share(turns: Sequence[Turn]) -> str:
 def _describe(memory: Memory | None) -> str:
     if memory is None:
         return f"not judged: fewer than {WARM_UP + LEAST} prompts"
-    verdict = "flat" if memory.is_flat else "NOT flat"
+    verdict = _judge_trend(memory)
     return (
         f"{verdict}: median of {memory.window} prompts {memory.before:.0f} MB after the first "
-        f"{WARM_UP}, {memory.after:.0f} MB at the end ({memory.growth:+.1%}, at most "
-        f"{TOLERANCE:+.0%}); trend {memory.trend:+.1f} MB per 100 prompts; highest "
+        f"{WARM_UP}, {memory.after:.0f} MB at the end ({memory.growth:+.1%}); trend "
+        f"{memory.trend:+.1f} ± {memory.margin:.1f} MB per 100 prompts (95%); highest "
         f"{memory.highest:.0f} MB"
     )
+
+
+def _judge_trend(memory: Memory) -> str:
+    if memory.is_flat:
+        return f"flat (1,000 prompts add less than {TOLERANCE:.0%})"
+    if memory.grows:
+        return "GROWS"
+    return "not decided: the trend's interval allows growth as well as none"
 
 
 def _document(turns: Sequence[Turn], version: str, table: dict[str, str]) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import random
 from fnmatch import fnmatchcase
 from functools import cache
+from math import sin
 
 import pytest
 from pack.dev.cache import ROOT, SetUpError
 from pack.dev.compatibility.document import check_rows
 from pack.dev.compatibility.features import LIMITS, REFUSALS, SECTIONS
 from pack.dev.compatibility.results import Feature, Host, Result, describe
-from pack.dev.soak.report import TOLERANCE, WARM_UP, judge
+from pack.dev.soak.report import TOLERANCE, WARM_UP, find_trend, judge
 
 FEATURES = [
     *(feature for section in SECTIONS for feature in section.features),
@@ -66,6 +68,26 @@ def test_a_row_that_matches_nothing_is_an_error() -> None:
         check_rows([Host("0.0", [ran("plain")])])
 
 
+def test_a_trend_that_noise_allows_is_not_claimed() -> None:
+    """Memory wanders by hundreds of megabytes: neither flat nor growing can be said."""
+    rng = random.Random(0)
+    wandering = [1600 + 250 * rng.random() + 150 * sin(n / 40) for n in range(300)]
+    judged = judge(wandering)
+    assert judged is not None
+    assert not judged.is_flat
+    assert not judged.grows
+
+
+def test_the_interval_of_a_trend_holds_the_truth() -> None:
+    """Nineteen times of twenty, for independent noise."""
+    rng = random.Random(1)
+    hits = 0
+    for _ in range(400):
+        slope, margin = find_trend([0.3 * n + rng.gauss(0, 40) for n in range(240)])
+        hits += abs(slope - 0.3) <= margin
+    assert 0.9 <= hits / 400 <= 0.99
+
+
 @pytest.mark.parametrize("leak", [0.0, 0.5])
 def test_a_leak_is_not_flat(leak: float) -> None:
     """Half a megabyte a prompt; without it memory goes up and down by twenty."""
@@ -73,6 +95,7 @@ def test_a_leak_is_not_flat(leak: float) -> None:
     judged = judge(memory)
     assert judged is not None
     assert judged.is_flat == (leak == 0)
+    assert judged.grows == (leak > 0)
     assert judged.trend == pytest.approx(100 * leak, abs=1)
     assert (judged.growth > TOLERANCE) == (leak > 0)
 
