@@ -19,11 +19,12 @@ def uncompiled(executor: WrapperExecutor) -> WrapperExecutor:
     One of those wrappers may be what puts the compiled parts there.
     """
     method = executor.original
-    if not isinstance(method, MethodType):
+    model = getattr(method, "__self__", None)
+    if not isinstance(method, MethodType) or not isinstance(model, Module):
         return executor
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return method.__func__(as_written(method.__self__), *args, **kwargs)
+        return method.__func__(as_written(model), *args, **kwargs)
 
     return WrapperExecutor(run, executor.class_obj, executor.wrappers, executor.idx)
 
