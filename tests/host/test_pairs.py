@@ -225,7 +225,11 @@ def put_on(world: World, model: ModelPatcher, case: Case, weight: float) -> Mode
 
 
 def patch_model(case: Case, model: ModelPatcher) -> ModelPatcher:
-    return PATCHES[case.patch](model) if case.patch else model
+    """The stock node on the model; the case is none on a host that does not have it yet."""
+    try:
+        return PATCHES[case.patch](model) if case.patch else model
+    except pytest.skip.Exception:
+        reject()
 
 
 def dress(world: World, model: ModelPatcher, case: Case, weight: float) -> ModelPatcher:
