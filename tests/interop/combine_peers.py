@@ -9,7 +9,7 @@ Not a test: it runs other packs' code, of which nothing is kept here. Give check
         python -P tests/interop/combine_peers.py
 
 It prints a table and keeps it in `combined.md`, which `python -m dev compatibility` takes over.
-Names behind the command choose some of these packs: the rows of the others stay as they were.
+Variables named behind the command choose some of these packs.
 PuLID imports facexlib, timm and ftfy, RES4LYF pywavelets. What the packs' nodes are made to do is
 in `peers/`. Columns are relative differences of samples, the worst over the settings of
 mixed_attention and style:
