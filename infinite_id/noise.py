@@ -1,191 +1,294 @@
-"""The same noise for both streams, whatever sampler draws it, and however.
+"""The same noise in both streams: whatever a sampler draws for a batch is drawn for its latents.
 
-Samplers see the rows of all streams as one batch and draw noise for it. Each stream must get what
-it would get alone: so noise is drawn for one copy of the latents and repeated.
+A sampler sees every latent several times, see `streams`. Each random number that it draws for one
+of them is given to all its copies, and the generators go on as they would for the latents alone: so
+the identity stream gets exactly the numbers that it would get without a text stream.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import _pop_mode as _pop_function_mode
+from torch.overrides import _push_mode as _push_function_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
+from torch.utils._pytree import tree_map_only
 
 from .streams import Streams
 
-log = logging.getLogger(__name__)
-
-# PyTorch's random functions, of the module and of tensors; those in place end in an underscore.
-DRAWS = frozenset(
-    (
-        *("rand", "randn", "randint", "normal", "rand_like", "randn_like", "randint_like"),
-        *("bernoulli", "binomial", "poisson", "_standard_gamma", "_sample_dirichlet"),
-        *("normal_", "uniform_", "exponential_", "cauchy_", "log_normal_", "geometric_"),
-        *("random_", "bernoulli_", "trunc_normal_"),
-    )
-)
-
-Draw = Callable[[], Tensor]
-Place = tuple[tuple[CodeType, int], ...]
-"""Where in a program something was called: each function on the stack, and how far it was."""
+_Call = Callable[..., Any]
 
 
 @dataclass
-class _Row:
-    """Draws of one latent at a time from one place, since the model ran last."""
+class _Draws:
+    """Draws for single latents, one after another from one place in the sampler's code.
+
+    Attributes:
+        count: how many there were since the model was last evaluated.
+        kept: for each latent, what was drawn and the generator's state before it.
+    """
 
     count: int = 0
-    drawn: list[Tensor] = field(default_factory=list)
+    kept: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
 
 class SharedNoise(TorchFunctionMode):
-    """While active, random tensors for all rows, or for one row after another, repeat in streams.
+    """While active, random numbers for the batch are the same for all copies of a latent.
 
-    The numbers are those that a single stream draws, in its order, from whatever generator. Noise
-    that comes otherwise is left as it is, and the log says so once.
-
-    Args:
-        streams: rows of the batch.
-        shape: of the latents, `(latents, c, h, w)`.
+    It is a mode of this thread alone. Torch's functions as Python calls them come here, and are run
+    under a second mode, which sees the random operators that they are made of.
     """
 
     def __init__(self, streams: Streams, shape: Sequence[int]) -> None:
+        """`shape` is that of the latents, `(latents, channels, height, width)`."""
         super().__init__()
-        self._streams = streams
-        self._latent = tuple(shape[1:])
-        self._rows: dict[Place, _Row] = {}
-        self._is_paused = self._has_warned = False
+        self._operators = _Operators(streams, tuple(shape[1:]))
+        self._pauses = 0
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: _Call,
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name not in DRAWS:
-            return func(*args, **kwargs)
-        shape = _find_shape(name, args, kwargs)
-        if shape in (self._latent, (1, *self._latent)):
-            return self._draw_row(lambda: func(*args, **kwargs), _find_place())
-        if len(shape) > 1 and shape[0] == self._streams.rows:
-            return self._draw_all(func, args, kwargs)
-        if prod(shape) >= prod(self._latent):
-            self._warn(f"{name}{list(shape)}")
-        return func(*args, **kwargs)
+        # Not by `with`, which would tell the whole process that a dispatch mode is active.
+        _push_mode(self._operators)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            _pop_mode()
 
-    def _draw_all(
-        self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor:
-        """Draw for one copy of the latents, and repeat it for all rows."""
-        latents, rows = self._streams.latents, self._streams.rows
-
-        def shorten(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.ndim and len(value) == rows:
-                return value[:latents]
-            if isinstance(value, list | tuple) and len(value) > 1 and value[0] == rows:
-                return (latents, *value[1:])
-            return value
-
-        if _has_size_in_args(func.__name__, args):
-            args = (args,)
-        short = {name: shorten(value) for name, value in kwargs.items()}
-        single = func(*map(shorten, args), **short)
-        spread = self._streams.spread(single)
-        whole = kwargs.get("out")
-        if whole is None and func.__name__.endswith("_"):
-            whole = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-        return spread if whole is None else whole.copy_(spread)
-
-    def _draw_row(self, draw: Draw, place: Place) -> Tensor:
-        """Draw for the next row, as a loop over the batch does, or again what its latent had."""
-        row = self._rows.setdefault(place, _Row())
-        if row.count < self._streams.latents:
-            row.drawn.append(draw())
-        found = row.drawn[row.count % self._streams.latents]
-        row.count += 1
-        if row.count == self._streams.rows:
-            del self._rows[place]
-        return found.clone()
-
-    def _warn(self, what: str) -> None:
-        if not self._has_warned:
-            log.warning(
-                "Infinite-ID: this sampler draws noise as %s, and both streams may get different "
-                "noise. Another sampler, or shared_latents in Infinite-ID Save Time, avoids that.",
-                what,
-            )
-        self._has_warned = True
-
-    def __exit__(self, *error: Any) -> None:
-        self._remove()
-
-    def _remove(self) -> list[TorchFunctionMode]:
-        """Take this mode off the stack; return the modes that others have put above it."""
-        above: list[TorchFunctionMode] = []
-        while (mode := _pop_mode()) is not self:
-            above.append(mode)
-        for mode in reversed(above):
-            _push_mode(mode)
-        return above
-
-    def _insert(self, above: int) -> None:
-        """Put this mode back below so many others."""
-        modes = [_pop_mode() for _ in range(above)]
-        for mode in (self, *reversed(modes)):
-            _push_mode(mode)
+    def __exit__(self, *exception: Any) -> None:
+        """Leave this mode, wherever it is by now: others may have entered or left theirs."""
+        _take_out(self)
 
     @contextmanager
     def paused(self, shape: Sequence[int]) -> Iterator[None]:
-        """Suspend the mode while the model runs on rows of a shape, which has no noise to share.
+        """Suspend the mode, so that a model's forward neither pays for it nor draws shared noise.
 
+        `shape` is that of the model's input: some samplers make the latents larger as they go.
         A guider may evaluate another guider: the inner pause of a pause does nothing.
         """
-        if self._is_paused:
-            yield
-            return
-        self._latent = tuple(shape[1:])
-        if any(1 < row.count < self._streams.rows for row in self._rows.values()):
-            self._warn("some rows at a time")
-        self._rows.clear()
-        above = len(self._remove())
-        self._is_paused = True
+        self._pauses += 1
+        place = _take_out(self) if self._pauses == 1 else None
+        self._operators.begin(tuple(shape[1:]))
         try:
             yield
         finally:
-            self._insert(above)
-            self._is_paused = False
+            self._pauses -= 1
+            if place is not None:
+                _put_in(self, place)
 
 
-def _find_shape(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """The shape that a random function's result will have."""
-    if "size" in kwargs:
-        return tuple(kwargs["size"])
-    if _has_size_in_args(name, args):
-        return args
-    values = (*args, *kwargs.values())
-    sizes = [tuple(value) for value in values if isinstance(value, list | tuple)]
-    tensors = [tuple(value.shape) for value in values if isinstance(value, Tensor)]
-    return max(sizes or tensors, key=len, default=())
+def _take_out(mode: TorchFunctionMode) -> int | None:
+    """Remove a mode from this thread's stack; its place from below, None if it is not there."""
+    stack = _get_current_function_mode_stack()
+    place = next((i for i, found in enumerate(stack) if found is mode), None)
+    if place is not None:
+        above = [_pop_function_mode() for _ in stack[place:]][:-1]
+        for other in reversed(above):
+            _push_function_mode(other)
+    return place
 
 
-def _has_size_in_args(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a size is given as several numbers, as in `torch.randn(2, 4, 8, 8)`."""
-    return name in ("rand", "randn") and bool(args) and isinstance(args[0], int)
+def _put_in(mode: TorchFunctionMode, place: int) -> None:
+    above = [_pop_function_mode() for _ in _get_current_function_mode_stack()[place:]]
+    for one in (mode, *reversed(above)):
+        _push_function_mode(one)
 
 
-def _find_place() -> Place:
-    """Where the program is, from the random function's caller on."""
-    frame: FrameType | None = sys._getframe(2)
-    place = []
+class _Operators(TorchDispatchMode):
+    """Random operators, drawn for the latents and given to their copies."""
+
+    def __init__(self, streams: Streams, latent: tuple[int, ...]) -> None:
+        super().__init__()
+        self._streams = streams
+        self._latent = latent
+        self._single: dict[Any, _Draws] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, seconds long
+
+    def begin(self, latent: tuple[int, ...]) -> None:
+        """The model is evaluated: what is drawn for single latents from here on is new noise."""
+        self._latent = latent
+        self._single.clear()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
+            return func(*args, **kwargs)
+        shapes = [shape for shape in map(_shape, (*args, *kwargs.values())) if shape is not None]
+        for shape in shapes:
+            if (axis := self._batch_axis(shape)) is not None:
+                return self._draw_batch(_Draw(func, args, kwargs), axis)
+        if any(shape in (self._latent, (1, *self._latent)) for shape in shapes):
+            return self._draw_single(_Draw(func, args, kwargs))
+        return func(*args, **kwargs)
+
+    def _batch_axis(self, shape: tuple[int, ...]) -> int | None:
+        """The axis along which a tensor of this shape has all rows; None if it is no batch.
+
+        A batch is the sampler's own (perhaps with its first axes folded into one, or one batch for
+        each step), one of other channels or another size, or one without channels.
+        """
+        rows, latent = self._streams.rows, self._latent
+        for axis in (0, 1):
+            if shape[axis:] == (rows, *latent):
+                return axis
+        if shape == latent or not shape:
+            return None
+        folded = [rows * prod(latent[:n]) for n in range(len(latent) + 1)]
+        if shape[0] in folded and prod(shape) == rows * prod(latent):
+            return 0
+        without_channels = len(shape) == len(latent) and rows != latent[0]
+        is_batch = len(shape) == len(latent) + 1 or without_channels
+        return 0 if shape[0] == rows and is_batch else None
+
+    def _draw_batch(self, draw: "_Draw", axis: int) -> Any:
+        """For the first copy of each latent as if there were no other, then for the others."""
+        copies = self._streams.copies
+
+        def part(copy: int) -> "_Draw":
+            def cut(x: Any) -> Any:
+                shape = _shape(x)
+                own = None if shape is None else self._batch_axis(shape)
+                if shape is None or own is None:
+                    return x
+                length = shape[own] // copies
+                if isinstance(x, Tensor):
+                    return x.narrow(own, copy * length, length)
+                return [*shape[:own], length, *shape[own + 1 :]]
+
+            return draw.map(cut)
+
+        parts = [part(copy) for copy in range(copies)]
+        state = None if draw.is_plain else draw.state()
+        outs = [parts[0].run()]
+        for one in parts[1:]:
+            outs.append(one.repeat(outs[0], state))
+        if draw.written is not None:
+            return draw.written
+        if isinstance(outs[0], Tensor):
+            return torch.cat(outs, axis)
+        return type(outs[0])(torch.cat(each, axis) for each in zip(*outs, strict=True))
+
+    def _draw_single(self, draw: "_Draw") -> Any:
+        """One call for each row: those of the first copies are drawn, and repeated for the others.
+
+        Whether calls go over the rows is seen from where they come: a draw for all rows at once
+        comes once from one line between two evaluations of the model.
+        """
+        draws = self._single.setdefault((draw.func, _find_caller()), _Draws())
+        row = draws.count % self._streams.rows
+        draws.count += 1
+        if row < self._streams.latents:
+            if row == 0:
+                draws.kept.clear()
+            state = None if draw.is_plain else draw.state()
+            out = draw.run()
+            draws.kept.append((out.clone(), state))
+            return out
+        kept, state = draws.kept[row % self._streams.latents]
+        return draw.repeat(kept, state)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A call of a random operator."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def written(self) -> Tensor | None:
+        """The tensor that the call fills, and returns; None if it makes a new one."""
+        if not self.func._schema.is_mutable:
+            return None
+        out: Tensor = self.kwargs.get("out", self.args[0] if self.args else None)
+        return out
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values do not depend on those of a tensor."""
+        if self.func._schema.name.endswith("_like"):
+            return True
+        given = (*self.args, *self.kwargs.values())
+        return not any(isinstance(x, Tensor) and x is not self.written for x in given)
+
+    @property
+    def _generator(self) -> torch.Generator | None:
+        given = (*self.args, *self.kwargs.values())
+        return next((x for x in given if isinstance(x, torch.Generator)), None)
+
+    def map(self, function: Callable[[Any], Any]) -> "_Draw":
+        args = tuple(function(x) for x in self.args)
+        return _Draw(self.func, args, {name: function(x) for name, x in self.kwargs.items()})
+
+    def run(self) -> Any:
+        return self.func(*self.args, **self.kwargs)
+
+    def repeat(self, out: Any, state: Tensor | None) -> Any:
+        """The call once more, with the numbers that gave `out`, from the generator's `state`."""
+        if self.is_plain:
+            if self.written is None:
+                return tree_map_only(Tensor, torch.clone, out)
+            return self.written.copy_(out)
+        now = self.state()
+        self._set_state(state)
+        try:
+            return self.run()
+        finally:
+            self._set_state(now)
+
+    def state(self) -> Tensor:
+        generator = self._generator
+        return self._random.get_rng_state() if generator is None else generator.get_state()
+
+    def _set_state(self, state: Tensor | None) -> None:
+        if self._generator is None:
+            self._random.set_rng_state(state)
+        else:
+            self._generator.set_state(state)
+
+    @property
+    def _random(self) -> Any:
+        """Torch's module for the generator of the device on which the numbers are drawn."""
+        tensors = [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor)]
+        device = torch.device(self.kwargs.get("device") or "cpu")
+        kind = (tensors[0].device if tensors else device).type
+        return torch.random if kind == "cpu" else getattr(torch, kind)
+
+
+def _shape(x: Any) -> tuple[int, ...] | None:
+    """Of a tensor, or a size as operators take it."""
+    if isinstance(x, Tensor):
+        return tuple(x.shape)
+    is_size = isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(n, int) for n in x)
+    return tuple(x) if is_size else None
+
+
+def _find_caller() -> tuple[tuple[Any, int], ...]:
+    """The chain of calls that leads here: the same for each turn of a loop."""
+    chain = []
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None:
-        place.append((frame.f_code, frame.f_lasti))
+        chain.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
-    return tuple(place)
+    return tuple(chain)

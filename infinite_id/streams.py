@@ -1,7 +1,8 @@
 """The two streams: how identity and text rows share one batch.
 
-Both streams start from the same noise and advance together; every cond chunk of a forward holds
-the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling', inference).
+Both streams start from the same noise, see `noise`, and advance together; every cond chunk of a
+forward holds the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling',
+inference).
 A sweep draws every latent once for each of its identities, and all of them read one text stream.
 Where all chunks have the same text, its rows are in a forward once.
 """
