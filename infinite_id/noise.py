@@ -52,6 +52,11 @@ class SharedNoise(TorchFunctionMode):
         self._operators = _Operators(streams, tuple(shape[1:]))
         self._pauses = 0
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether numbers were repeated for rows, and the calls turned out not to go over them."""
+        return self._operators.is_doubtful
+
     def __torch_function__(
         self,
         func: _Call,
@@ -113,6 +118,7 @@ class _Operators(TorchDispatchMode):
         self._streams = streams
         self._latent = latent
         self._single: dict[Any, _Draws] = {}
+        self.is_doubtful = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -120,6 +126,9 @@ class _Operators(TorchDispatchMode):
 
     def begin(self, latent: tuple[int, ...]) -> None:
         """The model is evaluated: what is drawn for single latents from here on is new noise."""
+        rows, latents = self._streams.rows, self._streams.latents
+        counts = [draws.count for draws in self._single.values()]
+        self.is_doubtful |= any(count > latents and count % rows for count in counts)
         self._latent = latent
         self._single.clear()
 
@@ -178,7 +187,7 @@ class _Operators(TorchDispatchMode):
             return draw.map(cut)
 
         parts = [part(copy) for copy in range(copies)]
-        state = None if draw.is_plain else draw.state()
+        state = draw.state()
         outs = [parts[0].run()]
         for one in parts[1:]:
             outs.append(one.repeat(outs[0], state))
@@ -200,7 +209,7 @@ class _Operators(TorchDispatchMode):
         if row < self._streams.latents:
             if row == 0:
                 draws.kept.clear()
-            state = None if draw.is_plain else draw.state()
+            state = draw.state()
             out = draw.run()
             draws.kept.append((out.clone(), state))
             return out
@@ -221,7 +230,7 @@ class _Draw:
         """The tensor that the call fills, and returns; None if it makes a new one."""
         if not self.func._schema.is_mutable:
             return None
-        out: Tensor = self.kwargs.get("out", self.args[0] if self.args else None)
+        out: Tensor = self.kwargs["out"] if "out" in self.kwargs else self.args[0]
         return out
 
     @property
@@ -250,22 +259,26 @@ class _Draw:
             if self.written is None:
                 return tree_map_only(Tensor, torch.clone, out)
             return self.written.copy_(out)
-        now = self.state()
+        assert state is not None  # it was kept, since this call is not plain
+        now = self._state()
         self._set_state(state)
         try:
             return self.run()
         finally:
             self._set_state(now)
 
-    def state(self) -> Tensor:
-        generator = self._generator
-        return self._random.get_rng_state() if generator is None else generator.get_state()
+    def state(self) -> Tensor | None:
+        """The generator's, for `repeat`; None for plain calls, which do without."""
+        return None if self.is_plain else self._state()
 
-    def _set_state(self, state: Tensor | None) -> None:
-        if self._generator is None:
-            self._random.set_rng_state(state)
-        else:
-            self._generator.set_state(state)
+    def _state(self) -> Tensor:
+        generator = self._generator
+        state: Tensor = (self._random.get_rng_state if generator is None else generator.get_state)()
+        return state
+
+    def _set_state(self, state: Tensor) -> None:
+        generator = self._generator
+        (self._random.set_rng_state if generator is None else generator.set_state)(state)
 
     @property
     def _random(self) -> Any:

@@ -1,6 +1,6 @@
 """Applying an identity to a ComfyUI model.
 
-Nothing is put into the model's patch tables here. A model carries its applications and four
+Nothing is put into the model's patch tables here. A model carries its applications and our
 wrappers; the attention hooks are made for each forward, around whatever is in the tables by then.
 So other packs' patches are never dropped or seen by us before or after the fact, in either order.
 """
@@ -13,6 +13,7 @@ from ..adapter import check_fits
 from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
 from ..economy import Economy
+from . import drift
 from .hooks import apply_model
 from .leftover import Leftover
 from .sampling import calc_cond_batch, outer_sample, predict_noise
@@ -23,6 +24,11 @@ _WRAPPERS = {
     WrappersMP.PREDICT_NOISE: predict_noise,
     WrappersMP.CALC_COND_BATCH: calc_cond_batch,
     WrappersMP.APPLY_MODEL: apply_model,
+}
+_WATCHERS = {
+    WrappersMP.SAMPLER_SAMPLE: drift.sampler_sample,
+    WrappersMP.PREDICT_NOISE: drift.predict_noise,
+    WrappersMP.CALC_COND_BATCH: drift.calc_cond_batch,
 }
 
 _STAGES = ("input_blocks", "middle_block", "output_blocks")
@@ -39,9 +45,10 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
     options = patched.model_options["transformer_options"]
     options[APPLICATIONS] = (*options.get(APPLICATIONS, ()), application)
     options[LEFTOVER] = Leftover()
-    for kind, wrapper in _WRAPPERS.items():
-        patched.remove_wrappers_with_key(kind, KEY)
-        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    for key, wrappers in ((drift.DRIFT, _WATCHERS), (KEY, _WRAPPERS)):
+        for kind, wrapper in wrappers.items():
+            patched.remove_wrappers_with_key(kind, key)
+            patched.add_wrapper_with_key(kind, key, wrapper)
     return patched
 
 

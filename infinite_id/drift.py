@@ -1,0 +1,72 @@
+"""Whether the streams differ by anything but what the model predicted for them.
+
+Samplers are linear, with the same factors in all rows: a new x is a sum of earlier x, of
+predictions and of noise. So with the same noise the difference of two rows lies in the span of the
+earlier differences. What lies outside was added by a sampler, to each row another.
+"""
+
+import torch
+from torch import Tensor
+
+from .streams import Streams
+
+SAMPLES = 1024
+"""Numbers of a difference that are looked at; few, so that watching costs nothing."""
+WINDOW = 48
+"""Earlier differences that may explain one: those of about ten steps."""
+FOREIGN = 0.3
+"""Share of a difference that is not explained; that of another noise is near 1."""
+ROUNDING = 1e-3
+
+
+class Drift:
+    """The differences between the copies of the latents, step by step."""
+
+    def __init__(self, streams: Streams, latents: Tensor, mask: Tensor | None) -> None:
+        """`latents` is the sampler's batch; where `mask` is not 1, the host repaints the rows."""
+        self._streams = streams
+        self._shape = latents.shape
+        self._seen: list[Tensor] = []
+        self._targets: list[int] = []
+        whole = torch.arange(latents[0].numel(), device=latents.device)
+        if mask is not None:
+            is_free = (mask.to(latents).expand(latents.shape) == 1).all(0)
+            whole = whole[is_free.flatten()]
+        wanted = max(64, SAMPLES // streams.identity)
+        self._places = whole[:: max(1, len(whole) // wanted)][:wanted]
+
+    def see(self, x: Tensor) -> None:
+        """Note what the sampler has made; `(rows, ...)`."""
+        if x.shape == self._shape:
+            self._targets.append(len(self._seen))
+            self.explain(x)
+
+    def explain(self, x: Tensor) -> None:
+        """Note a prediction, which the sampler may go on with; `(rows, ...)`."""
+        if x.shape == self._shape:
+            self._seen.append(x.flatten(1)[:, self._places].float())
+
+    def is_foreign(self) -> bool:
+        """Whether any difference is not explained by those before it; waits for the device."""
+        if not self._targets or len(self._places) < 64:
+            return False
+        seen = torch.stack(self._seen).cpu().double()
+        rows = seen.view(len(seen), self._streams.copies, self._streams.latents, -1)
+        apart = (rows[:, :-1] - rows[:, -1:]).flatten(1)
+        sizes = rows[:, :-1].flatten(1).norm(dim=1)
+        return any(
+            not _is_explained(apart[i], apart[max(0, i - WINDOW) : i], sizes[i])
+            for i in self._targets
+        )
+
+
+def _is_explained(x: Tensor, by: Tensor, size: Tensor) -> bool:
+    if not x.norm() > ROUNDING * size:  # also where the picture is NaN
+        return True
+    lengths = by.norm(dim=1)
+    basis = (by[lengths > 0] / lengths[lengths > 0, None]).T
+    left = x
+    if basis.shape[1]:
+        found = torch.linalg.lstsq(basis, x[:, None], rcond=1e-10, driver="gelsd").solution
+        left = x - (basis @ found)[:, 0]
+    return bool(left.norm() < max(FOREIGN * x.norm(), ROUNDING * size))
