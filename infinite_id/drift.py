@@ -5,7 +5,9 @@ predictions and of noise. So with the same noise the difference of two rows lies
 earlier differences. What lies outside was added by a sampler, to each row another.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .streams import Streams
@@ -51,22 +53,20 @@ class Drift:
         if not self._targets or len(self._places) < 64:
             return False
         seen = torch.stack(self._seen).cpu().double()
-        rows = seen.view(len(seen), self._streams.copies, self._streams.latents, -1)
-        apart = (rows[:, :-1] - rows[:, -1:]).flatten(1)
-        sizes = rows[:, :-1].flatten(1).norm(dim=1)
+        rows = seen.view(len(seen), self._streams.copies, self._streams.latents, -1).numpy()
+        apart = (rows[:, :-1] - rows[:, -1:]).reshape(len(rows), -1)
+        sizes = np.linalg.norm(rows[:, :-1].reshape(len(rows), -1), axis=1)
         return any(
             not _is_explained(apart[i], apart[max(0, i - WINDOW) : i], sizes[i])
             for i in self._targets
         )
 
 
-def _is_explained(x: Tensor, by: Tensor, size: Tensor) -> bool:
-    if not x.norm() > ROUNDING * size:  # also where the picture is NaN
+def _is_explained(x: NDArray[np.float64], by: NDArray[np.float64], size: float) -> bool:
+    length = np.linalg.norm(x)
+    if not length > ROUNDING * size:  # also where the picture is NaN
         return True
-    lengths = by.norm(dim=1)
+    lengths = np.linalg.norm(by, axis=1)
     basis = (by[lengths > 0] / lengths[lengths > 0, None]).T
-    left = x
-    if basis.shape[1]:
-        found = torch.linalg.lstsq(basis, x[:, None], rcond=1e-10, driver="gelsd").solution
-        left = x - (basis @ found)[:, 0]
-    return bool(left.norm() < max(FOREIGN * x.norm(), ROUNDING * size))
+    left = x - basis @ np.linalg.lstsq(basis, x, rcond=1e-10)[0]
+    return bool(np.linalg.norm(left) < max(FOREIGN * length, ROUNDING * size))

@@ -23,8 +23,6 @@ def uncompiled(executor: WrapperExecutor) -> WrapperExecutor:
     if not isinstance(method, MethodType) or not isinstance(model, Module):
         return executor
 
-    model: Module = method.__self__  # type: ignore[assignment]  # BaseModel's own method
-
     def run(*args: Any, **kwargs: Any) -> Any:
         return method.__func__(as_written(model), *args, **kwargs)
 
