@@ -1,0 +1,239 @@
+"""The command: `prepare` makes data of photos, `train` an adapter of data."""
+
+# torch and ComfyUI are imported inside the functions: `--help` needs neither.
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import launch
+from .errors import TrainingError
+
+if TYPE_CHECKING:
+    from .prepare.encode import Sizes
+    from .prepare.people import Choice
+    from .prepare.photos import Limits
+
+_PREPARE = """Finds the face in each photo, drops what is of no use with the reason for each, and
+stores what the frozen nets make of the others. Give the same command again after an interruption:
+it goes on where it was."""
+_TRAIN = """Trains an adapter. Give the same command again after an interruption: it goes on from
+the newest checkpoint, and ends as if it had not been interrupted. In several processes:
+`accelerate launch -m infinite_id.training train ...`."""
+_PHOTOS = """a folder with a folder of photos for each person; a .jsonl file with a line
+{"file": ..., "person": ...} for each photo, and maybe "caption" and "bbox"; a WebDataset .tar, or a
+folder of them, with {"person": ...} in each sample's .json"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    try:
+        return int(_VERBS[options.verb](options))
+    except (TrainingError, launch.HostError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m infinite_id.training",
+        description="Trains Infinite-ID adapters for SDXL from photos of people.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_prepare(verbs.add_parser("prepare", help="photos -> data", description=_PREPARE))
+    _add_train(verbs.add_parser("train", help="data -> an adapter", description=_TRAIN))
+    verbs.add_parser(
+        "settings", help="print a TOML file with every setting of `train`, to change and to give"
+    )
+    return parser.parse_args(arguments)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help=_PHOTOS)
+    parser.add_argument("--out", type=Path, required=True, metavar="DATA", help="a folder")
+    parser.add_argument(
+        "--model", required=True, help="SDXL checkpoint, for its autoencoder: a path or a name"
+    )
+    parser.add_argument(
+        "--face-pack",
+        required=True,
+        help="InsightFace model pack, a path or a name; pictures need the same one later",
+    )
+    parser.add_argument(
+        "--clip-vision", required=True, help="CLIP image encoder (ViT-H/14): a path or a name"
+    )
+    parser.add_argument(
+        "--captions", action="store_true", help="read a photo's caption from its .txt"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[1024],
+        help="pixels, one for each stage of training, such as 512 1024; default: 1024",
+    )
+    parser.add_argument(
+        "--step", type=int, default=64, help="sides are multiples of it; default: 64"
+    )
+    parser.add_argument("--shard", type=int, default=128, help="photos in a file; default: 128")
+    _add_thresholds(parser)
+    launch.add_options(parser)
+
+
+def _add_thresholds(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which photos are used")
+    for name, default, text in (
+        ("--min-face", 112.0, "least width and height of the face, pixels"),
+        ("--min-sharpness", 25.0, "least variance of the Laplacian of the aligned 112 pixel face"),
+        ("--min-confidence", 0.5, "detector's score from which on something is a face"),
+        ("--min-likeness", 0.35, "least cosine to the person's other photos; less is a stranger"),
+        ("--max-megabytes", 100.0, "largest file"),
+        ("--max-megapixels", 100.0, "largest picture"),
+    ):
+        group.add_argument(
+            name, type=float, default=default, metavar="N", help=f"{text}; default: {default:g}"
+        )
+    group.add_argument(
+        "--pair-with-flip",
+        action="store_true",
+        help="keep people with one photo, and pair it with its mirror image",
+    )
+    group.add_argument(
+        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
+    )
+    group.add_argument(
+        "--detection-size",
+        type=int,
+        default=640,
+        help="side to which photos are scaled for detection; default: 640",
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, metavar="DATA", help="a folder that prepare has written")
+    parser.add_argument("--model", required=True, help="SDXL checkpoint: a path or a name")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="a folder")
+    parser.add_argument(
+        "--settings", type=Path, metavar="TOML", help="see the verb `settings`; default: its values"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        help="one setting, such as run.steps=20000; goes before the file's",
+    )
+    launch.add_options(parser)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from .prepare.run import Settings, prepare
+    from .prepare.sources import list_sources
+
+    sources = list_sources(options.photos, options.captions)
+    launch.use_host(launch.read_options(options))
+    from ..face import load_analysis
+    from .host_models import autoencoder_digest, find_face_pack, find_file
+    from .prepare.host_encoders import HostEncoders
+
+    model = find_file("--model", "checkpoints", options.model)
+    clip_vision = find_file("--clip-vision", "clip_vision", options.clip_vision)
+    pack = find_face_pack(options.face_pack)
+    settings = Settings(
+        limits=_read_limits(options),
+        choice=_read_choice(options),
+        sizes=_read_sizes(options),
+        models={
+            "face": {"name": pack.name, "digest": _pack_digest(pack, options.detection_size)},
+            "clip_vision": _describe(clip_vision),
+            "autoencoder": {"name": model.name, "digest": autoencoder_digest(model)},
+        },
+        shard=options.shard,
+    )
+    kept, rejected = prepare(
+        sources,
+        options.out,
+        settings,
+        lambda: load_analysis(pack, options.provider, options.detection_size),
+        lambda: HostEncoders.load(model, clip_vision),
+    )
+    print(f"{options.out}: {kept} photos, {rejected} not used; see {options.out / 'report.html'}")
+    return 0
+
+
+def _read_limits(options: argparse.Namespace) -> Limits:
+    from .prepare.photos import Limits
+
+    return Limits(
+        face=options.min_face,
+        sharpness=options.min_sharpness,
+        confidence=options.min_confidence,
+        megabytes=options.max_megabytes,
+        megapixels=options.max_megapixels,
+    )
+
+
+def _read_choice(options: argparse.Namespace) -> Choice:
+    from .prepare.people import Choice
+
+    return Choice(options.min_likeness, options.pair_with_flip)
+
+
+def _read_sizes(options: argparse.Namespace) -> Sizes:
+    from .prepare.buckets import list_buckets
+    from .prepare.encode import Sizes
+
+    wrong = [
+        size for size in options.sizes if options.step % 8 or not list_buckets(size, options.step)
+    ]
+    if options.step < 8 or wrong:
+        raise TrainingError("--step must be a multiple of 8, and --sizes not less than --step.")
+    return Sizes(tuple(sorted(set(options.sizes))), options.step)
+
+
+def _describe(path: Path) -> dict[str, str]:
+    from .files import file_digest
+
+    return {"name": path.name, "digest": file_digest(path)}
+
+
+def _pack_digest(pack: Path, detection_size: int) -> str:
+    """Of the nets and of how they are run."""
+    from .files import digest_of, file_digest
+
+    return digest_of([file_digest(path) for path in sorted(pack.glob("*.onnx"))], detection_size)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .settings import read
+
+    changes = dict(_split(text) for text in options.set)
+    settings = read(options.settings, changes)
+    launch.use_host(launch.read_options(options))
+    from .host_train import train
+
+    return 0 if train(options.data, options.model, options.out, settings) else 3
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or "." not in name:
+        raise TrainingError(f"--set {text}: expected TABLE.KEY=VALUE, such as run.steps=20000.")
+    return name, value
+
+
+def _print_settings(_: argparse.Namespace) -> int:
+    from .settings import example
+
+    print(example(), end="")
+    return 0
+
+
+_VERBS = {"prepare": _prepare, "train": _train, "settings": _print_settings}
