@@ -1,0 +1,86 @@
+"""The frozen diffusion model as ComfyUI has it, as the objective sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.model_base import BaseModel, ModelType
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..attention.blocks import list_transformers
+from ..host.training import make_predict
+from ..identity import KeyValues
+from .errors import TrainingError
+from .objective import Prediction
+
+_PREDICTIONS = {
+    ModelType.EPS: Prediction.NOISE,
+    ModelType.V_PREDICTION: Prediction.VELOCITY,
+}
+
+
+class HostFrozen:
+    """What `objective.Frozen` asks for."""
+
+    def __init__(
+        self, model: BaseModel, device: torch.device, dtype: torch.dtype, checkpointing: bool
+    ) -> None:
+        """Move the model to a device and a dtype; it is changed.
+
+        Raises:
+            TrainingError: if it is no SDXL-like UNet that predicts noise or velocity.
+        """
+        if model.model_type not in _PREDICTIONS or not hasattr(model, "embedder"):
+            raise TrainingError(
+                f"--model: adapters are trained for SDXL and its relatives, and this is a "
+                f"{type(model).__name__} of the type {model.model_type.name}."
+            )
+        self._model = model.requires_grad_(False).eval()
+        self.unet: Any = model.diffusion_model.to(device=device, dtype=dtype)
+        self.unet.dtype, model.manual_cast_dtype = dtype, None
+        self.dtype = dtype
+        self.prediction = _PREDICTIONS[model.model_type]
+        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(device)
+        self._embedder = model.embedder.to(device)
+        if checkpointing:
+            compute_twice(self.unet)
+
+    def scale(self, latents: Tensor) -> Tensor:
+        return self._model.process_latent_in(latents)
+
+    def predict(self, noised: Tensor, t: Tensor, key_values: KeyValues, sizes: Tensor) -> Tensor:
+        y = self.condition(sizes).to(self.dtype)
+        return make_predict(self._model, y)(noised.to(self.dtype), t.float(), key_values)
+
+    def condition(self, sizes: Tensor) -> Tensor:
+        """SDXL's vector `(b, adm)`: zeros for the pooled prompt, and embedded sizes `(b, 6)`."""
+        embedded = self._embedder(sizes.flatten().float()).reshape(len(sizes), -1)
+        pooled = embedded.new_zeros(len(sizes), self._model.adm_channels - embedded.shape[1])
+        return torch.cat([pooled, embedded], dim=1)
+
+
+def compute_twice(unet: Any) -> None:
+    """Keep no activations inside transformer blocks; compute them again for the gradient.
+
+    The blocks' `forward` is replaced on this very model.
+    """
+    for _, block in list_transformers(unet):
+        _compute_twice(block)
+
+
+def _compute_twice(block: Any) -> None:
+    forward = block.forward
+
+    def twice(x: Tensor, context: Any = None, transformer_options: Any = None) -> Any:
+        # ComfyUI writes the current block into the one dictionary of the forward: the second time
+        # it would name the last block.
+        options = dict(transformer_options or {})
+
+        def run(x: Tensor, context: Any) -> Any:
+            return forward(x, context=context, transformer_options=options)
+
+        return checkpoint(run, x, context, use_reentrant=False)
+
+    block.forward = twice

@@ -1,0 +1,111 @@
+"""Finds and loads the frozen nets with ComfyUI's own loaders."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.sd
+import folder_paths
+import torch
+from comfy.clip_vision import ClipVisionModel
+from comfy.model_base import BaseModel
+from comfy.sd import VAE
+from safetensors import SafetensorError, safe_open
+
+from ..face import list_packs
+from .errors import TrainingError
+
+
+def find_file(option: str, kind: str, choice: str) -> Path:
+    """A model file: a path, or the name of a file in ComfyUI's folders.
+
+    Args:
+        option: the command's option, for the message.
+        kind: ComfyUI's name for the folders, such as "checkpoints".
+
+    Raises:
+        TrainingError: if there is no such file.
+    """
+    if Path(choice).is_file():
+        return Path(choice)
+    found = folder_paths.get_full_path(kind, choice)
+    if found is None:
+        here = folder_paths.get_filename_list(kind)
+        raise TrainingError(
+            f"{option}: there is no file {choice}, and ComfyUI has none of this name in "
+            f"{', '.join(folder_paths.get_folder_paths(kind))}; there are "
+            f"{', '.join(here[:20]) or 'none'}."
+        )
+    return Path(found)
+
+
+def find_face_pack(choice: str) -> Path:
+    """The folder of an InsightFace model pack: a path, or the name of one that ComfyUI has.
+
+    Raises:
+        TrainingError: if there is none.
+    """
+    if Path(choice).is_dir():
+        return Path(choice)
+    known = folder_paths.folder_names_and_paths.get("insightface", ([],))[0]
+    roots = [Path(root) for root in [*known, Path(folder_paths.models_dir, "insightface")]]
+    packs = list_packs([root for root in roots if root.is_dir()])
+    if choice not in packs:
+        raise TrainingError(
+            f"--face-pack: there is no folder {choice}, and no pack of this name in "
+            f"{', '.join(str(root) for root in roots)}; there are {', '.join(packs) or 'none'}."
+        )
+    return packs[choice]
+
+
+def autoencoder_digest(path: Path) -> str:
+    """SHA-256 over a checkpoint's autoencoder: two checkpoints with the same one share latents.
+
+    Raises:
+        TrainingError: if the file is no .safetensors file.
+    """
+    digest = sha256()
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = sorted(file.keys())
+            own = [name for name in names if name.startswith("first_stage_model.")] or names
+            for name in own:
+                x = file.get_tensor(name)
+                digest.update(f"{name} {tuple(x.shape)} {x.dtype}\n".encode())
+                digest.update(x.contiguous().flatten().view(torch.uint8).numpy())
+    except SafetensorError as error:
+        raise TrainingError(f"--model: {path.name} is damaged or no .safetensors file.") from error
+    return digest.hexdigest()
+
+
+def load_vae(path: Path) -> VAE:
+    """The autoencoder of a checkpoint. Raises TrainingError if there is none in it."""
+    vae = comfy.sd.load_checkpoint_guess_config(
+        str(path), output_vae=True, output_clip=False, output_model=False
+    )[2]
+    if vae is None:
+        raise TrainingError(f"--model: {path.name} holds no autoencoder: give a whole checkpoint.")
+    vae.throw_exception_if_invalid()
+    return vae
+
+
+def load_clip_vision(path: Path) -> ClipVisionModel:
+    """A CLIP image encoder. Raises TrainingError if the file is none that ComfyUI knows."""
+    clip = comfy.clip_vision.load(str(path))
+    if clip is None:
+        raise TrainingError(f"--clip-vision: ComfyUI does not know {path.name} as one.")
+    return clip
+
+
+def load_model(path: Path) -> BaseModel:
+    """The diffusion model of a checkpoint, frozen, on the CPU in the file's precision.
+
+    Raises:
+        TrainingError: if the file holds none.
+    """
+    patcher = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)
+    if patcher[0] is None:
+        raise TrainingError(f"--model: {path.name} holds no diffusion model.")
+    model: BaseModel = patcher[0].model
+    model.requires_grad_(False)
+    return model

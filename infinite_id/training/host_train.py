@@ -1,0 +1,137 @@
+"""`train`: the parts put together, with the diffusion model by ComfyUI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from comfy import model_management
+
+from ..attention.blocks import context_width
+from ..mappers import MapperConfig
+from .data import Pairs, Prepared
+from .errors import TrainingError
+from .files import file_digest, write_text
+from .host_frozen import HostFrozen
+from .host_models import autoencoder_digest, find_file, load_model
+from .initialise import new_adapter
+from .loop import Loop
+from .objective import Objective
+from .processes import Alone, join
+from .settings import Settings
+from .trainee import Trainee
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_MAY_CHANGE = {
+    "run": {
+        "steps",
+        "at_once",
+        "checkpointing",
+        "sharded",
+        "log_every",
+        "save_every",
+        "keep",
+        "validate_every",
+        "validation",
+        "tensorboard",
+    },
+    "optimiser": {"rate", "schedule", "final", "clip", "warm_up"},
+}
+"""Settings with which a run may go on that began with others."""
+
+
+def train(data: Path, model: str, out: Path, settings: Settings) -> bool:
+    """Train an adapter, or go on; whether the last step was done.
+
+    Raises:
+        TrainingError: with what the user is to do.
+    """
+    prepared = Prepared(data, settings.data.size)
+    path = find_file("--model", "checkpoints", model)
+    _check_autoencoder(prepared, path)
+    processes = join(model_management.get_torch_device(), settings.run.sharded)
+    try:
+        loop = build(prepared, path, out, settings, processes)
+        step = loop.resume()
+        if processes.rank == 0:
+            _announce(loop, step)
+        return loop.train()
+    finally:
+        processes.end()
+
+
+def build(prepared: Prepared, path: Path, out: Path, settings: Settings, processes: Alone) -> Loop:
+    """A run at its first step."""
+    training, held_out = (Pairs(prepared, part) for part in prepared.split(settings.data.held_out))
+    model = load_model(path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.run.seed)
+        unet = model.diffusion_model
+        adapter = new_adapter(unet, _mapper(prepared, unet, settings))
+    dtype = _DTYPES[settings.run.precision]
+    frozen = HostFrozen(model, processes.device, dtype, settings.run.checkpointing)
+    objective = Objective(adapter, frozen, settings.objective.min_snr)
+    trainee = Trainee(objective, processes, settings.optimiser)
+    metadata = {
+        "model": file_digest(path),
+        "data": prepared.digest,
+        **_fixed(settings),
+    }
+    return Loop(
+        out,
+        settings,
+        trainee,
+        training,
+        held_out,
+        processes,
+        len(frozen.alphas_cumprod),
+        metadata,
+    )
+
+
+def _mapper(prepared: Prepared, unet: torch.nn.Module, settings: Settings) -> MapperConfig:
+    return MapperConfig(
+        face_width=prepared.face_width,
+        clip_width=prepared.nothing.shape[-1],
+        token_width=context_width(unet),
+        face_tokens=settings.adapter.face_tokens,
+        face_hidden=settings.adapter.face_hidden,
+        clip_hidden=settings.adapter.clip_hidden,
+    )
+
+
+def _fixed(settings: Settings) -> dict[str, object]:
+    """The settings that a run must keep, such as `{"run.seed": 0}`."""
+    return {
+        f"{table}.{key}": value
+        for table, values in settings.to_json().items()
+        for key, value in values.items()
+        if key not in _MAY_CHANGE.get(table, set())
+    }
+
+
+def _check_autoencoder(prepared: Prepared, path: Path) -> None:
+    own = prepared.settings["models"]["autoencoder"]
+    if own["digest"] != autoencoder_digest(path):
+        raise TrainingError(
+            f"{prepared.folder} was prepared with the autoencoder of {own['name']}, and that of "
+            f"{path.name} is another: its latents mean something else. Train on {own['name']}, or "
+            "prepare again with --model " + path.name + "."
+        )
+
+
+def _announce(loop: Loop, step: int) -> None:
+    write_text(loop.out / "settings.json", _as_text(loop.settings))
+    whole, here = loop.trainee.count_weights()
+    shared = f", a part of them in each of {loop.processes.count} processes"
+    print(
+        f"{len(loop.pairs)} photos to train on, {len(loop.held_out)} of people held out; "
+        f"{whole / 1e6:.1f} M weights{shared if here < whole else ''}; "
+        + (f"going on after step {step}" if step else "from the start"),
+        flush=True,
+    )
+
+
+def _as_text(settings: Settings) -> str:
+    return json.dumps(settings.to_json(), indent=2) + "\n"

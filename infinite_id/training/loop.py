@@ -1,0 +1,221 @@
+"""The training loop. It stops when asked to, and goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checkpoints
+from .data import Batch, Pairs
+from .errors import TrainingError
+from .processes import Alone
+from .settings import Settings
+from .stats import Silent, Stats
+from .trainee import Trainee, learning_rate
+
+
+class Loop:
+    """A run: the data, the trainee, and what is written about them."""
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Settings,
+        trainee: Trainee,
+        pairs: Pairs,
+        held_out: Pairs,
+        processes: Alone,
+        times: int,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """
+        Args:
+            times: how many timesteps the model has.
+            metadata: what the run is of; goes into each checkpoint.
+
+        Raises:
+            TrainingError: if the batch cannot be shared among the processes.
+        """
+        self.out, self.settings, self.trainee = out, settings, trainee
+        self.pairs, self.held_out = pairs, held_out
+        self.processes, self.times, self.metadata = processes, times, metadata
+        self.lowest = math.inf
+        run = settings.run
+        if run.batch % (run.at_once * processes.count):
+            raise TrainingError(
+                f"run.batch is {run.batch}, and {processes.count} processes of run.at_once = "
+                f"{run.at_once} samples cannot share it: it must be a multiple of "
+                f"{run.at_once * processes.count}."
+            )
+
+    def train(self) -> bool:
+        """Train to the last step, or until a signal; whether the last step was done."""
+        run, trainee = self.settings.run, self.trainee
+        stats = self._open_stats()
+        losses: list[float] = []
+        skipped = 0
+        with _signals() as asked, ThreadPoolExecutor(1) as reader:
+            following = reader.submit(self._read, trainee.step)
+            while trainee.step < run.steps:
+                step, batches = trainee.step, following.result()
+                following = reader.submit(self._read, step + 1)
+                loss, stop = self._gather(self._backward(batches), bool(asked))
+                self._check(loss, batches, step)
+                norm = trainee.descend(run.steps)
+                losses, skipped = [*losses, loss], skipped + (not math.isfinite(norm))
+                stats.advance({"loss": loss})
+                done = trainee.step == run.steps
+                if trainee.step % run.log_every == 0 or done or stop:
+                    rate = learning_rate(self.settings.optimiser, step, run.steps)
+                    mean = sum(losses) / len(losses)
+                    line = {"loss": mean, "gradient": norm, "rate": rate, "skipped": skipped}
+                    stats.write(trainee.step, line)
+                    losses = []
+                if run.validate_every and (trainee.step % run.validate_every == 0 or done):
+                    self._validate(stats)
+                if trainee.step % run.save_every == 0 or done or stop:
+                    self._save()
+                if stop:
+                    break
+        stats.close()
+        return trainee.step == run.steps
+
+    def _read(self, step: int) -> list[Batch]:
+        """This process's samples of a step, in parts of as many as go through the model at once."""
+        run, data = self.settings.run, self.settings.data
+        rank, count = self.processes.rank, self.processes.count
+        batches = []
+        for part in range(run.batch // (run.at_once * count)):
+            first = (part * count + rank) * run.at_once
+            samples = range(first, first + run.at_once)
+            draws = self.pairs.draw(
+                run.seed, step, samples, data.mirrored, data.dropped, self.times
+            )
+            batches.append(self.pairs.data.load(draws))
+        return batches
+
+    def _backward(self, batches: list[Batch]) -> Tensor:
+        """Gradients of this process's samples; their mean loss, and nothing is waited for."""
+        module = self.trainee.module
+        total = torch.zeros((), device=self.processes.device)
+        for n, batch in enumerate(batches, start=1):
+            with self._apart(n < len(batches)):
+                loss = module(batch.to(self.processes.device)).mean() / len(batches)
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    @contextmanager
+    def _apart(self, more_follow: bool) -> Iterator[None]:
+        if not more_follow:
+            yield
+            return
+        with self.processes.apart(self.trainee.module):
+            yield
+
+    def _gather(self, loss: Tensor, asked: bool) -> tuple[float, bool]:
+        """All processes' mean loss, and whether any was asked to stop."""
+        self._own_loss = float(loss)
+        both = self.processes.mean(torch.tensor([self._own_loss, float(asked)]))
+        mean, stop = both.tolist()
+        return mean, stop > 0
+
+    def _check(self, loss: float, batches: list[Batch], step: int) -> None:
+        if math.isfinite(loss):
+            return
+        self._save()  # the weights are those before this step
+        names = [name for batch in batches for name in batch.names]
+        own = not math.isfinite(self._own_loss)
+        listed = "\n  ".join(names) if own else "see the messages of the other processes"
+        raise TrainingError(
+            f"The loss of step {step} is {loss}. The state before it is kept in "
+            f"{checkpoints.path_of(self.out, step)}. If the losses before rose, go on with a lower "
+            "optimiser.rate; if not, one of the photos of this step is broken:\n  " + listed
+        )
+
+    def _validate(self, stats: Stats | Silent) -> None:
+        """The loss of the averaged weights on people who are not trained on; the same samples."""
+        if not len(self.held_out):
+            return
+        with self.trainee.averaged():
+            loss = self.validation_loss()
+        stats.note(self.trainee.step, {"validation_loss": loss})
+        if loss < self.lowest:
+            self.lowest = loss
+            checkpoint = self._capture()
+            if self.processes.rank == 0:
+                checkpoints.save_best(self.out, checkpoint)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss of fixed pairs, noise and timesteps, by the weights that the module has."""
+        draws = self.held_out.fixed(self.settings.run.validation, self.times)
+        draws.sort(key=self.held_out.bucket_of)
+        at_once, rank, count = self.settings.run.at_once, self.processes.rank, self.processes.count
+        total = torch.zeros((), dtype=torch.float64)
+        for _, group in groupby(draws, key=self.held_out.bucket_of):
+            same = list(group)
+            for first in range(0, len(same), at_once * count):
+                own = same[first + rank * at_once :][:at_once]
+                # Sharded weights are gathered in each forward: all processes take part in it.
+                batch = self.held_out.data.load(own or same[first : first + 1])
+                losses = self.trainee.module(batch.to(self.processes.device))
+                total += losses[: len(own)].double().sum().cpu()
+        mean = self.processes.mean(total.float()[None]) * count
+        return float(mean) / len(draws)
+
+    def _capture(self) -> checkpoints.Checkpoint:
+        return self.trainee.capture({**self.metadata, "lowest": self.lowest})
+
+    def _save(self) -> None:
+        checkpoint = self._capture()
+        if self.processes.rank == 0:
+            checkpoints.save(self.out, checkpoint, self.settings.run.keep)
+        self.processes.wait()
+
+    def resume(self) -> int:
+        """Go on from the newest checkpoint, if there is one; the step.
+
+        Raises:
+            TrainingError: if it is of another model, other data or settings that fix the run.
+        """
+        checkpoint = checkpoints.load_newest(self.out)
+        if checkpoint is not None:
+            checkpoints.check_same(self.metadata, checkpoint.metadata, self.out)
+            self.trainee.restore(checkpoint)
+            self.lowest = float(checkpoint.metadata["lowest"])
+        return self.trainee.step
+
+    def _open_stats(self) -> Stats | Silent:
+        run = self.settings.run
+        if self.processes.rank:
+            return Silent()
+        return Stats(self.out, self.trainee.step, run.steps, run.tensorboard)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that is not empty once SIGINT or SIGTERM came; a second one has its usual effect."""
+    asked: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, _: Any) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT.value, signal.SIGTERM.value):
+        before[number] = signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""The adapter as it learns: weights, their moving average, and the optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints import Checkpoint
+from .errors import TrainingError
+from .objective import Objective
+from .processes import Alone
+from .settings import Optimiser
+
+
+def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
+    """The rate of a step, counted from 0, of so many: a linear warm-up, then the schedule."""
+    warm_up = min(1.0, (step + 1) / settings.warm_up) if settings.warm_up else 1.0
+    done = max(0, step - settings.warm_up) / max(1, steps - settings.warm_up)
+    falling = {
+        "constant": 1.0,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "linear": 1 - done,
+    }[settings.schedule]
+    if settings.schedule != "constant":
+        falling = settings.final + (1 - settings.final) * falling
+    return settings.rate * warm_up * falling
+
+
+class Trainee:
+    """One adapter in training; its tensors are whole, or a process's part of them."""
+
+    def __init__(self, objective: Objective, processes: Alone, settings: Optimiser) -> None:
+        self._processes, self._settings = processes, settings
+        self.step = 0
+        self.module = processes.wrap(objective)
+        # Wrapping changes the adapter's parameters in place, and not their names.
+        self.parameters = dict(objective.adapter.named_parameters())
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.optimiser = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=settings.rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    def count_weights(self) -> tuple[int, int]:
+        """How many weights there are, and how many of them are in this process."""
+        parameters = self.parameters.values()
+        return sum(p.numel() for p in parameters), sum(_own_part(p).numel() for p in parameters)
+
+    def descend(self, steps: int) -> float:
+        """One update by the gradients that are there, which are then cleared.
+
+        Returns:
+            The gradients' norm before clipping. If it is not finite, the weights are left as they
+            are: one broken batch must not end a run.
+        """
+        limit = self._settings.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        size = float(self._processes.whole(norm))
+        if math.isfinite(size):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(self._settings, self.step, steps)
+            self.optimiser.step()
+            self._follow()
+        self.optimiser.zero_grad()
+        self.step += 1
+        return size
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights; it is short at first."""
+        decay = min(self._settings.average, (1 + self.step) / (10 + self.step))
+        average = [_own_part(x) for x in self.average.values()]
+        weights = [_own_part(p.detach()) for p in self.parameters.values()]
+        torch._foreach_lerp_(average, weights, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it, the module has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, p in self.parameters.items():
+            own, mean = _own_part(p.detach()), _own_part(self.average[name])
+            before = own.clone()
+            own.copy_(mean)
+            mean.copy_(before)
+        self._processes.exchanged(self.module)
+
+    def capture(self, metadata: Mapping[str, Any]) -> Checkpoint:
+        """The whole state; every process must call it."""
+        whole = self._processes.whole
+        tensors = {f"adapter.{name}": whole(p) for name, p in self.parameters.items()}
+        tensors |= {f"average.{name}": whole(x) for name, x in self.average.items()}
+        for name, p in self.parameters.items():
+            for key, x in self.optimiser.state[p].items():
+                tensors[f"optimiser.{key}.{name}"] = whole(x)
+        return Checkpoint(tensors, {**metadata, "step": self.step})
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a state. Raises TrainingError if it is of an adapter of another shape."""
+        adapter, average = checkpoint.under("adapter"), checkpoint.under("average")
+        _check_shapes(adapter, self.parameters)
+        part = self._processes.part
+        for name, p in self.parameters.items():
+            p.copy_(part(adapter[name], p))
+            self.average[name].copy_(part(average[name], p))
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            for name, x in checkpoint.under(f"optimiser.{key}").items():
+                p = self.parameters[name]
+                self.optimiser.state[p][key] = x if key == "step" else part(x, p)
+        self.step = checkpoint.step
+
+
+def _own_part(x: Tensor) -> Tensor:
+    """A process's part of a sharded tensor, or the tensor."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
+def _check_shapes(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    wrong = [n for n in own if n not in stored or stored[n].shape != own[n].shape]
+    if wrong or len(stored) != len(own):
+        name = wrong[0] if wrong else next(n for n in stored if n not in own)
+        raise TrainingError(
+            f"The checkpoint is of another model: {len(wrong)} of {len(own)} tensors differ, first "
+            f"{name}. Give the model and the settings of that run, or another --out."
+        )
