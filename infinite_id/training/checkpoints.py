@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import TrainingError
-from .files import write_tensors
+from .files import read_metadata, write_tensors
 
 FOLDER, BEST = "checkpoints", "best.safetensors"
 
@@ -82,8 +81,8 @@ def load_newest(run: Path) -> Checkpoint | None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises TrainingError if it is damaged or none."""
     try:
+        metadata = read_metadata(path)
         with safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(x) for name, x in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Checkpoint(tensors, {"step": int(metadata["step"]), **metadata})
     except (OSError, SafetensorError, ValueError, KeyError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -58,10 +58,23 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file with `write_whole`; metadata values are stored as JSON."""
-    texts = {name: to_json(value) for name, value in metadata.items()}
+    """Write a safetensors file with `write_whole`; `read_metadata` reads what goes with it.
+
+    Equal contents give equal bytes: safetensors keeps no order among several metadata texts.
+    """
+    texts = {"json": to_json(metadata)}
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     write_whole(path, lambda partial: save_file(contiguous, partial, texts))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file that `write_tensors` has written; no tensor is read.
+
+    Raises:
+        KeyError, ValueError, SafetensorError, OSError: if the file is another, or damaged.
+    """
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads((file.metadata() or {})["json"]))
 
 
 def to_json(value: Any) -> str:

@@ -112,7 +112,7 @@ def read(source: Source, limits: Limits) -> bytes:
 
 def decode(data: bytes, limits: Limits) -> Photo:
     """Pixels, upright as the camera noted. Raises Rejected for damaged and for huge pictures."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -125,8 +125,10 @@ def decode(data: bytes, limits: Limits) -> Photo:
         raise
     except Image.DecompressionBombError as error:
         raise Rejected("too large", "the picture has too many pixels") from error
+    except UnidentifiedImageError as error:  # whose text names an address in memory
+        raise Rejected("unreadable", "it is damaged or no picture") from error
     except Exception as error:  # decoders fail in any way they like
-        raise Rejected("unreadable", f"it is damaged or no picture ({error})"[:300]) from error
+        raise Rejected("unreadable", f"it is damaged ({error})"[:300]) from error
     return np.ascontiguousarray(rgb[..., ::-1])
 
 

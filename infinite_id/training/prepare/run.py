@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..data import INDEX, NOTHING, SETTINGS, VERSION
 from ..errors import TrainingError
-from ..files import digest_of, to_json, to_json_lines, write_tensors, write_text
+from ..files import digest_of, read_metadata, to_json, to_json_lines, write_tensors, write_text
 from ..progress import make_bar
 from .encode import Encoders, Photos, Sizes, encode_shard
 from .people import Choice, choose
@@ -148,17 +148,15 @@ def _look(
 
 def _read_mark(path: Path) -> str:
     """What a stored block or shard was made of; empty if there is none."""
-    if not path.exists():
-        return ""
-    with safe_open(path, framework="pt") as file:
-        return str(json.loads(file.metadata()["mark"]))
+    return str(read_metadata(path)["mark"]) if path.exists() else ""
 
 
 def _blocks(out: Path, count: int) -> Iterator[tuple[list[Record], Tensor]]:
     """Records and face vectors of each block, in order."""
     for number in range(-(-count // BLOCK)):
         with safe_open(_block_path(out, number), framework="pt") as file:
-            yield json.loads(file.metadata()["records"]), file.get_tensor("vector")
+            vectors = file.get_tensor("vector")
+        yield read_metadata(_block_path(out, number))["records"], vectors
 
 
 def _choose(out: Path, count: int, settings: Settings) -> tuple[list[Kept], list[Record]]:
@@ -211,8 +209,7 @@ def _encode(
             else:
                 bar.update(len(part))
                 bar.initial += len(part)
-            with safe_open(path, framework="pt") as file:
-                entries = json.loads(file.metadata()["entries"])
+            entries = read_metadata(path)["entries"]
             index += [e | {"shard": path.name, "row": row} for row, e in enumerate(entries)]
     _drop_others(out / "shards", -(-len(kept) // settings.shard))
     if not (out / NOTHING).exists():
@@ -256,14 +253,14 @@ def thumbnails(out: Path) -> Callable[[Sequence[str]], dict[str, Tensor]]:
     """A function that finds photos' thumbnails `(64, 64, 3)` uint8 by the photos' names."""
 
     def get(names: Sequence[str]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        wanted, found = set(names), dict[str, Tensor]()
         for path in sorted((out / "looked").glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                records = json.loads(file.metadata()["records"])
-                rows = [n for n, record in enumerate(records) if record["name"] in set(names)]
-                if rows:
+            records = read_metadata(path)["records"]
+            rows = [n for n, record in enumerate(records) if record["name"] in wanted]
+            if rows:
+                with safe_open(path, framework="pt") as file:
                     pictures = file.get_tensor("thumbnail")
-                    found |= {records[n]["name"]: pictures[n] for n in rows}
+                found |= {records[n]["name"]: pictures[n] for n in rows}
         return found
 
     return get
