@@ -5,6 +5,7 @@ Metadata:
     version: "1"
     mapper: JSON object, the fields of `MapperConfig`
     layers: JSON object, block address ("input_4_0") -> width, in order of execution
+    provenance: JSON object, what it was trained on and how; may be missing
 Tensors: exactly the state dict of `Adapter`:
     mapper.face.proj.0.{weight,bias}  (face_hidden, face_width)
     mapper.face.proj.2.{weight,bias}  (face_tokens * token_width, face_hidden)
@@ -35,9 +36,19 @@ VERSION = "1"
 _MAX_LAYERS = 1024
 
 
-def save(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write an adapter. The file appears under its name only when it is complete."""
+def save(
+    adapter: Adapter,
+    path: Path,
+    dtype: torch.dtype = torch.float16,
+    further: Mapping[str, str] | None = None,
+) -> None:
+    """Write an adapter. The file appears under its name only when it is complete.
+
+    Args:
+        further: metadata that readers of the adapter do without.
+    """
     metadata = {
+        **(further or {}),
         "format": FORMAT,
         "version": VERSION,
         "mapper": json.dumps(asdict(cast(MapperConfig, adapter.config.mapper))),

@@ -1,4 +1,4 @@
-"""The command: `prepare` makes data of photos, `train` an adapter of data."""
+"""The command: `prepare` makes data of photos, `train` weights of data, `export` a file of them."""
 
 # torch and ComfyUI are imported inside the functions: `--help` needs neither.
 
@@ -48,7 +48,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_prepare(verbs.add_parser("prepare", help="photos -> data", description=_PREPARE))
-    _add_train(verbs.add_parser("train", help="data -> an adapter", description=_TRAIN))
+    _add_train(verbs.add_parser("train", help="data -> a run", description=_TRAIN))
+    _add_export(verbs.add_parser("export", help="a run -> an adapter file and its model card"))
     verbs.add_parser(
         "settings", help="print a TOML file with every setting of `train`, to change and to give"
     )
@@ -131,6 +132,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="one setting, such as run.steps=20000; goes before the file's",
     )
     launch.add_options(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that train has written")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors")
+    parser.add_argument(
+        "--newest",
+        action="store_true",
+        help="the newest checkpoint; default: that of the lowest validation loss",
+    )
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -229,6 +240,14 @@ def _split(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _export(options: argparse.Namespace) -> int:
+    from .export import export
+
+    step = export(options.run, options.out, options.newest)
+    print(f"{options.out}: the averaged weights of step {step}")
+    return 0
+
+
 def _print_settings(_: argparse.Namespace) -> int:
     from .settings import example
 
@@ -236,4 +255,4 @@ def _print_settings(_: argparse.Namespace) -> int:
     return 0
 
 
-_VERBS = {"prepare": _prepare, "train": _train, "settings": _print_settings}
+_VERBS = {"prepare": _prepare, "train": _train, "export": _export, "settings": _print_settings}

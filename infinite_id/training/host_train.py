@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -68,14 +69,18 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.run.seed)
         unet = model.diffusion_model
-        adapter = new_adapter(unet, _mapper(prepared, unet, settings))
+        mapper = _mapper(prepared, unet, settings)
+        adapter = new_adapter(unet, mapper)
     dtype = _DTYPES[settings.run.precision]
     frozen = HostFrozen(model, processes.device, dtype, settings.run.checkpointing)
     objective = Objective(adapter, frozen, settings.objective.min_snr)
     trainee = Trainee(objective, processes, settings.optimiser)
     metadata = {
+        "layers": {str(block): width for block, width in adapter.config.layers.items()},
+        "mapper": asdict(mapper),
         "model": file_digest(path),
         "data": prepared.digest,
+        **_name_models(prepared),
         **_fixed(settings),
     }
     return Loop(
@@ -99,6 +104,11 @@ def _mapper(prepared: Prepared, unet: torch.nn.Module, settings: Settings) -> Ma
         face_hidden=settings.adapter.face_hidden,
         clip_hidden=settings.adapter.clip_hidden,
     )
+
+
+def _name_models(prepared: Prepared) -> dict[str, str]:
+    """The frozen nets of the data by name, such as `{"clip_vision": ...}`."""
+    return {kind: model["name"] for kind, model in prepared.settings["models"].items()}
 
 
 def _fixed(settings: Settings) -> dict[str, object]:

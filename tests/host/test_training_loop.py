@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from pack.infinite_id import formats
 from pack.infinite_id.training import checkpoints, host_train, loop
 from pack.infinite_id.training.data import Pairs, Prepared
 from pack.infinite_id.training.errors import TrainingError
+from pack.infinite_id.training.export import export
+from pack.infinite_id.training.files import file_digest
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Settings, parse
 from pack.tests.host.training_data import write_data
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
@@ -387,6 +391,36 @@ def test_other_latents_are_refused(files: tuple[Path, Path], tmp_path: Path) -> 
     save_file(tensors, other)
     with pytest.raises(TrainingError, match=r"autoencoder of .*other\.safetensors is another"):
         host_train.train(data, str(other), tmp_path / "run", settings())
+
+
+def test_a_run_becomes_a_file_that_the_pack_reads(
+    whole: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The averaged weights of the lowest validation loss, and what they were made of."""
+    out = tmp_path / "mine.safetensors"
+    step = export(whole, out)
+    best = checkpoints.load(whole / "checkpoints" / "best.safetensors")
+    assert step == best.step
+    adapter = formats.load(out)
+    for name, x in adapter.state_dict().items():
+        assert torch.equal(x, best.tensors[f"average.{name}"].half())
+    with safe_open(out, framework="pt") as file:
+        origin = json.loads(file.metadata()["provenance"])
+    assert origin["model"] == file_digest(files[0])
+    assert origin["data"] == file_digest(files[1] / "index.jsonl")
+    assert (origin["step"], origin["run.batch"]) == (step, 4)
+    assert origin["validation_loss"] == best.metadata["lowest"]
+    card = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert origin["model"] in card
+    assert "consented" in card
+    assert export(whole, out, newest=True) == 12
+
+
+def test_what_cannot_be_exported_is_explained(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="has no checkpoint"):
+        export(tmp_path, tmp_path / "mine.safetensors")
+    with pytest.raises(TrainingError, match=r"must end in \.safetensors"):
+        export(whole, tmp_path / "mine.bin")
 
 
 def test_checkpoints_roll_and_the_best_stays(whole: Path) -> None:
