@@ -47,7 +47,7 @@ def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torc
         out.parent.mkdir(parents=True, exist_ok=True)
         save(adapter, out, dtype, {"provenance": json.dumps(origin, sort_keys=True)})
     except OSError as error:
-        raise TrainingError(f"{out} could not be written: {error}.") from error
+        raise TrainingError(str(error)) from error
     write_text(out.with_suffix(".md"), make_card(out.stem, origin))
     return checkpoint.step
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pack.infinite_id import alignment, detection, formats
 from pack.infinite_id import face as faces
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.identity import Source as Origin
@@ -72,6 +73,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "person 1" / "two.png", np.hstack([draw(0, 0), draw(1, 1)]))
     write(folder / "person 2" / "landscape.png", np.full((128, 128, 3), 90, np.uint8))
     (folder / "person 2" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    write(folder / "person 2" / "turned.png", np.rot90(draw(2, 1)))
     write(folder / "alone" / "0.png", draw(5, 0))
     return folder
 
@@ -120,6 +122,7 @@ def test_each_photo_is_used_or_has_its_reason(whole: Path) -> None:
         "person 1/two.png": "several faces",
         "person 2/landscape.png": "no face",
         "person 2/broken.jpg": "unreadable",
+        "person 2/turned.png": "not upright",
         "alone/0.png": "alone",
     }
     assert {name: found.get(name) for name in expected} == expected
@@ -138,8 +141,8 @@ def test_what_is_stored_is_what_inference_encodes(whole: Path, photos: Path, net
     data = Prepared(whole)
     for photo in data.photos[:3]:
         picture = cv2.imread(str(photos / photo.name))
-        (face,) = faces.detect(analysis, picture)
-        crop = faces.align(picture, face, encoders.crop_size, Crop.LOOSE)
+        (face,) = detection.detect(analysis, picture)
+        crop = alignment.align(picture, face, encoders.crop_size, Crop.LOOSE)
         stored = [data._read(photo.shard, name, photo.row) for name in ("face", "clip")]
         torch.testing.assert_close(stored[0], torch.from_numpy(face.embedding))
         hidden = encode_identity(encoders, face, crop)
@@ -147,8 +150,6 @@ def test_what_is_stored_is_what_inference_encodes(whole: Path, photos: Path, net
 
 
 def encode_identity(encoders: HostEncoders, face: faces.Face, crop: Any) -> torch.Tensor:
-    from pack.infinite_id import formats
-
     adapter = formats.load(WEIGHTS / "infinite-id-miniature-adapter.safetensors")
     clip, origin = encoders._clip, [Origin("", "")]
     identity = encode_identities(adapter, clip, [face], to_image(crop), origin)[0]

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...face import Face, Photo, align
+from ...alignment import cut_out
+from ...face import Photo
 from ...mappers import Crop
 from ...photo import to_image
 from .buckets import choose_bucket, cut
@@ -68,7 +68,7 @@ def encode_shard(
     clip, entries = [], []
     latents: dict[str, list[Tensor]] = {}
     for record, photo, landmarks, box in photos:
-        clip.append(encoders.clip(_crop(photo, landmarks, box, encoders.crop_size))[0].half().cpu())
+        clip.append(encoders.clip(_crop(photo, landmarks, encoders.crop_size))[0].half().cpu())
         entry = {k: v for k, v in record.items() if k not in ("kind", "reason")} | {"latents": {}}
         for size in sizes.sizes:
             bucket = choose_bucket(photo.shape[0], photo.shape[1], size, sizes.step)
@@ -89,7 +89,6 @@ def encode_shard(
     return tensors, entries
 
 
-def _crop(photo: Photo, landmarks: Tensor, box: Tensor, size: int) -> Tensor:
+def _crop(photo: Photo, landmarks: Tensor, size: int) -> Tensor:
     """The picture that inference shows to the CLIP image encoder, `(1, size, size, 3)`."""
-    face = Face(box.numpy(), landmarks.numpy(), 1.0, np.zeros(0, np.float32))
-    return to_image(align(photo, face, size, Crop.LOOSE))
+    return to_image(cut_out(photo, landmarks.numpy(), size, Crop.LOOSE))

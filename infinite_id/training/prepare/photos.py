@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...face import Face, FaceError, Photo, align, detect
+from ...alignment import align
+from ...detection import detect
+from ...face import Face, FaceError, Photo
 from ...mappers import Crop
 from .sources import Box, Source
 
@@ -146,6 +148,8 @@ def find(photo: Photo, analysis: Any, limits: Limits, box: Box | None) -> Face:
         raise Rejected("no face", "no face was found" + (" in bbox" if box else ""))
     if len(faces) > 1:
         raise Rejected("several faces", f"it shows {len(faces)} faces, and must show one")
+    if faces[0].attitude:
+        raise Rejected("not upright", f"the face is {faces[0].attitude}: turn the photo")
     return faces[0]
 
 
