@@ -63,10 +63,10 @@ class Drift:
 
 
 def _is_explained(x: NDArray[np.float64], by: NDArray[np.float64], size: float) -> bool:
-    length = np.linalg.norm(x)
+    length = float(np.linalg.norm(x))
     if not length > ROUNDING * size:  # also where the picture is NaN
         return True
     lengths = np.linalg.norm(by, axis=1)
     basis = (by[lengths > 0] / lengths[lengths > 0, None]).T
     left = x - basis @ np.linalg.lstsq(basis, x, rcond=1e-10)[0]
-    return bool(np.linalg.norm(left) < max(FOREIGN * length, ROUNDING * size))
+    return bool(float(np.linalg.norm(left)) < max(FOREIGN * length, ROUNDING * size))
