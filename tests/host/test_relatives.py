@@ -226,10 +226,11 @@ def make_true(name: str) -> ModelPatcher:
 
 
 def make_meta_identity(config: AdapterConfig) -> Identity:
+    """An adapter of mere shapes; the tokens are real, since Apply reads them."""
     with torch.device("meta"):
         adapter = Adapter(config)
-        tokens = torch.zeros(1, 4, config.mapper.token_width)
     adapter.name = "some adapter"
+    tokens = torch.zeros(1, 4, config.mapper.token_width)
     return Identity(tokens, tokens, adapter)
 
 
