@@ -270,13 +270,16 @@ def _choose_economy(options: dict[str, Any]) -> Economy:
 def _list_keepers(options: dict[str, Any]) -> list[str]:
     """The names of other nodes' wrappers around whole forwards, and of replaced self-attention.
 
-    The host's compiler keeps nothing.
+    A wrapper around each step counts if the sampling has one too; the host's compiler never does.
     """
-    kinds = WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL
-    tables = [options.get("wrappers", {}).get(kind, {}) for kind in kinds]
-    names = {str(key) for table in tables for key, found in table.items() if found}
-    replaced = options.get("patches_replace", {}).get("attn1", {})
-    names |= {_name(replacement) for replacement in replaced.values()}
+
+    def around(kind: str) -> set[str]:
+        table = options.get("wrappers", {}).get(kind, {})
+        return {str(key) for key, found in table.items() if found}
+
+    names = around(WrappersMP.APPLY_MODEL) | around(WrappersMP.DIFFUSION_MODEL)
+    names |= around(WrappersMP.PREDICT_NOISE) & around(WrappersMP.OUTER_SAMPLE)
+    names |= {_name(one) for one in options.get("patches_replace", {}).get("attn1", {}).values()}
     return sorted(names - {KEY, "torch.compile"})
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from comfy.k_diffusion.sampling import to_d
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing
@@ -245,11 +246,12 @@ def test_features_end_with_the_mixing(least: World, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("economy", [EVERY_2ND, Economy(until=0.5), Economy(guided=False)], ids=str)
 @pytest.mark.parametrize("first", [True, False])
-def test_easycache(
-    least: World, economy: Economy, first: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
+def test_caches(
+    least: World, name: str, economy: Economy, first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It counts on the same rows at each step: nothing is saved, and the log says so."""
-    cache = stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False)
+    """They count on the same rows at each step: nothing is saved, and the log says so."""
+    cache = stock("easycache", f"{name}Node", 3.0, 0.0, 1.0, False)
     alone = cache(least.patch())
     if first:
         model = economise(apply(cache(least.model), Application(least.identity)), economy)
@@ -258,7 +260,7 @@ def test_easycache(
     with caplog.at_level(logging.WARNING):
         picture = least.sample(model, steps=STEPS)
     assert "Save Time saves nothing" in caplog.text
-    assert "easycache" in caplog.text.lower()
+    assert name.lower() in caplog.text.lower()
     assert difference(picture, least.sample(alone, steps=STEPS)) < ROUNDING
 
 
@@ -270,10 +272,13 @@ def test_easycache_and_a_person_who_leaves(least: World) -> None:
     assert set(rows) == {4}
 
 
-def test_lazycache(least: World) -> None:
-    cache = stock("easycache", "LazyCacheNode", 3.0, 0.0, 1.0, False)
-    picture = least.sample(cache(economise(least.patch(), EVERY_2ND)), steps=STEPS)
-    assert torch.isfinite(picture).all()
+def test_a_node_around_each_step_that_keeps_nothing(least: World) -> None:
+    """Such as one that sets the guidance anew: what was to be saved is saved."""
+    model = economise(least.patch(), EVERY_2ND)
+    model.add_wrapper(WrappersMP.PREDICT_NOISE, lambda executor, *args: executor(*args))
+    with count_rows(least) as rows:
+        least.sample(model, steps=STEPS)
+    assert rows == [4, 2] * (STEPS // 2)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.5])
