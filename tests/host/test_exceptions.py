@@ -88,11 +88,11 @@ Hang = Callable[[Prompt, Bomb], None]
 def prepare(world: World, patch: pytest.MonkeyPatch) -> Prompt:
     """With all that keeps something for a run: a mask, a curve, styled mixing, recalled features.
 
-    The identity is new, so that it has to be projected.
+    The identity is new, and so is nobody's, so that both have to be projected.
     """
     mask = torch.zeros(1, 32, 32)
     mask[..., :16] = 1
-    identity = replace(world.identity)
+    identity = replace(world.identity, unconditional=world.identity.unconditional.clone())
     how = {"identity": identity, "mask": mask, "curve": Curve.FADE_OUT}
     model = world.patch(1.0, "AdaIN-mean", **how)
     return Prompt(world, economise(model, Economy(every=2)), world.positive, patch)

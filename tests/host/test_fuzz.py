@@ -164,6 +164,10 @@ def test_an_error_or_a_picture(
     how: dict[str, Any] = {"negative": make_prompt(world, negative), "cfg": cfg, "steps": STEPS}
     style, mixed = Style(widgets["style"]), Mixing(widgets["mixed_attention"])
     two = mixed is not Mixing.OFF or style is not Style.PHOTO
+    if widgets["weight"] and mask is not None and len(mask) not in (1, size[0]):
+        with pytest.raises(ValueError, match=f"{len(mask)} masks for {size[0]} latents"):
+            world.sample(model, positive=prompt, latent=empty(*size), **how)
+        return
     if widgets["weight"] and economy.shared and two and count > 1:
         with pytest.raises(ValueError, match=r"^Infinite-ID: a sweep cannot be drawn"):
             world.sample(model, positive=prompt, latent=empty(*size), **how)
@@ -203,7 +207,7 @@ def test_weight_0_is_the_unpatched_model(
     cfg: float,
 ) -> None:
     """Whatever the prompts' shapes are, and for every person of a sweep."""
-    assume(mask is None or mask.numel())
+    assume(mask is None or (mask.numel() and len(mask) in (1, size[0])))
     assume(count == 1 or not shared)
     application = Application(
         make_identity(world, count, 1), 0.0, mixed, style, start=min(span), end=max(span), mask=mask

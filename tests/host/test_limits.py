@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy_extras.nodes_tomesd import TomePatchModel
+from pack.infinite_id.attention.blocks import list_transformers
 from pack.tests.host.world import empty
 from torch import Tensor
 
@@ -44,6 +46,7 @@ def attend_otherwise(
 
 
 def test_attention_blocks_of_another_node(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BasicTransformerBlock, "forward", attend_otherwise)
+    for _, block in list_transformers(tiny.unet):
+        monkeypatch.setattr(block, "forward", MethodType(attend_otherwise, block))
     with pytest.raises(ValueError, match=r"attention blocks of its own .* Reference ControlNet"):
         tiny.sample(tiny.patch())
