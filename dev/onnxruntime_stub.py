@@ -1,8 +1,11 @@
-"""Makes `requirements/onnxruntime-9999-*.whl`, a wheel that holds metadata only.
+"""Makes `requirements/onnxruntime-*.whl`, a wheel that holds metadata only.
 
 insightface asks pip for `onnxruntime`. Where `onnxruntime-gpu` is wanted, that puts two
 distributions with the same files into the same folder, and whichever came last wins. This wheel
-satisfies the name without bringing files. Run `python -m dev.onnxruntime_stub` to write it anew;
+satisfies the name without bringing files. Its version is above every `onnxruntime` 1.x, so that
+pip takes it where none is installed, and below 2, so that it satisfies what other packs ask for.
+An exact version would have pip replace the onnxruntime that is there, and with it the files that
+onnxruntime-gpu shares. Run `python -m dev.onnxruntime_stub` to write it anew;
 the bytes are the same every time.
 """
 
@@ -16,7 +19,7 @@ from pathlib import Path
 # Platforms that have onnxruntime-gpu wheels. Elsewhere the tag does not match, pip passes the
 # stub over, and insightface brings the plain onnxruntime.
 PLATFORMS = ("linux_x86_64", "win_amd64")
-VERSION = "9999"
+VERSION = "1.9999+gpu"
 DIST_INFO = f"onnxruntime-{VERSION}.dist-info"
 WHEEL_NAME = f"onnxruntime-{VERSION}-py3-none-{'.'.join(PLATFORMS)}.whl"
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"

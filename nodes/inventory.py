@@ -26,7 +26,7 @@ from .reading import ask, describe_failure, show
 
 ROOT = Path(__file__).parents[1]
 CLIP_VISION = "clip_vision"
-STUB = "9999"
+STUB = "1.9999+gpu"
 """The version of the empty `onnxruntime` in requirements/, which keeps the real one away."""
 
 MISSING = "missing"
