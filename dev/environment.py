@@ -112,9 +112,7 @@ def _install(python: Path, host_requirements: Path) -> None:
         pip(python, "install", *TORCH)
         pip(python, "install", *TORCHAUDIO)
     files = [
-        word
-        for path in (host_requirements, *REQUIREMENT_FILES)
-        for word in ("--requirement", path)
+        word for path in (host_requirements, *REQUIREMENT_FILES) for word in ("--requirement", path)
     ]
     with step("Python environment: installing the requirements of ComfyUI and of this pack"):
         pip(python, "install", *files)

@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .attention.blocks import SDXL, Block, Layers
+from .attention.blocks import SDXL, Layers
 from .lora import FaceLoRA
 from .mappers import MapperConfig, MapperSpec
+from .projections import KeyValues, Projections
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Adapter(nn.Module):
         self.name = "unsaved adapter"
         self.lora: FaceLoRA | None = None
         self._shared: list[weakref.ref[Tensor]] = []
+        self._projections: list[weakref.ref[Projections]] = []
         self.mapper = config.mapper.build()
         self.layers = nn.ModuleDict(
             {
@@ -53,7 +55,7 @@ class Adapter(nn.Module):
             }
         )
 
-    def project(self, tokens: Tensor) -> dict[Block, tuple[Tensor, Tensor]]:
+    def project(self, tokens: Tensor) -> KeyValues:
         """Project identity tokens `(b, l, token_width)` to K', V' `(b, l, width)` of every layer.
 
         The result has the tokens' device and dtype. The weights stay where they are: each is
@@ -76,6 +78,16 @@ class Adapter(nn.Module):
                 return x
         self._shared = [*(ref for ref, _ in known), weakref.ref(tokens)]
         return tokens
+
+    def share_projections(self, tokens: Tensor) -> Projections:
+        """K', V' of tokens that people share: made once, kept as long as somebody has them."""
+        known = [(ref, x) for ref in self._projections if (x := ref()) is not None]
+        for _, x in known:
+            if x.tokens is tokens:
+                return x
+        made = Projections(self.project, tokens)
+        self._projections = [*(ref for ref, _ in known), weakref.ref(made)]
+        return made
 
     def count_bytes(self, tokens: int) -> int:
         """Bytes of K' and V' of so many tokens at every layer, in half precision."""

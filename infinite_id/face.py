@@ -32,6 +32,12 @@ PROVIDERS = {
 }
 """Names for the user, best first, and onnxruntime's names."""
 
+_SMALLEST_NET = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a0808011204"
+    "0a020801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+"""An ONNX file of one Identity node, operator set 13: enough to start a provider with."""
+
 _DETECTOR_STEP = 32
 """Pixels: the largest stride of a detector."""
 
@@ -159,6 +165,19 @@ def _choose_providers(choice: str, available: Sequence[str]) -> list[str]:
             "then install onnxruntime-gpu)."
         )
     return list(dict.fromkeys([PROVIDERS[choice], PROVIDERS["CPU"]]))
+
+
+def find_working_provider() -> str:
+    """The key of `PROVIDERS` on which "auto" runs here, found out by running a net on it.
+
+    A provider that is listed and lacks its libraries leaves the net to the CPU.
+    Raises ImportError when there is no onnxruntime that can be imported.
+    """
+    from onnxruntime import InferenceSession, get_available_providers
+
+    wanted = _choose_providers("auto", get_available_providers())
+    used = InferenceSession(_SMALLEST_NET, providers=wanted).get_providers()[0]
+    return next(name for name, provider in PROVIDERS.items() if provider == used)
 
 
 def _describe_incomplete(pack: Path, missing: str) -> str:

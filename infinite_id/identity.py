@@ -1,97 +1,12 @@
 """An identity: the tokens that stand for a person, and where they came from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
-from weakref import WeakValueDictionary
 
-import torch
 from torch import Tensor
 
 from .adapter import Adapter
-from .attention.blocks import Block
-
-KeyValues = dict[Block, tuple[Tensor, Tensor]]
-
-
-class Memory(Protocol):
-    """Who knows how much memory there is."""
-
-    def has_room(self, device: torch.device, size: int) -> bool:
-        """Whether a device has room for so many bytes throughout a sampling run."""
-
-    def pin(self, tensors: Sequence[Tensor], owner: object) -> None:
-        """Make copies from the CPU's memory quick, until the owner is gone, if that can be."""
-
-
-class _Placed(dict[Block, tuple[Tensor, Tensor]]):
-    """K', V' on a device, which those who use them keep alive; a plain dict has no weak ones."""
-
-
-class Projections:
-    """K', V' of tokens at every layer, computed once per dtype and kept off the device."""
-
-    def __init__(self, adapter: Adapter, tokens: Tensor) -> None:
-        self._adapter = adapter
-        self._tokens = tokens
-        self._stored: dict[torch.dtype, KeyValues] = {}
-        self._pinned: set[torch.dtype] = set()
-        self._placed: WeakValueDictionary[tuple[torch.device, torch.dtype], _Placed]
-        self._placed = WeakValueDictionary()
-
-    def on(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
-        """Return `{block: (K', V')}`, each `(b, tokens, width)`, on a device.
-
-        The first call for a dtype projects there (weight by weight: the adapter is never resident
-        on the device); later ones copy, unless somebody still holds what an earlier one returned.
-        """
-        placed = self._placed.get((device, dtype))
-        if placed is None:
-            if dtype in self._stored:
-                placed = _Placed(_move(self._stored[dtype], device))
-            else:
-                placed = _Placed(self._compute(device, dtype))
-            self._placed[device, dtype] = placed
-        return placed
-
-    def near(self, device: torch.device, dtype: torch.dtype, memory: Memory) -> KeyValues:
-        """Return what `on` does; in the CPU's memory, ready to be copied, if the device is full."""
-        if dtype not in self._stored:
-            self._compute(device, dtype)
-        stored = self._stored[dtype]
-        if memory.has_room(device, _count_bytes(stored)):
-            return self.on(device, dtype)
-        if dtype not in self._pinned:
-            self._pinned.add(dtype)
-            memory.pin([x for pair in stored.values() for x in pair], self)
-        return stored
-
-    @torch.no_grad()
-    def _compute(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
-        projected = self._adapter.project(self._tokens.to(device=device, dtype=dtype))
-        self._stored[dtype] = _move(projected, torch.device("cpu"))
-        return projected
-
-
-_SHARED: WeakValueDictionary[tuple[int, int], Projections] = WeakValueDictionary()
-"""Of adapters' unconditional tokens, by the ids of both, which live as long as the value does."""
-
-
-def _share_projections(adapter: Adapter, tokens: Tensor) -> Projections:
-    key = id(adapter), id(tokens)
-    found = _SHARED.get(key)
-    if found is None:
-        found = _SHARED[key] = Projections(adapter, tokens)
-    return found
-
-
-def _move(values: KeyValues, device: torch.device) -> KeyValues:
-    return {block: (k.to(device), v.to(device)) for block, (k, v) in values.items()}
-
-
-def _count_bytes(values: KeyValues) -> int:
-    return sum(x.nbytes for pair in values.values() for x in pair)
+from .projections import Projections
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +67,9 @@ class Identity:
     @cached_property
     def projections(self) -> Projections:
         """K', V' of the tokens."""
-        return Projections(self.adapter, self.tokens)
+        return Projections(self.adapter.project, self.tokens)
 
     @cached_property
     def unconditional_projections(self) -> Projections:
         """K', V' of the unconditional tokens: one for all identities that have the same ones."""
-        return _share_projections(self.adapter, self.unconditional)
+        return self.adapter.share_projections(self.unconditional)

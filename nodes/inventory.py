@@ -18,6 +18,7 @@ from comfyui_version import __version__ as host_version
 
 from ..infinite_id import formats
 from ..infinite_id.adapter import FAMILIES, Adapter
+from ..infinite_id.face import find_working_provider
 from ..infinite_id.formats import FormatError
 from ..infinite_id.formats.files import open_tensors
 from ..infinite_id.mappers.base import name_clip_model
@@ -73,24 +74,33 @@ def list_devices() -> Iterator[str]:
 
 def list_face_runtime() -> Iterator[str]:
     """Whether the packages that find faces work, and where their nets can run."""
-    found = {name: _find_version(name) for name in _ONNXRUNTIMES}
-    real = [f"{name} {found[name]}" for name in found if found[name] not in (STUB, MISSING)]
+    found = {name: version for name in _ONNXRUNTIMES if (version := _find_version(name)) != MISSING}
+    real = [f"{name} {version}" for name, version in found.items() if version != STUB]
     yield f"onnxruntime: {', '.join(real) or MISSING}"
-    if len(real) > 1:
-        yield (
-            "PROBLEM: several of them share one folder and break each other. "
-            f"`pip uninstall {' '.join(n for n in found if found[n] != MISSING)}`, then install "
-            "requirements.txt again."
-        )
+    again = f"`pip uninstall {' '.join(found)}`, then install requirements.txt again"
     try:
         import insightface.app  # noqa: F401
         import onnxruntime
 
         yield f"providers: {', '.join(onnxruntime.get_available_providers())}"
+        working = find_working_provider()
     except Exception as error:  # half an installation fails in any way it likes
+        repair = (
+            again if found else "Install `pip install -r requirements.txt` in this pack's folder"
+        )
+        yield f"PROBLEM: the face nets cannot run ({error!r}). {repair[0].upper()}{repair[1:]}."
+        return
+    yield f"face nets run on: {working}"
+    if len(real) > 1:
         yield (
-            f"PROBLEM: {error!r}. Install what Load Face Analysis needs: "
-            "`pip install -r requirements.txt` in this node pack's folder."
+            f"{' and '.join(real)} share one folder: installing or removing one of them can break "
+            f"the other. Where that has happened: {again}."
+        )
+    if torch.version.cuda and torch.cuda.is_available() and working == "CPU":
+        yield (
+            "PROBLEM: there is a CUDA GPU, and the face nets run on the CPU. onnxruntime-gpu must "
+            "be the only onnxruntime, for the CUDA that PyTorch has, which is "
+            f"{torch.version.cuda}: {again}."
         )
 
 

@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ...infinite_id import identity
+from ...infinite_id import projections
 from ...infinite_id.adapter import Adapter, AdapterConfig
 from ...infinite_id.application import Application
 from ...infinite_id.economy import Economy
@@ -78,7 +78,7 @@ def without_storage() -> Iterator[None]:
     Many times quicker than fake tensors, and enough for counting.
     """
     with (
-        patch.object(identity, "_move", lambda values, _: values),
+        patch.object(projections, "_move", lambda values, _: values),
         patch.object(HostMemory, "has_room", lambda *_: True),
         META,
     ):

@@ -21,8 +21,8 @@ from ..application import Application
 from ..attention.cross import log_shares
 from ..attention.mixed import needs_text_stream
 from ..economy import Economy
-from ..identity import KeyValues
 from ..noise import SharedNoise
+from ..projections import KeyValues
 from ..streams import Streams
 from .conds import Comparison
 from .memory import HostMemory

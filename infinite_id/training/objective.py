@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
-from ..identity import KeyValues
+from ..projections import KeyValues
 from .data import Batch
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ..adapter import Adapter
-from ..identity import KeyValues
+from ..projections import KeyValues
 
 Predict = Callable[[Tensor, Tensor, KeyValues], Tensor]
 """`(z_t (b, c, h, w), t (b,) long, K' and V' per block) -> predicted noise (b, c, h, w)`."""

@@ -37,7 +37,7 @@ from pack.infinite_id.host import image_attention, mixed_attention
 from pack.infinite_id.host.conds import Comparison
 from pack.infinite_id.host.patch import apply, economise
 from pack.infinite_id.host.text_stream import Part, TextStream
-from pack.infinite_id.identity import KeyValues
+from pack.infinite_id.projections import KeyValues
 from pack.tests.host.world import IDENTITY_TOKENS, World
 from torch import Tensor
 

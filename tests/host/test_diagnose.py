@@ -1,5 +1,6 @@
 """What Infinite-ID Diagnose says about files, and what it keeps to itself."""
 
+import sys
 from pathlib import Path
 
 import folder_paths
@@ -105,10 +106,36 @@ def test_the_home_folder_is_not_told(models: Path, monkeypatch: pytest.MonkeyPat
     assert diagnose.shorten_home(f"{neighbour} {models.parent}") == f"{neighbour} ~"
 
 
-def test_a_second_onnxruntime_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"onnxruntime": inventory.STUB, "onnxruntime-gpu": "1.20"}
+def list_runtime(monkeypatch: pytest.MonkeyPatch, found: dict[str, str]) -> list[str]:
     monkeypatch.setattr(inventory, "_find_version", lambda n: found.get(n, inventory.MISSING))
-    assert not [line for line in inventory.list_face_runtime() if "share one folder" in line]
-    found["onnxruntime"] = "1.20"
-    (line,) = [line for line in inventory.list_face_runtime() if "share one folder" in line]
-    assert "`pip uninstall onnxruntime onnxruntime-gpu`" in line
+    return list(inventory.list_face_runtime())
+
+
+def test_the_stub_is_not_a_second_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"onnxruntime": inventory.STUB, "onnxruntime-gpu": "1.20"}
+    one, providers, working = list_runtime(monkeypatch, found)
+    assert one == "onnxruntime: onnxruntime-gpu 1.20"
+    assert "CPUExecutionProvider" in providers
+    assert working == "face nets run on: CPU"
+
+
+def test_two_onnxruntimes_are_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"onnxruntime": "1.20", "onnxruntime-gpu": "1.31"}
+    last = list_runtime(monkeypatch, found)[-1]
+    assert "onnxruntime 1.20 and onnxruntime-gpu 1.31 share one folder" in last
+    assert "`pip uninstall onnxruntime onnxruntime-gpu`" in last
+
+
+def test_an_onnxruntime_that_is_the_stub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    *_, last = list_runtime(monkeypatch, {"onnxruntime": inventory.STUB})
+    assert last.startswith("PROBLEM: the face nets cannot run (")
+    assert "`pip uninstall onnxruntime`, then install requirements.txt again" in last
+
+
+def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    last = list_runtime(monkeypatch, {"onnxruntime-gpu": "1.31"})[-1]
+    assert last.startswith("PROBLEM: there is a CUDA GPU, and the face nets run on the CPU.")
+    assert "which is 12.8" in last

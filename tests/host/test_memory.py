@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,8 @@ from comfy.model_management import VRAMState
 from pack.infinite_id.adapter import Adapter
 from pack.infinite_id.host import clip, image_attention
 from pack.infinite_id.host.memory import HostMemory
-from pack.infinite_id.identity import Projections
 from pack.infinite_id.mappers import ClipLayer
+from pack.infinite_id.projections import Projections
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -135,8 +136,20 @@ def test_equal_tokens_are_one_tensor_while_somebody_has_it(tiny: World) -> None:
     assert gone() is None
 
 
+def test_shared_tokens_are_projected_once_while_somebody_needs_them(tiny: World) -> None:
+    adapter, tokens = tiny.identity.adapter, tiny.identity.unconditional.clone()
+    first = adapter.share_projections(tokens)
+    assert adapter.share_projections(tokens) is first
+    again = replace(tiny.identity, unconditional=tokens)
+    assert again.unconditional_projections is first
+    assert adapter.share_projections(tokens.clone()) is not first
+    gone = weakref.ref(first)
+    del first, again
+    assert gone() is None
+
+
 def test_projections_on_a_device_go_with_their_last_user(tiny: World) -> None:
-    projections = Projections(tiny.identity.adapter, tiny.identity.tokens)
+    projections = Projections(tiny.identity.adapter.project, tiny.identity.tokens)
     first = projections.on(CPU, torch.float32)
     assert projections.on(CPU, torch.float32) is first
     gone = weakref.ref(first)
