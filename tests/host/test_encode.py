@@ -279,6 +279,17 @@ def test_photos_without_a_face_are_skipped(encoder: Encoder) -> None:
     assert lines[3].startswith("photo 4 of 4 (970x2204): face 0 of 1")
 
 
+def test_strips_are_skipped_like_any_photo_without_a_face(encoder: Encoder) -> None:
+    identity, _, _, sheets, info = encoder.run(
+        load("obama"), noise(4000, 3), noise(1, 5000), on_no_face="skip"
+    )
+    assert [source.label[:12] for source in identity.sources] == ["photo 1 of 3"]
+    assert len(sheets) == 3
+    lines = info.splitlines()
+    assert lines[1].startswith("Skipped: No face found in photo 2 of 3 (3x4000)")
+    assert lines[2].startswith("Skipped: No face found in photo 3 of 3 (5000x1)")
+
+
 def test_no_photo_left(encoder: Encoder) -> None:
     with pytest.raises(FaceError, match=r"No photo is left, all 2 were skipped.*photo 1 of 2"):
         encoder.run(noise(64, 64), noise(80, 64), on_no_face="skip")

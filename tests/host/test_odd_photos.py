@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.annotate import fit_side
 from pack.infinite_id.detection import detect
-from pack.infinite_id.face import similarity
+from pack.infinite_id.face import list_packs, load_analysis, similarity
+from pack.infinite_id.identity import Identity, Source
 from pack.infinite_id.photo import read_photo
+from pack.infinite_id.sheet import draw_sheet
 from pack.nodes.faces import CropFaces, PasteFaces
-from pack.nodes.identity import _read_more
+from pack.nodes.identity import MUCH_MEMORY, _read_more, _warn_of_memory
+from pack.nodes.identity_files import LoadIdentity
+from pack.nodes.load import LoadInfiniteIDModel
 from pack.nodes.similarity import FaceSimilarity
 from pack.tests.host.test_face_nodes import CROPS, analysis, cut, draw, load, paste, previews
 
@@ -129,3 +137,44 @@ def test_further_photos_under_other_names() -> None:
     assert _read_more({}, {"note": "widget"}) == []
     with pytest.raises(ValueError, match=r"no input 'image_2'.*more_images.image_2"):
         _read_more({}, {"image_2": first})
+
+
+def test_many_photos_tell_the_memory_they_take() -> None:
+    with torch.device("meta"):
+        adapter = Adapter(AdapterConfig.sdxl())
+    tokens = torch.zeros(1, 4, adapter.config.mapper.token_width)
+    identity = Identity(tokens, tokens, adapter, (Source("a", ""), Source("b", "")))
+    assert _warn_of_memory(identity) == []
+    many = replace(identity, tokens=tokens.repeat(1, 1 + MUCH_MEMORY // adapter.count_bytes(4), 1))
+    (line,) = _warn_of_memory(many)
+    gigabytes = adapter.count_bytes(many.tokens.shape[1]) / 1e9
+    assert f"values take {gigabytes:.1f} GB in float16" in line
+    assert f"'average' takes {gigabytes / 2:.2f} GB" in line
+
+
+@pytest.mark.parametrize(("asked", "used"), [(500, 512), (512, 512), (33, 64)])
+def test_detection_sizes_are_whole_strides(asked: int, used: int) -> None:
+    packs = list_packs([Path(os.environ["INFINITE_ID_FACE_ROOT"])])
+    assert load_analysis(packs["yunet-fr"], "CPU", asked).det_size == (used, used)
+
+
+@pytest.mark.parametrize("node", [LoadInfiniteIDModel, LoadIdentity])
+def test_a_name_that_comes_by_a_wire_leaves_the_node_unchanged(node: Any) -> None:
+    """The host compares what it gets; nan, which it takes from an error, never equals itself."""
+    first, second = node.fingerprint_inputs(None), node.fingerprint_inputs(None)
+    assert first == second
+    assert node.validate_inputs(None) is True
+
+
+def test_contact_sheet_of_an_empty_batch_is_refused() -> None:
+    empty, full = torch.zeros(0, 8, 8, 3), torch.zeros(1, 8, 8, 3)
+    for batches in ([empty], [full, empty]):
+        with pytest.raises(ValueError, match="got an empty batch: no picture is in it"):
+            draw_sheet(batches, [], [], "", 0, 0, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0, 3), (2, 8, 8, 3), (1, 8, 9, 3)])
+def test_other_crops_than_were_cut_are_refused(analysis: Any, shape: tuple[int, ...]) -> None:
+    face_crops = CropFaces.execute(analysis, load("obama"), **CROPS).args[2]
+    with pytest.raises(ValueError, match="Paste Faces needs 1 square crops"):
+        PasteFaces.execute(face_crops, torch.zeros(shape))
