@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..streams import Streams
 from .conds import Conds, spread
+from .control import control_copies
 from .rows import list_conds, name_rows, read_window
 from .state import LEFTOVER, RUN, STEP, Acting, Run, Step, prepare
 from .text_stream import MissingError, Part
@@ -123,7 +124,8 @@ class _Evaluation:
         step = replace(step, calls=Counter())
         noted = {**self.model_options, "transformer_options": {**self.options, STEP: step}}
         rows = step.streams.rows
-        return self.executor(self.model, self.groups, self.x[:rows], self.timestep[:rows], noted)
+        groups = control_copies(self.groups, step.streams.copies)
+        return self.executor(self.model, groups, self.x[:rows], self.timestep[:rows], noted)
 
     def only(self, kept: Callable[[int], bool]) -> _Evaluation:
         """The same with some of the groups; the host returns zeros for the others."""

@@ -317,6 +317,51 @@ def test_as_many_hints_as_one_likes(
     assert difference(controlled.sample(controlled.patch(0.0), **how), plain) < ROUNDING
 
 
+class _ByLatent:
+    """A control whose strength is another one for each latent, and for the negative prompt."""
+
+    def __init__(self, control: Any) -> None:
+        self.control, self.calls = control, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.control, name)
+
+    def get_control(self, x: Tensor, t: Tensor, cond: Any, chunks: int, options: Any) -> Any:
+        given = self.control.get_control(x, t, cond, chunks, options)
+        self.calls.append((len(x) // chunks, options["cond_or_uncond"], options["uuids"]))
+        strengths = [
+            (1.0 - 0.4 * latent) * (0.5 if kind else 1.0)
+            for kind in options["cond_or_uncond"]
+            for latent in range(len(x) // chunks)
+        ]
+        factors = torch.tensor(strengths)[:, None, None, None]
+        return {
+            kind: [None if y is None else y * factors for y in ys] for kind, ys in given.items()
+        }
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("latents", [1, 3])
+def test_control_that_counts_latents(
+    world: World, nets: dict[str, Any], setting: str, latents: int
+) -> None:
+    """Such as Advanced-ControlNet's latent keyframes: each stream is a chunk to it."""
+    controlled = control(world, nets["ControlNet"])
+    by_latent = _ByLatent(controlled.positive[0][1]["control"])
+    prompts = [
+        [[text, {**values, "control": by_latent}] for text, values in prompt]
+        for prompt in (controlled.positive, controlled.negative)
+    ]
+    counting = replace(controlled, positive=prompts[0], negative=prompts[1])
+    how = {"latent": empty(latents), **SHORT}
+    plain = counting.sample(counting.model, **how)
+    assert difference(plain, controlled.sample(controlled.model, **how)) > WIDE
+    by_latent.calls.clear()
+    assert difference(counting.sample(counting.patch(0.0, setting), **how), plain) < ROUNDING
+    assert {count for count, *_ in by_latent.calls} == {latents}
+    assert all(len(kinds) == len(uuids) for _, kinds, uuids in by_latent.calls)
+
+
 # --- Beside what else the nodes offer ------------------------------------------------------------
 
 
