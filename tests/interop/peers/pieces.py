@@ -54,13 +54,6 @@ def advanced_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
         ).args
         changed = replace(world, positive=prompts[0], negative=prompts[1])
         yield Case(name, changed, how={"latent": empty(2)})
-    # Both streams' rows are numbered as latents, so the text stream's have no keyframes of theirs.
-    yield Case(
-        "latent keyframes, with shared latents",
-        changed,
-        how={"latent": empty(2)},
-        economy=Economy(shared=True),
-    )
     yield from reference_cases(peer, folder)
 
 
