@@ -12,17 +12,31 @@ from ..cache import ROOT
 from .prompts import Plan
 
 WARM_UP = 50
+HELD_EVERY = 20
+"""Prompts from one look at what is held to the next."""
 TOLERANCE = 0.03
 """How much of the memory after the warm-up 1,000 prompts may add."""
 BLOCKS = 8
 """Neighbouring prompts leave similar memory, so that the trend is taken over means of blocks."""
 STUDENT = 2.447
 """Two-sided 95% of Student's t with BLOCKS - 2 degrees of freedom."""
-LEAST = 40
-"""Fewer prompts than this after the warm-up say nothing about a trend."""
 DOCUMENT = ROOT / "docs" / "soak.md"
 PLOT = ROOT / "docs" / "soak.png"
 KINDS = {"new": "grey", "repeat": "tab:blue", "interrupt": "tab:red"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the server held when everything had been freed.
+
+    Attributes:
+        resident, tensors: megabytes, of the process and of all tensors.
+        objects: how many the garbage collector knows.
+    """
+
+    resident: float
+    tensors: float
+    objects: int
 
 
 @dataclass
@@ -36,6 +50,7 @@ class Turn:
     memory: float = 0.0  # the server's resident megabytes afterwards
     problem: str = ""
     stopped_at: str = ""  # the class of the node that an interrupt stopped
+    held: Held | None = None  # looked for behind some prompts
     way: str = ""  # how a repeat was made to be computed anew, or what was interrupted
 
 
@@ -65,19 +80,20 @@ class Memory:
         return self.trend - self.margin > 0 and not self.is_flat
 
 
-def judge(memory: Sequence[float]) -> Memory | None:
-    """The memory after each prompt; nothing can be said of too few."""
-    late = memory[WARM_UP:]
-    if len(late) < LEAST:
+def judge(memory: Sequence[float], every: int = 1) -> Memory | None:
+    """The memory after each prompt, or after every n-th; nothing can be said of too few."""
+    warm_up = WARM_UP // every
+    late = memory[warm_up:]
+    if len(late) < BLOCKS:
         return None
-    window = min(WARM_UP, len(late) // 2)
+    window = min(warm_up, len(late) // 2)
     trend, margin = find_trend(late)
     return Memory(
         before=median(late[:window]),
         after=median(late[-window:]),
-        window=window,
-        trend=100 * trend,
-        margin=100 * margin,
+        window=window * every,
+        trend=100 / every * trend,
+        margin=100 / every * margin,
         highest=max(late),
     )
 
@@ -95,8 +111,9 @@ def find_trend(memory: Sequence[float]) -> tuple[float, float]:
 
 def write_report(turns: Sequence[Turn], version: str) -> int:
     """Print and write the summary; return 1 if anything did not hold."""
-    memory = judge([turn.memory for turn in turns])
-    table = _summarise(turns, memory)
+    held = [turn.held for turn in turns if turn.held is not None]
+    memory = judge([one.resident for one in held], HELD_EVERY)
+    table = _summarise(turns, held, memory)
     for name, value in table.items():
         print(f"{name}: {value}")
     DOCUMENT.write_text(_document(turns, version, table), encoding="utf-8")
@@ -106,7 +123,9 @@ def write_report(turns: Sequence[Turn], version: str) -> int:
     return int(failed)
 
 
-def _summarise(turns: Sequence[Turn], memory: Memory | None) -> dict[str, str]:
+def _summarise(
+    turns: Sequence[Turn], held: Sequence[Held], memory: Memory | None
+) -> dict[str, str]:
     repeats = [turn for turn in turns if turn.kind == "repeat"]
     interrupts = [turn for turn in turns if turn.kind == "interrupt"]
     return {
@@ -114,7 +133,9 @@ def _summarise(turns: Sequence[Turn], memory: Memory | None) -> dict[str, str]:
         "errors": _count(turn for turn in turns if turn.kind == "new" and turn.problem),
         "repeated prompts that gave the same bits": _share(repeats),
         "interrupts that stopped the node they were meant for": _share(interrupts),
-        "memory": _describe(memory),
+        "memory held when all is freed": _describe(memory),
+        "tensors and objects among it": _compare(held[WARM_UP // HELD_EVERY :]),
+        "memory from prompt to prompt": _list_levels([turn.memory for turn in turns]),
     }
 
 
@@ -130,7 +151,7 @@ def _share(turns: Sequence[Turn]) -> str:
 
 def _describe(memory: Memory | None) -> str:
     if memory is None:
-        return f"not judged: fewer than {WARM_UP + LEAST} prompts"
+        return f"not judged: fewer than {WARM_UP + BLOCKS * HELD_EVERY} prompts"
     verdict = _judge_trend(memory)
     return (
         f"{verdict}: median of {memory.window} prompts {memory.before:.0f} MB after the first "
@@ -138,6 +159,26 @@ def _describe(memory: Memory | None) -> str:
         f"{memory.trend:+.1f} ± {memory.margin:.1f} MB per 100 prompts (95%); highest "
         f"{memory.highest:.0f} MB"
     )
+
+
+def _compare(held: Sequence[Held]) -> str:
+    if len(held) < 2:
+        return "not looked for"
+    first, last = held[0], held[-1]
+    return (
+        f"{first.tensors:.1f} MB of tensors and {first.objects} objects at first, "
+        f"{last.tensors:.1f} MB and {last.objects} at the end"
+    )
+
+
+def _list_levels(memory: Sequence[float]) -> str:
+    """Medians of equal parts, lowest and highest: the allocator's habits are in it."""
+    late = memory[WARM_UP:]
+    size = max(1, len(late) // BLOCKS)
+    medians = [f"{median(late[i : i + size]):.0f}" for i in range(0, len(late) - size + 1, size)]
+    if not medians:
+        return "not looked for"
+    return f"medians {', '.join(medians)} MB in turn; {min(late):.0f} to {max(late):.0f} MB"
 
 
 def _judge_trend(memory: Memory) -> str:
@@ -157,7 +198,9 @@ Written by `python -m dev soak --prompts {len(turns)}`: random prompts through t
 ComfyUI {version} (`--cache-classic`: it keeps the last prompt's results, not as many as fit into
 memory) with the trained miniature. Some are repeated, their photos renamed or the
 server's caches freed, so that they are computed anew; some are interrupted at the first progress
-that sampling, encoding or a sweep reports.
+that sampling, encoding or a sweep reports. Behind every {HELD_EVERY}th prompt the server unloads
+its models, drops the last results, and gives free memory back to the system: what it still holds
+must not grow.
 
 | | |
 |---|---|
@@ -199,7 +242,9 @@ def _plot(turns: Sequence[Turn]) -> None:
     for kind, colour in KINDS.items():
         some = [turn for turn in turns if turn.kind == kind]
         axes.scatter([t.number for t in some], [t.memory for t in some], 10, colour, label=kind)
+    looks = [(turn.number, turn.held.resident) for turn in turns if turn.held is not None]
+    axes.plot(*zip(*looks, strict=True), color="black", marker=".", label="held when all is freed")
     axes.axvspan(0, min(WARM_UP, len(turns)), color="whitesmoke", label="warm-up")
     axes.set(xlabel="prompt", ylabel="resident memory of the server, MB", ylim=(0, None))
-    axes.legend(ncols=4, loc="lower right")
+    axes.legend(ncols=5, loc="lower right")
     figure.savefig(PLOT, dpi=100)

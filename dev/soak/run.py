@@ -26,7 +26,7 @@ from ..server_api import Run, Server, ServerError
 from .control import NAME as CONTROL
 from .control import write_control
 from .prompts import SLOW, Choices, Plan, draw, identity_to_save
-from .report import Turn, write_report
+from .report import HELD_EVERY, Held, Turn, write_report
 
 SEED = 6
 PEOPLE = 12
@@ -40,6 +40,7 @@ SMALL = {
     },
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
 }
+PROBE = Path(__file__).with_name("probe.py")
 OTHER = "again-"
 """Before a photo's name: the same photo, which the host takes for another one."""
 
@@ -61,6 +62,8 @@ class Soak:
                 turn = self._take(number)
                 self.turns.append(turn)
                 print(_describe(turn), flush=True)
+                if number % HELD_EVERY == 0:
+                    turn.held = self._look()
 
     def _take(self, number: int) -> Turn:
         start = time.perf_counter()
@@ -68,6 +71,11 @@ class Soak:
         turn.seconds = time.perf_counter() - start
         turn.memory = psutil.Process(self.server.pid).memory_info().rss / 1e6
         return turn
+
+    def _look(self) -> Held:
+        """What the server holds when it has unloaded its models and dropped the last results."""
+        self._free(unload=True)
+        return Held(**self.server.get("/soak/held"))
 
     def _choose(self, number: int) -> Turn:
         """Of six prompts one is interrupted and one repeated; every other interrupt is followed
@@ -89,7 +97,7 @@ class Soak:
         plan, before = self.rng.choice(self.pictures)
         turn = Turn(number, "repeat", plan, way=self.rng.choice(("freed", "renamed")))
         if turn.way == "freed":
-            self._free()
+            self._free(unload=self.rng.random() < 0.5)
         else:
             plan = plan.rename(lambda name: OTHER + name)
         run = self.server.queue(plan.prompt)
@@ -99,9 +107,9 @@ class Soak:
             turn.problem = "not computed again"
         return turn
 
-    def _free(self) -> None:
+    def _free(self, unload: bool) -> None:
         """The server looks at what it shall free behind a prompt: a small one sees to it."""
-        self.server.post("/free", free_memory=True, unload_models=self.rng.random() < 0.5)
+        self.server.post("/free", free_memory=True, unload_models=unload)
         self.server.queue(SMALL)
 
     def _interrupt(self, number: int, what: str) -> Turn:
@@ -142,7 +150,7 @@ def soak(prompts: int) -> int:
         models = small.models | {"controlnet": [write_control(folder)]}
         photos = _draw_photos(folder)
         with running_server(
-            models=models, custom_nodes=small.custom_nodes, arguments=ARGUMENTS
+            models=models, custom_nodes=[*small.custom_nodes, PROBE], arguments=ARGUMENTS
         ) as server:
             for photo in photos:
                 server.upload(photo)

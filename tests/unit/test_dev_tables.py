@@ -101,4 +101,14 @@ def test_a_leak_is_not_flat(leak: float) -> None:
 
 
 def test_few_prompts_say_nothing_about_memory() -> None:
-    assert judge([1000.0] * (WARM_UP + 10)) is None
+    assert judge([1000.0] * (WARM_UP + 7)) is None
+    assert judge([1000.0] * 9, every=20) is None
+
+
+def test_a_trend_is_told_per_hundred_prompts_however_often_memory_is_looked_at() -> None:
+    often = judge([1000 + 0.5 * n for n in range(1000)])
+    seldom = judge([1000 + 0.5 * n for n in range(0, 1000, 20)], every=20)
+    assert often is not None
+    assert seldom is not None
+    assert often.trend == pytest.approx(50)
+    assert seldom.trend == pytest.approx(50)
