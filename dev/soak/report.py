@@ -199,8 +199,8 @@ ComfyUI {version} (`--cache-classic`: it keeps the last prompt's results, not as
 memory) with the trained miniature. Some are repeated, their photos renamed or the
 server's caches freed, so that they are computed anew; some are interrupted at the first progress
 that sampling, encoding or a sweep reports. Behind every {HELD_EVERY}th prompt the server unloads
-its models, drops the last results, and gives free memory back to the system: what it still holds
-must not grow.
+its models, drops the last results and its history, and gives free memory back to the system: what
+it still holds must not grow.
 
 | | |
 |---|---|

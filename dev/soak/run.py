@@ -73,8 +73,12 @@ class Soak:
         return turn
 
     def _look(self) -> Held:
-        """What the server holds when it has unloaded its models and dropped the last results."""
+        """What the server holds without its models, the last results and the prompts it ran.
+
+        Of the last 10,000 prompts ComfyUI keeps what they were, for the page's history.
+        """
         self._free(unload=True)
+        self.server.post("/history", clear=True)
         return Held(**self.server.get("/soak/held"))
 
     def _choose(self, number: int) -> Turn:
