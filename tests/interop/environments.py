@@ -1,6 +1,6 @@
 """Installs the pack's requirements into environments that have an onnxruntime already, or none.
 
-    python tests/interop/environments.py [--uv PATH_OF_UV] > tests/interop/environments.md
+    python tests/interop/environments.py [--uv PATH_OF_UV] >> tests/interop/environments.md
 
 pip and uv; the whole file at once, and line by line as ComfyUI-Manager does; from nothing, beside
 plain onnxruntime, beside onnxruntime-gpu, beside both; then what another pack asks for. torch is
