@@ -96,11 +96,21 @@ def _hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
         leftover.keep(samples[: streams.identity], samples[streams.identity :])
 
 
-def predict_noise(executor: WrapperExecutor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Suspend the shared noise while the model runs: only samplers draw the latents' noise."""
-    run = executor.class_obj.model_options["transformer_options"].get(RUN)
-    with run.noise.paused(x.shape) if run and run.noise else nullcontext():
-        return executor(x, *args, **kwargs)
+def predict_noise(
+    executor: WrapperExecutor, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Suspend the shared noise while the model runs: only samplers draw the latents' noise.
+
+    Guidance of other nodes may take the noise level of a single latent for one number, so a single
+    latent's copies have one.
+    """
+    run: Run | None = executor.class_obj.model_options["transformer_options"].get(RUN)
+    if run is None or run.noise is None:
+        return executor(x, timestep, *args, **kwargs)
+    if run.streams.latents == 1:
+        timestep = timestep[:1]
+    with run.noise.paused(x.shape):
+        return executor(x, timestep, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,8 @@ class _Evaluation:
         step = replace(step, calls=Counter())
         noted = {**self.model_options, "transformer_options": {**self.options, STEP: step}}
         rows = step.streams.rows
+        if "model_function_wrapper" in noted:
+            noted["model_function_wrapper"] = _check_rows(noted["model_function_wrapper"])
         groups = control_copies(self.groups, step.streams.copies)
         return self.executor(self.model, groups, self.x[:rows], self.timestep[:rows], noted)
 
@@ -153,6 +165,7 @@ def calc_cond_batch(
 ) -> list[Tensor]:
     """Decide who acts in this evaluation and where the text stream comes from, and run it."""
     run: Run = model_options["transformer_options"][RUN]
+    timestep = timestep.expand(len(x))
     sigma = float(timestep[0]) if run.is_timed else float("nan")
     positive = _find_positive(run, conds)
     evaluation = _Evaluation(executor, model, name_rows(conds), x, timestep, model_options)
@@ -240,6 +253,22 @@ def _evaluate_unguided(
     text = drawn[min(positive)][first:] if positive else evaluation.x[first:]
     joined = _join(others, [text] * count)
     return [drawn[i] if i in positive else joined[i] for i in range(count)]
+
+
+def _check_rows(wrapper: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Another node's function around the model, which must return as many rows as it was given."""
+
+    def run(apply_model: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
+        out = wrapper(apply_model, given)
+        if len(out) != len(given["input"]):
+            raise ValueError(
+                f"Infinite-ID: another node around the model, such as a cache, gave {len(out)} "
+                f"rows where there are {len(given['input'])} now. Take that node out, or "
+                "Infinite-ID Save Time; set end_percent in Apply Infinite-ID to 1."
+            )
+        return out
+
+    return run
 
 
 def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:

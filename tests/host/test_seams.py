@@ -272,6 +272,40 @@ def test_easycache_and_a_person_who_leaves(least: World) -> None:
     assert set(rows) == {4}
 
 
+def keep_every_2nd(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A careless cache: what the last call gave stands for every second one."""
+    kept: list[Tensor] = []
+
+    def cached(*args: Any) -> Tensor:
+        if kept:
+            return kept.pop()
+        kept.append(run(*args))
+        return kept[0]
+
+    return cached
+
+
+def cache_the_model(model: ModelPatcher) -> None:
+    model.set_model_unet_function_wrapper(
+        keep_every_2nd(lambda run, given: run(given["input"], given["timestep"], **given["c"]))
+    )
+
+
+def cache_a_cross_attention(model: ModelPatcher) -> None:
+    model.set_model_attn2_replace(keep_every_2nd(lambda q, *_: q.clone()), "middle", 0, 0)
+
+
+@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(guided=False)], ids=str)
+@pytest.mark.parametrize("cache", [cache_the_model, cache_a_cross_attention])
+def test_a_cache_that_gives_other_rows_is_refused(
+    least: World, cache: Callable[[ModelPatcher], None], economy: Economy
+) -> None:
+    model = economise(least.patch(), economy)
+    cache(model)
+    with pytest.raises(ValueError, match=r"rows where there are .* or Infinite-ID Save Time"):
+        least.sample(model)
+
+
 def test_a_node_around_each_step_that_keeps_nothing(least: World) -> None:
     """Such as one that sets the guidance anew: what was to be saved is saved."""
     model = economise(least.patch(), EVERY_2ND)
@@ -363,6 +397,32 @@ def test_what_is_taken_from_the_whole_batch(
     plain = least.sample(mahiro(least.model), steps=STEPS)
     nobody = mahiro(economise(least.patch(0.0, **changes), economy))
     assert difference(least.sample(nobody, steps=STEPS), plain) < ROUNDING
+
+
+# --- Noise levels ---------------------------------------------------------------------------------
+
+
+def read_one_sigma(model: ModelPatcher) -> ModelPatcher:
+    """Guidance that takes the noise level for one number, as it is for one latent."""
+    model = model.clone()
+    model.set_model_sampler_post_cfg_function(
+        lambda given: given["denoised"] * (0.9 if given["sigma"].item() > 1 else 1.1)
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [read_one_sigma, stock("eps", "TemporalScoreRescaling", 0.95, 1.0)],
+    ids=["item", "TemporalScoreRescaling"],
+)
+@pytest.mark.parametrize("economy", [Economy(), Economy(until=0.5)], ids=str)
+def test_guidance_that_knows_one_noise_level(
+    least: World, economy: Economy, patch: Callable[[ModelPatcher], ModelPatcher]
+) -> None:
+    plain = least.sample(patch(least.model))
+    nobody = patch(economise(least.patch(0.0), economy))
+    assert difference(least.sample(nobody), plain) < ROUNDING
 
 
 # --- Rows ----------------------------------------------------------------------------------------
