@@ -31,6 +31,8 @@ def sampler_sample(
     if run is None or run.noise is None:
         return executor(*call, **kwargs)
     drift = options[DRIFT] = Drift(run.streams, noise, denoise_mask)
+    if latent_image is not None:  # in which the streams differ where a run goes on
+        drift.explain(latent_image)
     samples = executor(*call, **kwargs)
     drift.see(samples)
     if run.noise.is_doubtful or drift.is_foreign():

@@ -718,7 +718,9 @@ def test_a_person_alone_behind_another_who_mixes(least: World) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("setting", ["off", "mixed", "AdaIN-mean"])
-def test_a_run_cut_in_two(least: World, setting: str, batch: int) -> None:
+def test_a_run_cut_in_two(
+    least: World, setting: str, batch: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """The second part goes on with both streams' latents."""
     node = nodes.KSamplerAdvanced()
     common = (SEED, 10, 5.0, "euler", "normal", least.positive, least.negative)
@@ -734,6 +736,7 @@ def test_a_run_cut_in_two(least: World, setting: str, batch: int) -> None:
     assert difference(cut(model), whole) < ROUNDING
     other = model.clone()  # such as behind a LoRA
     assert difference(cut(model, other), whole) < ROUNDING
+    assert "cannot be shared" not in caplog.text
     assert difference(cut(least.patch(0.0, setting)), cut(least.model)) < ROUNDING
 
 
