@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from .face import Face, Photo, Points
 from .mappers import Crop
@@ -44,6 +45,12 @@ def cut_out(photo: Photo, landmarks: Points, size: int, crop: Crop = Crop.LOOSE)
         matrix = matrix @ np.diag([1 / shrink, 1 / shrink, 1])
     cut: Any = cv2.warpAffine(source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
     return cut
+
+
+def cut_middle(photo: Photo, size: int) -> Photo:
+    """The middle square of a photo, scaled as CLIP's preprocessing does: `(size, size, 3)`."""
+    square = ImageOps.fit(Image.fromarray(photo), (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square).copy()
 
 
 def draw_mask(shape: tuple[int, int], face: Face) -> NDArray[np.float32]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from . import annotate
-from .alignment import align, crop_for_recogniser, draw_mask
+from .alignment import align, crop_for_recogniser, cut_middle, draw_mask
 from .face import Face, Photo
 from .identity import Source
-from .mappers import Recipe
+from .mappers import Crop, Recipe
 from .photo import digest, to_image
 
 THUMBNAIL = 128
@@ -60,6 +60,10 @@ class Choice:
             )
         return ""
 
+    def cut(self, size: int, crop: Crop) -> Photo:
+        """What the CLIP encoder sees: `(size, size, 3)`."""
+        return align(self.photo, self.face, size, crop)
+
     @property
     def mask(self) -> Any:
         """`(height, width)` in 0..1."""
@@ -83,6 +87,44 @@ class Choice:
             f"{self.name}: face {self.index} of {len(self.faces)}, {width:.0f}x{height:.0f} "
             f"pixels, confidence {self.face.score:.2f}{_say(self.face)}"
         )
+
+
+class WholePhoto(Choice):
+    """A photo for an adapter that reads whole pictures: no face was looked for."""
+
+    @property
+    def face(self) -> Face:
+        """Stands for the photo: of its size, without an embedding."""
+        height, width = self.photo.shape[:2]
+        box = np.array([0, 0, width, height], np.float32)
+        return Face(box, np.zeros((5, 2), np.float32), 1.0, np.zeros(0, np.float32))
+
+    @property
+    def problem(self) -> str:
+        """There is none."""
+        return ""
+
+    def cut(self, size: int, _crop: Crop) -> Photo:
+        """The middle square."""
+        return cut_middle(self.photo, size)
+
+    @property
+    def mask(self) -> Any:
+        """Ones."""
+        return np.ones(self.photo.shape[:2], np.float32)
+
+    @property
+    def source(self) -> Source:
+        """What an identity remembers of this photo."""
+        thumbnail = cut_middle(self.photo, THUMBNAIL)[..., ::-1].copy()
+        return Source(
+            f"{self.name}, the whole photo", digest(self.photo), torch.from_numpy(thumbnail)
+        )
+
+    @property
+    def line(self) -> str:
+        """For the user."""
+        return f"{self.name}: the middle square, without looking for a face"
 
 
 def _say(face: Face) -> str:

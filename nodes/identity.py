@@ -9,11 +9,11 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..infinite_id.adapter import Adapter
-from ..infinite_id.alignment import align
-from ..infinite_id.choice import Choice, draw_choices
+from ..infinite_id.choice import Choice, WholePhoto, draw_choices
 from ..infinite_id.face import MIN_CONFIDENCE, FaceError, Order, Vector, sort_faces
 from ..infinite_id.host.encode import encode_identities
 from ..infinite_id.identity import Identity
+from ..infinite_id.mappers import Crop
 from ..infinite_id.mixing import average, stack
 from ..infinite_id.photo import read_photos, to_image
 from . import sockets
@@ -178,23 +178,25 @@ class EncodeIdentity(io.ComfyNode):
     ) -> io.NodeOutput:
         photos = read_photos([image, *_read_more(more_images, others)])
         shares = read_weights(weights, len(photos))
-        order = Order(face)
-        person = _read_person(face_analysis, reference) if order is Order.MOST_SIMILAR else None
-
-        choices = []
-        for name, photo, faces in look_through(face_analysis, photos, min_confidence):
-            choices.append(Choice(name, photo, sort_faces(faces, order, person), face_index))
-            if choices[-1].problem:
-                _report(choices[-1].problem, on_no_face)
+        recipe = adapter.config.mapper.recipe
+        choices: list[Choice] = []
+        if recipe.crop is Crop.WHOLE:
+            choices += [WholePhoto(name, photo, [], 0) for name, photo in photos.items()]
+        else:
+            order = Order(face)
+            person = _read_person(face_analysis, reference) if order is Order.MOST_SIMILAR else None
+            for name, photo, faces in look_through(face_analysis, photos, min_confidence):
+                choices.append(Choice(name, photo, sort_faces(faces, order, person), face_index))
+                if choices[-1].problem:
+                    _report(choices[-1].problem, on_no_face)
         used = [choice for choice in choices if not choice.problem]
         if not used:
             raise FaceError(
                 f"No photo is left, all {len(choices)} were skipped. {choices[0].problem}"
             )
 
-        recipe = adapter.config.mapper.recipe
         size = CROP_SIZE if clip_vision is None else clip_vision.image_size
-        aligned = [align(choice.photo, choice.face, size, recipe.crop) for choice in used]
+        aligned = [choice.cut(size, recipe.crop) for choice in used]
         crops = torch.cat([to_image(crop) for crop in aligned])
         identities = encode_identities(
             adapter, clip_vision, [c.face for c in used], crops, [c.source for c in used]

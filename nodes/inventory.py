@@ -21,6 +21,7 @@ from ..infinite_id.adapter import FAMILIES, Adapter
 from ..infinite_id.face import find_working_provider
 from ..infinite_id.formats import FormatError
 from ..infinite_id.formats.files import open_tensors
+from ..infinite_id.mappers import Crop
 from ..infinite_id.mappers.base import name_clip_model
 from . import folders
 from .reading import ask, describe_failure, show
@@ -136,7 +137,7 @@ def _describe_adapter(path: Path) -> str:
         f"{recipe.name} for {family}",
         _count_tokens(adapter),
         f"{layers} layers",
-        f"face model: {recipe.face_model or 'any'}",
+        f"face model: {recipe.face_model or ('none' if recipe.crop is Crop.WHOLE else 'any')}",
         f"CLIP vision: {recipe.clip_model or 'none'}",
     ]
     return ", ".join([*parts, "with a LoRA"] if adapter.lora else parts)

@@ -7,7 +7,11 @@ from comfy_api.latest import io
 
 from ..infinite_id import face, formats
 from ..infinite_id.adapter import Adapter
+from ..infinite_id.formats import Kind
+from ..infinite_id.mappers import Crop
 from . import folders, sockets
+
+AUTO = "auto"
 
 
 class LoadInfiniteIDModel(io.ComfyNode):
@@ -19,7 +23,8 @@ class LoadInfiniteIDModel(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Loads an adapter: the mapper that turns a face into identity tokens, and "
             "the image cross-attention weights. Native Infinite-ID adapters, and for SDXL "
-            "IP-Adapter FaceID, FaceID PlusV2, Plus Face and InstantID, told apart by contents.",
+            "IP-Adapter, its Plus, Plus Face, Composition, FaceID, FaceID PlusV2, Portrait and "
+            "Portrait unnorm, and InstantID, told apart by contents.",
             search_aliases=["load adapter", "ipadapter faceid", "instantid loader"],
             inputs=[
                 io.Combo.Input(
@@ -36,6 +41,16 @@ class LoadInfiniteIDModel(io.ComfyNode):
                     step=0.05,
                     tooltip="FaceID PlusV2 only: how much of the CLIP features is added to the "
                     "face vector's tokens. Other adapters ignore it.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "kind",
+                    options=[AUTO, *(kind.value for kind in Kind)],
+                    default=AUTO,
+                    optional=True,
+                    tooltip="Some kinds have the same tensors: InstantID and FaceID Portrait "
+                    "unnorm; Plus Face, Plus and Composition. 'auto' tells them apart by the "
+                    "file's name, such as 'portrait' or 'plus'; choose if the name does not tell.",
                     advanced=True,
                 ),
             ],
@@ -65,8 +80,9 @@ class LoadInfiniteIDModel(io.ComfyNode):
         return stat.st_size, stat.st_mtime_ns
 
     @classmethod
-    def execute(cls, model_name: str, shortcut_scale: float) -> io.NodeOutput:
-        adapter = formats.load(folders.find_adapter(model_name), shortcut_scale)
+    def execute(cls, model_name: str, shortcut_scale: float, kind: str = AUTO) -> io.NodeOutput:
+        chosen = None if kind == AUTO else Kind(kind)
+        adapter = formats.load(folders.find_adapter(model_name), shortcut_scale, chosen)
         info = describe(adapter)
         logging.info("Infinite-ID: %s", info)
         return io.NodeOutput(adapter, info)
@@ -75,8 +91,9 @@ class LoadInfiniteIDModel(io.ComfyNode):
 def describe(adapter: Adapter) -> str:
     """What an adapter is and what it wants, in one line."""
     recipe = adapter.config.mapper.recipe
+    finder = "no face model" if recipe.crop is Crop.WHOLE else "a face model to find faces"
     wants = [
-        f"face model {recipe.face_model}" if recipe.face_width else "a face model to find faces",
+        f"face model {recipe.face_model}" if recipe.face_width else finder,
         f"CLIP vision {recipe.clip_model}" if recipe.clip_width else "no CLIP vision",
         *(["with a LoRA: see Apply FaceID LoRA"] if adapter.lora else []),
     ]

@@ -1,4 +1,4 @@
-"""Adapter files, recognised by their contents and never by their names."""
+"""Adapter files, recognised by their contents; by their names only if those do not tell."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,20 +6,22 @@ from pathlib import Path
 import torch
 
 from ..adapter import Adapter
-from . import ip_adapter, native
-from .errors import FormatError
+from ..mappers.ip_adapter import Kind
+from . import foreign, ip_adapter, native
+from .errors import KNOWN, FormatError
 from .files import TensorFile, open_tensors
 from .native import save
 
-__all__ = ["FormatError", "inspect", "load", "save"]
+__all__ = ["FormatError", "Kind", "inspect", "load", "save"]
 
 
-def load(path: Path, shortcut_scale: float = 1.0) -> Adapter:
+def load(path: Path, shortcut_scale: float = 1.0, kind: Kind | None = None) -> Adapter:
     """Read an adapter of any known format; weights keep the file's dtype, on the CPU.
 
     Args:
         path: a `.safetensors` file, or a PyTorch `.bin`.
         shortcut_scale: for FaceID PlusV2, see `FaceIDPlusConfig`.
+        kind: what the file is, if several kinds have its tensors; None: as its name says.
 
     Raises:
         FormatError: if the file is damaged, is none of the known formats, or its tensors do not
@@ -27,7 +29,7 @@ def load(path: Path, shortcut_scale: float = 1.0) -> Adapter:
         FileNotFoundError: if there is no such file.
     """
     with open_tensors(path) as file:
-        adapter = _load(file, shortcut_scale)
+        adapter = _load(file, shortcut_scale, kind)
     adapter.requires_grad_(False)
     adapter.name = path.name
     return adapter
@@ -39,23 +41,20 @@ def inspect(path: Path) -> Adapter:
     Raises: as `load` does.
     """
     with open_tensors(path) as file:
-        adapter = _load(replace(file, read=lambda n: torch.empty(file.shapes[n], device="meta")), 1)
+        without = replace(file, read=lambda n: torch.empty(file.shapes[n], device="meta"))
+        adapter = _load(without, 1, None)
     adapter.name = path.name
     return adapter
 
 
-def _load(file: TensorFile, shortcut_scale: float) -> Adapter:
+def _load(file: TensorFile, shortcut_scale: float, kind: Kind | None) -> Adapter:
     if native.matches(file.metadata):
         return native.load(file)
+    foreign.refuse(file.path, file.shapes)
     if ip_adapter.matches(file.shapes):
-        return ip_adapter.load(file, shortcut_scale)
-    if any(name.startswith(("id_adapter.", "id_adapter_attn_layers.")) for name in file.shapes):
-        raise FormatError(
-            f"{file.path.name} is a PuLID adapter. It needs EVA-CLIP, which ComfyUI does not "
-            "load: use it with PuLID's own node pack."
-        )
+        return ip_adapter.load(file, shortcut_scale, kind)
     raise FormatError(
-        f"{file.path.name} is no adapter that this pack knows (native Infinite-ID, IP-Adapter "
-        f"FaceID, FaceID PlusV2, Plus Face, InstantID). It holds {len(file.shapes)} tensors, such "
-        f"as {', '.join(name[:100] for name in list(file.shapes)[:3])}."
+        f"{file.path.name} is no adapter that this pack knows. {KNOWN} It holds "
+        f"{len(file.shapes)} tensors, such as "
+        f"{', '.join(name[:100] for name in list(file.shapes)[:3])}."
     )

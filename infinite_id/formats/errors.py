@@ -9,6 +9,13 @@ MAX_WIDTH = 65536
 """More than any layer of an adapter has; what declares more is refused before it costs memory."""
 
 
+KNOWN = (
+    "Known are native Infinite-ID, InstantID, and for SDXL IP-Adapter, its Plus, Plus Face and "
+    "Plus Composition, FaceID, FaceID PlusV2, FaceID Portrait and Portrait unnorm."
+)
+"""The adapters that `load` reads, for the user."""
+
+
 class FormatError(ValueError):
     """A file is not what it should be; the message names the file and what to do."""
 

@@ -1,13 +1,16 @@
-"""IP-Adapter FaceID, FaceID PlusV2, Plus Face and InstantID for SDXL.
+"""IP-Adapter in its forms for SDXL, and InstantID.
 
 `image_proj.*` is the mapper. `ip_adapter.<2n+1>.to_{k,v}_ip.weight` are K', V' of the n-th
 cross-attention in the order *down, up, mid*, which is not the order of execution. FaceID files hold
 LoRA weights beside them, `ip_adapter.<m>.to_{q,k,v,out}_lora.{down,up}.weight`, of all 140
 attentions: they are kept apart, as `FaceLoRA`.
+
+Kinds that have the same tensors are told apart by the user's choice or the file's name:
+InstantID and FaceID Portrait unnorm, and Plus Face, Plus and Plus Composition.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,12 +23,14 @@ from ..mappers import MapperSpec
 from ..mappers.ip_adapter import (
     FaceIDConfig,
     FaceIDPlusConfig,
-    InstantIDConfig,
+    Kind,
     PerceiverConfig,
     PlusConfig,
+    PooledConfig,
+    RawFaceConfig,
 )
 from ..mappers.resampler import HEAD_WIDTH
-from .errors import MAX_WIDTH, FormatError, Shapes, check_shapes
+from .errors import KNOWN, MAX_WIDTH, FormatError, Shapes, check_shapes
 from .files import TensorFile
 
 ORDER: tuple[Block, ...] = tuple(
@@ -35,6 +40,14 @@ ORDER: tuple[Block, ...] = tuple(
 
 _LORA = re.compile(r"ip_adapter\.(0|[1-9][0-9]{0,3})\.to_(q|k|v|out)_lora\.(down|up)\.weight")
 _ARCFACE_WIDTH = 512
+_RAW_FACE = (Kind.INSTANT_ID, Kind.PORTRAIT_UNNORM)
+_PLUS = (Kind.PLUS_FACE, Kind.PLUS, Kind.COMPOSITION)
+_NAMES = {
+    Kind.PORTRAIT_UNNORM: "portrait|unnorm",
+    Kind.COMPOSITION: "composition",
+    Kind.PLUS: "plus(?!.?face)",
+}
+"""What published files of a kind have in their names, the rarer words first."""
 
 
 def matches(names: Mapping[str, object]) -> bool:
@@ -42,11 +55,14 @@ def matches(names: Mapping[str, object]) -> bool:
     return any(name.startswith("image_proj.") for name in names)
 
 
-def load(file: TensorFile, shortcut_scale: float) -> Adapter:
+def load(file: TensorFile, shortcut_scale: float, kind: Kind | None) -> Adapter:
     """Read an adapter and, if there is one, its LoRA.
 
+    Args:
+        kind: the user's choice, if the tensors do not tell.
+
     Raises:
-        FormatError: if the tensors are not those of an SDXL face adapter, listing what differs.
+        FormatError: if the tensors are not those of an SDXL adapter, listing what differs.
     """
     file.check_floats()
     names = {_rename(name): name for name in file.shapes}
@@ -55,7 +71,7 @@ def load(file: TensorFile, shortcut_scale: float) -> Adapter:
             f"{file.path.name} holds layers twice, as 'ip_adapter' and as 'adapter_modules'."
         )
     shapes = {name: file.shapes[original] for name, original in names.items()}
-    config = AdapterConfig(recognise(file.path, shapes, shortcut_scale), SDXL)
+    config = AdapterConfig(recognise(file.path, shapes, shortcut_scale, kind), SDXL)
     with torch.device("meta"):
         adapter = Adapter(config)
     own = {_to_file_name(key): key for key in adapter.state_dict()}
@@ -68,11 +84,14 @@ def load(file: TensorFile, shortcut_scale: float) -> Adapter:
     return adapter
 
 
-def recognise(path: Path, shapes: Shapes, shortcut_scale: float) -> MapperSpec:
+def recognise(
+    path: Path, shapes: Shapes, shortcut_scale: float, kind: Kind | None = None
+) -> MapperSpec:
     """Tell the architecture of the mapper from its tensors.
 
     Raises:
-        FormatError: if it is none that takes a face, or one for another model than SDXL.
+        FormatError: if it is none that is known, one for another model than SDXL, or cannot be
+            what the user chose.
     """
     count = sum(name.endswith("to_k_ip.weight") for name in shapes)
     if count != len(SDXL):
@@ -82,20 +101,34 @@ def recognise(path: Path, shapes: Shapes, shortcut_scale: float) -> MapperSpec:
         )
     try:
         _check_sizes(shapes)
-        if "image_proj.latents" in shapes:
-            return _recognise_resampler(shapes)
-        if "image_proj.perceiver_resampler.proj_in.weight" in shapes:
-            face = _face_mlp(shapes)
-            perceiver = _perceiver(shapes, "image_proj.perceiver_resampler.")
-            if perceiver.width != face.token_width:
-                raise ValueError(f"{perceiver.width} wide perceiver of {face.token_width} tokens")
-            return FaceIDPlusConfig(face, perceiver, shortcut_scale)
-        return _face_mlp(shapes)
+        spec = _recognise_layout(path, shapes, shortcut_scale, kind)
     except (KeyError, ValueError, IndexError) as error:
         raise FormatError(
-            f"{path.name} is an IP-Adapter without a known face projection (its 'image_proj' has "
-            "other tensors). Known are FaceID, FaceID PlusV2, Plus Face and InstantID."
+            f"{path.name} is an IP-Adapter of an unknown kind (its 'image_proj' has other "
+            f"tensors). {KNOWN}"
         ) from error
+    if kind is not None and getattr(spec, "kind", None) is not kind:
+        raise FormatError(
+            f"{path.name} is {spec.recipe.name} and cannot be '{kind.value}': it has other "
+            "tensors. Set kind to 'auto'."
+        )
+    return spec
+
+
+def _recognise_layout(
+    path: Path, shapes: Shapes, shortcut_scale: float, kind: Kind | None
+) -> MapperSpec:
+    if "image_proj.latents" in shapes:
+        return _recognise_resampler(path, shapes, kind)
+    if "image_proj.proj.weight" in shapes:
+        return _recognise_pooled(shapes)
+    if "image_proj.perceiver_resampler.proj_in.weight" in shapes:
+        face = _face_mlp(shapes)
+        perceiver = _perceiver(shapes, "image_proj.perceiver_resampler.")
+        if perceiver.width != face.token_width:
+            raise ValueError(f"{perceiver.width} wide perceiver of {face.token_width} tokens")
+        return FaceIDPlusConfig(face, perceiver, shortcut_scale)
+    return _face_mlp(shapes)
 
 
 def _check_sizes(shapes: Shapes) -> None:
@@ -105,12 +138,28 @@ def _check_sizes(shapes: Shapes) -> None:
         raise ValueError(f"sizes out of range: {min(sizes)} to {max(sizes)}")
 
 
-def _recognise_resampler(shapes: Shapes) -> MapperSpec:
+def _recognise_resampler(path: Path, shapes: Shapes, kind: Kind | None) -> MapperSpec:
     _, tokens, _ = shapes["image_proj.latents"]
     (token_width,) = shapes["image_proj.norm_out.weight"]
     perceiver = _perceiver(shapes, "image_proj.")
-    kind = InstantIDConfig if perceiver.features == _ARCFACE_WIDTH else PlusConfig
-    return kind(tokens, perceiver, token_width)
+    if perceiver.features == _ARCFACE_WIDTH:
+        return RawFaceConfig(tokens, perceiver, token_width, _choose(path, _RAW_FACE, kind))
+    return PlusConfig(tokens, perceiver, token_width, _choose(path, _PLUS, kind))
+
+
+def _choose(path: Path, kinds: Sequence[Kind], choice: Kind | None) -> Kind:
+    """Of kinds with the same tensors: the user's choice, what the name says, or the first."""
+    if choice is not None and choice in kinds:
+        return choice
+    name = path.name.lower()
+    named = (kind for kind, sign in _NAMES.items() if kind in kinds and re.search(sign, name))
+    return next(named, kinds[0])
+
+
+def _recognise_pooled(shapes: Shapes) -> PooledConfig:
+    width, clip_width = shapes["image_proj.proj.weight"]
+    (token_width,) = shapes["image_proj.norm.weight"]
+    return PooledConfig(clip_width, width // token_width, token_width)
 
 
 def _face_mlp(shapes: Shapes) -> FaceIDConfig:

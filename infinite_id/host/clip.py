@@ -11,7 +11,7 @@ from ..mappers import ClipLayer
 
 
 def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tensor:
-    """Hidden states of pictures.
+    """Hidden states of pictures, or their pooled embeddings as one state.
 
     Args:
         image: `(b, h, w, 3)` float in 0..1.
@@ -19,7 +19,8 @@ def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tens
     Returns:
         `(b, tokens, clip_width)` on the CPU.
     """
-    return clip.encode_image(image)[layer.value].cpu()
+    features = clip.encode_image(image)[layer.value].cpu()
+    return features[:, None] if layer is ClipLayer.POOLED else features
 
 
 _NOTHING: WeakKeyDictionary[nn.Module, dict[ClipLayer, Tensor]] = WeakKeyDictionary()
@@ -27,9 +28,10 @@ _NOTHING: WeakKeyDictionary[nn.Module, dict[ClipLayer, Tensor]] = WeakKeyDiction
 
 
 def encode_nothing(clip: ClipVisionModel, layer: ClipLayer) -> Tensor:
-    """Hidden states of the picture that is zero in *normalised* pixel space, as in training.
+    """Features of no picture, as in training.
 
-    Encoded once for each encoder, as long as it lives.
+    Hidden states are those of the picture that is zero in *normalised* pixel space; the pooled
+    embedding is zeros itself. Encoded once for each encoder, as long as it lives.
 
     Returns:
         `(1, tokens, clip_width)` on the CPU.
@@ -39,6 +41,11 @@ def encode_nothing(clip: ClipVisionModel, layer: ClipLayer) -> Tensor:
         model_management.load_model_gpu(clip.patcher)
         size = clip.image_size
         pixels = torch.zeros(1, 3, size, size, device=clip.load_device)
-        last, penultimate = clip.model(pixel_values=pixels, intermediate_output=-2)[:2]
-        known[layer] = (last if layer is ClipLayer.LAST else penultimate).cpu()
+        last, penultimate, pooled = clip.model(pixel_values=pixels, intermediate_output=-2)[:3]
+        nothing = {
+            ClipLayer.LAST: last,
+            ClipLayer.PENULTIMATE: penultimate,
+            ClipLayer.POOLED: torch.zeros_like(pooled)[:, None],
+        }
+        known[layer] = nothing[layer].cpu()
     return known[layer]

@@ -24,6 +24,7 @@ def encode_identities(
     """Map each face to an identity of its own, for `mixing` to combine.
 
     Args:
+        faces: their embeddings are read if the adapter's recipe wants one.
         crops: `(number of faces, size, size, 3)` float in 0..1, cut as the adapter's recipe says.
         sources: where each face is from.
 
@@ -64,7 +65,7 @@ def _read_vectors(adapter: Adapter, recipe: Recipe, faces: Sequence[Face]) -> Te
 def _read_hidden(
     adapter: Adapter, recipe: Recipe, clip: ClipVisionModel | None, crops: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """CLIP hidden states of the crops `(b, l, w)` and of nothing `(1, l, w)`; maybe empty."""
+    """CLIP features of the crops `(b, l, w)` and of nothing `(1, l, w)`; maybe empty."""
     if not recipe.clip_width:
         return crops.new_zeros(len(crops), 0, 0), crops.new_zeros(1, 0, 0)
     if clip is None:

@@ -15,10 +15,15 @@ class FaceVector(Enum):
 
 
 class ClipLayer(Enum):
-    """Which hidden states of the CLIP image encoder a mapper was trained on."""
+    """Which output of the CLIP image encoder a mapper was trained on; the host's names.
+
+    LAST and PENULTIMATE are hidden states, `(b, l, clip_width)`. POOLED is the projected image
+    embedding, as one state: `(b, 1, clip_width)`.
+    """
 
     LAST = "last_hidden_state"
     PENULTIMATE = "penultimate_hidden_states"
+    POOLED = "image_embeds"
 
 
 class Crop(Enum):
@@ -26,6 +31,7 @@ class Crop(Enum):
 
     LOOSE = "hairline to neck"
     ARCFACE = "the face alone, as ArcFace sees it"
+    WHOLE = "the middle square of the photo; no face is looked for"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Recipe:
     Attributes:
         name: what kind of adapter this is, for the user.
         face_width, face_vector: of the recogniser's vector.
-        clip_width, clip_layer, crop: of the CLIP hidden states, and the picture they are of.
+        clip_width, clip_layer, crop: of the CLIP features, and the picture they are of.
         face_model, clip_model: the models that fit, in the user's words; empty if none is needed.
     """
 
@@ -49,9 +55,13 @@ class Recipe:
     clip_model: str
 
 
-def name_clip_model(width: int) -> str:
-    """The CLIP image encoder whose hidden states have this width."""
-    known = {1280: "CLIP ViT-H/14", 1664: "CLIP ViT-bigG/14", 1024: "CLIP ViT-L/14"}
+_HIDDEN_WIDTHS = {1280: "CLIP ViT-H/14", 1664: "CLIP ViT-bigG/14", 1024: "CLIP ViT-L/14"}
+_POOLED_WIDTHS = {1024: "CLIP ViT-H/14", 1280: "CLIP ViT-bigG/14", 768: "CLIP ViT-L/14"}
+
+
+def name_clip_model(width: int, layer: ClipLayer = ClipLayer.PENULTIMATE) -> str:
+    """The CLIP image encoder whose hidden states, or pooled embedding, have this width."""
+    known = _POOLED_WIDTHS if layer is ClipLayer.POOLED else _HIDDEN_WIDTHS
     return known.get(width, f"a CLIP image encoder {width} wide")
 
 

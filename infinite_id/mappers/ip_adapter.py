@@ -1,16 +1,35 @@
-"""The mappers of IP-Adapter FaceID, FaceID PlusV2, Plus and of InstantID.
+"""The mappers of IP-Adapter in its forms for SDXL, and of InstantID.
 
-Their unconditional side is that of their training: zeros for the face vector, and the CLIP hidden
-states of the picture that is zero in normalised pixel space.
+Their unconditional side is that of their training: zeros for the face vector and for the pooled
+image embedding, and the CLIP hidden states of the picture that is zero in normalised pixel space.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from .base import ClipLayer, Crop, FaceVector, Recipe, name_clip_model
 from .native import FaceMapper, MapperConfig
 from .resampler import Perceiver, Resampler
+
+
+class Kind(Enum):
+    """What an adapter was trained for, if several kinds have the same tensors; its name."""
+
+    INSTANT_ID = "InstantID"
+    PORTRAIT_UNNORM = "IP-Adapter FaceID Portrait unnorm"
+    PLUS_FACE = "IP-Adapter Plus Face"
+    PLUS = "IP-Adapter Plus"
+    COMPOSITION = "IP-Adapter Plus Composition"
+
+
+BUFFALO, ANTELOPE = "buffalo_l", "antelopev2"
+"""InsightFace's model packs: those of IP-Adapter FaceID and of InstantID."""
+
+_PORTRAIT_TOKENS = 16
+"""FaceID Portrait is FaceID with more tokens: 16 a photo instead of 4."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,7 @@ class PerceiverConfig:
 
 @dataclass(frozen=True)
 class FaceIDConfig:
-    """FaceID: one MLP from the normalised face vector to a few tokens."""
+    """FaceID and FaceID Portrait: one MLP from the normalised face vector to a few tokens."""
 
     face_width: int
     face_hidden: int
@@ -35,7 +54,8 @@ class FaceIDConfig:
 
     @property
     def recipe(self) -> Recipe:
-        return _make_recipe("IP-Adapter FaceID", self.face_width, FaceVector.NORMED, 0)
+        portrait = " Portrait" if self.tokens == _PORTRAIT_TOKENS else ""
+        return _make_face_recipe(f"IP-Adapter FaceID{portrait}", self.face_width, BUFFALO)
 
     def build(self) -> nn.Module:
         return FaceIDMapper(self)
@@ -58,9 +78,11 @@ class FaceIDPlusConfig:
 
     @property
     def recipe(self) -> Recipe:
+        recipe = _make_face_recipe("IP-Adapter FaceID PlusV2", self.face.face_width, BUFFALO)
         width = self.perceiver.features
-        name = "IP-Adapter FaceID PlusV2"
-        return _make_recipe(name, self.face.face_width, FaceVector.NORMED, width, Crop.ARCFACE)
+        return replace(
+            recipe, clip_width=width, crop=Crop.ARCFACE, clip_model=name_clip_model(width)
+        )
 
     def build(self) -> nn.Module:
         return FaceIDPlusMapper(self)
@@ -68,50 +90,85 @@ class FaceIDPlusConfig:
 
 @dataclass(frozen=True)
 class PlusConfig:
-    """Plus and Plus Face: learned queries that read the CLIP hidden states."""
+    """Plus, Plus Face and Plus Composition: learned queries that read the CLIP hidden states."""
 
     tokens: int
     perceiver: PerceiverConfig
     token_width: int
+    kind: Kind = Kind.PLUS_FACE
 
     @property
     def recipe(self) -> Recipe:
+        crop = Crop.LOOSE if self.kind is Kind.PLUS_FACE else Crop.WHOLE
         width = self.perceiver.features
-        return _make_recipe("IP-Adapter Plus Face", 0, FaceVector.NORMED, width)
+        return _make_picture_recipe(self.kind.value, width, ClipLayer.PENULTIMATE, crop)
 
     def build(self) -> nn.Module:
         return PlusMapper(self)
 
 
 @dataclass(frozen=True)
-class InstantIDConfig:
-    """InstantID: learned queries that read the raw face vector."""
+class PooledConfig:
+    """The plain IP-Adapter: a linear layer from the pooled image embedding to a few tokens."""
 
+    clip_width: int
     tokens: int
-    perceiver: PerceiverConfig
     token_width: int
 
     @property
     def recipe(self) -> Recipe:
-        return _make_recipe("InstantID", self.perceiver.features, FaceVector.RAW, 0)
+        return _make_picture_recipe("IP-Adapter", self.clip_width, ClipLayer.POOLED, Crop.WHOLE)
 
     def build(self) -> nn.Module:
-        return InstantIDMapper(self)
+        return PooledMapper(self)
 
 
-def _make_recipe(
-    name: str, face_width: int, vector: FaceVector, clip_width: int, crop: Crop = Crop.LOOSE
+@dataclass(frozen=True)
+class RawFaceConfig:
+    """InstantID and FaceID Portrait unnorm: learned queries that read the raw face vector."""
+
+    tokens: int
+    perceiver: PerceiverConfig
+    token_width: int
+    kind: Kind = Kind.INSTANT_ID
+
+    @property
+    def recipe(self) -> Recipe:
+        model = ANTELOPE if self.kind is Kind.INSTANT_ID else BUFFALO
+        width = self.perceiver.features
+        return _make_face_recipe(self.kind.value, width, model, FaceVector.RAW)
+
+    def build(self) -> nn.Module:
+        return RawFaceMapper(self)
+
+
+def _make_face_recipe(
+    name: str, width: int, model: str, vector: FaceVector = FaceVector.NORMED
 ) -> Recipe:
-    trained_with = {FaceVector.NORMED: "buffalo_l", FaceVector.RAW: "antelopev2"}
+    """Of an adapter that reads a face vector alone."""
     return Recipe(
         name=name,
-        face_width=face_width,
+        face_width=width,
         face_vector=vector,
-        face_model=trained_with[vector] if face_width else "",
-        clip_width=clip_width,
+        face_model=model,
+        clip_width=0,
         clip_layer=ClipLayer.PENULTIMATE,
+        crop=Crop.LOOSE,
+        clip_model="",
+    )
+
+
+def _make_picture_recipe(name: str, width: int, layer: ClipLayer, crop: Crop) -> Recipe:
+    """Of an adapter that reads CLIP features alone."""
+    return Recipe(
+        name=name,
+        face_width=0,
+        face_vector=FaceVector.NORMED,
+        face_model="",
+        clip_width=width,
+        clip_layer=layer,
         crop=crop,
-        clip_model=name_clip_model(clip_width) if clip_width else "",
+        clip_model=name_clip_model(width, layer),
     )
 
 
@@ -155,10 +212,23 @@ class PlusMapper(Resampler):
         return self.resample(clip)
 
 
-class InstantIDMapper(Resampler):
+class PooledMapper(nn.Module):
+    """`(b, 1, clip_width)` -> `(b, tokens, token_width)`; the face vector is not read."""
+
+    def __init__(self, config: PooledConfig) -> None:
+        super().__init__()
+        self.tokens = config.tokens
+        self.proj = nn.Linear(config.clip_width, config.tokens * config.token_width)
+        self.norm = nn.LayerNorm(config.token_width)
+
+    def forward(self, _face: Tensor, clip: Tensor) -> Tensor:
+        return self.norm(rearrange(self.proj(clip), "b l (n d) -> b (l n) d", n=self.tokens))
+
+
+class RawFaceMapper(Resampler):
     """`(b, face_width)` -> `(b, tokens, token_width)`; the CLIP features are not read."""
 
-    def __init__(self, config: InstantIDConfig) -> None:
+    def __init__(self, config: RawFaceConfig) -> None:
         super().__init__(config.tokens, **vars(config.perceiver), out=config.token_width)
 
     def forward(self, face: Tensor, _clip: Tensor) -> Tensor:

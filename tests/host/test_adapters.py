@@ -25,7 +25,7 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.attention.mixed import Mixing
 from pack.infinite_id.face import Face
-from pack.infinite_id.formats import ip_adapter
+from pack.infinite_id.formats import Kind, ip_adapter
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.host.patch import apply
 from pack.infinite_id.identity import Identity, Source
@@ -37,15 +37,16 @@ from pack.nodes.lora import ApplyFaceIDLoRA
 from pack.tests.host.unet_adapters import list_attentions, make_file
 from pack.tests.host.world import World, difference
 from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import Tensors
+from pack.tests.unit.adapter_files import FILES, NAMES, POOLED, Tensors
 from pack.tests.unit.test_mappers import reference
 from torch import Tensor, nn
 
 TOLERANCE = 1e-5
 LATER = 1e-4  # after a step: guidance enlarges what the first forward rounded
-KINDS = ("FaceID", "FaceID PlusV2", "Plus Face", "InstantID")
+KINDS = tuple(FILES)
 TOKEN_WIDTH = 128  # the miniature's context
 CLIP_WIDTH = 64
+POOLED_WIDTH = 48
 WEIGHT = 0.8
 STEPS = 2
 
@@ -57,6 +58,7 @@ STEPS = 2
 class Case:
     """A file's tensors, and what the pack read from it."""
 
+    kind: str
     tensors: Tensors
     adapter: Adapter
 
@@ -70,11 +72,12 @@ def case(
 
 def read(kind: str, deep: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.setattr(ip_adapter, "SDXL", list_layers(deep.unet))
-    tensors = make_file(deep.unet, kind, TOKEN_WIDTH, CLIP_WIDTH)
-    path = adapter_files.write_safetensors(folder / "some file.safetensors", tensors)
-    adapter = formats.load(path)
-    assert adapter.config.mapper.recipe.name.endswith(kind)
-    return Case(tensors, adapter)
+    width = POOLED_WIDTH if kind in POOLED else CLIP_WIDTH
+    tensors = make_file(deep.unet, kind, TOKEN_WIDTH, width)
+    name = Path(FILES[kind]).with_suffix(".safetensors")
+    adapter = formats.load(adapter_files.write_safetensors(folder / name, tensors))
+    assert adapter.config.mapper.recipe.name == NAMES[kind]
+    return Case(kind, tensors, adapter)
 
 
 # --- Tokens ------------------------------------------------------------------------------------
@@ -99,15 +102,17 @@ def draw_crop() -> Tensor:
 
 def expect_tokens(case: Case, clip: Any) -> tuple[Tensor, Tensor]:
     """Tokens and unconditional tokens, by the published arithmetic on the host's CLIP states."""
-    kind = next(k for k in reversed(KINDS) if case.adapter.config.mapper.recipe.name.endswith(k))
     start = "image_proj."
     weights = {n.removeprefix(start): x for n, x in case.tensors.items() if n.startswith(start)}
     face = torch.from_numpy(draw_face().embedding)[None]
     hidden = clip.encode_image(draw_crop())["penultimate_hidden_states"]
     nothing = clip.model(pixel_values=torch.zeros(1, 3, 224, 224), intermediate_output=-2)[1]
+    if case.kind in POOLED:
+        hidden = clip.encode_image(draw_crop())["image_embeds"][:, None]
+        nothing = torch.zeros_like(hidden)
     with torch.inference_mode():
-        tokens = reference(kind, weights, face, hidden)
-        return tokens, reference(kind, weights, torch.zeros_like(face), nothing)
+        tokens = reference(case.kind, weights, face, hidden)
+        return tokens, reference(case.kind, weights, torch.zeros_like(face), nothing)
 
 
 def encode(case: Case, clip: Any) -> Identity:
@@ -373,6 +378,11 @@ def test_memory_modes(deep: World, face_id: Case, clip: Any, share: float) -> No
             "IP-Adapter Plus Face; wants a face model to find faces, CLIP vision CLIP ViT-H/14",
         ),
         ("InstantID", 0, "InstantID; wants face model antelopev2, no CLIP vision"),
+        (
+            "IP-Adapter",
+            0,
+            "IP-Adapter; wants no face model, CLIP vision CLIP ViT-bigG/14",
+        ),
     ],
 )
 @pytest.mark.parametrize("folder", ["ipadapter", "instantid"])
@@ -386,9 +396,12 @@ def test_loader_node_tells_what_it_found(
         folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], set(known[1]))
     )
     tensors = adapter_files.make(kind, 64 if "V2" in kind else 8, lora_rank=rank)
-    adapter_files.write_bin(tmp_path / "sd15 plus.bin", tensors)
-    choice = f"{folder}/sd15 plus.bin"
+    adapter_files.write_bin(tmp_path / "sd15.bin", tensors)
+    choice = f"{folder}/sd15.bin"
     assert choice in folders.list_adapters()
     adapter, info = LoadInfiniteIDModel.execute(choice, 0.5).result
-    assert info == describe(adapter) == f"sd15 plus.bin is {told}"
+    assert info == describe(adapter) == f"sd15.bin is {told}"
     assert getattr(adapter.config.mapper, "scale", 0.5) == 0.5
+    if kind == "Plus Face":
+        adapter, info = LoadInfiniteIDModel.execute(choice, 1.0, Kind.COMPOSITION.value).result
+        assert "IP-Adapter Plus Composition; wants no face model" in info

@@ -13,8 +13,9 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
+from comfy.clip_model import clip_preprocess
 from pack.dev.photos import photos
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
 from pack.infinite_id.alignment import align, crop_for_recogniser
 from pack.infinite_id.annotate import CHOSEN, Mark, draw_faces, lay_out
 from pack.infinite_id.attention.blocks import SDXL
@@ -22,6 +23,7 @@ from pack.infinite_id.detection import detect
 from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis, similarity
 from pack.infinite_id.identity import Identity
 from pack.infinite_id.mappers import MapperConfig
+from pack.infinite_id.mappers.ip_adapter import PooledConfig
 from pack.infinite_id.photo import read_photo
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
@@ -288,6 +290,31 @@ def test_strips_are_skipped_like_any_photo_without_a_face(encoder: Encoder) -> N
     lines = info.splitlines()
     assert lines[1].startswith("Skipped: No face found in photo 2 of 3 (3x4000)")
     assert lines[2].startswith("Skipped: No face found in photo 3 of 3 (5000x1)")
+
+
+def test_adapter_for_whole_pictures_needs_no_face(analysis: Any, clip: Any) -> None:
+    """The CLIP encoder sees the middle square as the host would cut it; no face is looked for."""
+    spec = PooledConfig(clip_width=48, tokens=4, token_width=128)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapter = Adapter(AdapterConfig(spec, dict(list(SDXL.items())[:1]))).requires_grad_(False)
+    wide = load("obama", (500, 300))
+    identity, seen, mask, sheet, info = Encoder(adapter, analysis, clip).run(wide, noise(80, 60))
+    assert identity.tokens.shape == (1, 8, 128)
+    assert [source.label for source in identity.sources] == [
+        "photo 1 of 2 (500x300), the whole photo",
+        "photo 2 of 2 (60x80), the whole photo",
+    ]
+    pixels = clip_preprocess(wide, clip.image_size)
+    assert (clip_preprocess(seen[:1], clip.image_size) - pixels).abs().mean() < 0.1
+    assert mask.shape == (1, 300, 500)
+    assert bool((mask == 1).all())
+    assert len(sheet) == 2
+    assert info.splitlines()[0].endswith("the middle square, without looking for a face")
+    features = clip.encode_image(seen[:1])["image_embeds"][:, None]
+    assert identity.features is None  # a stack
+    tokens = encode(adapter, torch.zeros(1, 0), features)
+    assert torch.allclose(tokens, identity.tokens[:, :4], atol=1e-5)
 
 
 def test_no_photo_left(encoder: Encoder) -> None:

@@ -97,10 +97,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.calls = 0
 
-    def forward(self, pixel_values: Tensor, intermediate_output: int) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, intermediate_output: int) -> tuple[Tensor, ...]:
         assert intermediate_output == -2
         self.calls += 1
-        return pixel_values.new_zeros(1, 2, 3), pixel_values.new_ones(1, 2, 3)
+        zeros, ones = pixel_values.new_zeros(1, 2, 3), pixel_values.new_ones(1, 2, 3)
+        return zeros, ones, ones[:, 0]
 
 
 class Vision:
@@ -116,7 +117,7 @@ def test_nothing_is_encoded_once_an_encoder(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(3):
         for layer in ClipLayer:
             found = clip.encode_nothing(Vision(model), layer)  # type: ignore[arg-type]
-            assert float(found.mean()) == (0 if layer is ClipLayer.LAST else 1)
+            assert float(found.mean()) == (layer is ClipLayer.PENULTIMATE)
     assert model.calls == len(ClipLayer)
     clip.encode_nothing(Vision(Encoder()), ClipLayer.LAST)  # type: ignore[arg-type]
     gone = weakref.ref(model)

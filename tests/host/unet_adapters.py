@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import LAYERS, Shapes, Tensors
+from pack.tests.unit.adapter_files import LAYERS, POOLED, Shapes, Tensors
 from torch import nn
 
 RANK = 4
@@ -34,7 +34,7 @@ def make_file(unet: Any, kind: str, token_width: int, clip_width: int) -> Tensor
             for x in "kv":
                 size = (attention.to_q.out_features, token_width)
                 shapes[f"ip_adapter.{number}.to_{x}_ip.weight"] = size
-        if kind.startswith("FaceID"):
+        if kind in ("FaceID", "FaceID PlusV2"):
             shapes |= shape_lora(number, attention)
     return adapter_files.draw(shapes, seed=5, dtype=torch.float32)
 
@@ -42,12 +42,11 @@ def make_file(unet: Any, kind: str, token_width: int, clip_width: int) -> Tensor
 def shape_projection(kind: str, token_width: int, clip_width: int) -> Shapes:
     """The published `image_proj`, but for the width of the CLIP states that it reads."""
     shapes = adapter_files.shape_projection(kind, token_width)
-    reads_clip = {
-        "FaceID PlusV2": "perceiver_resampler.proj_in.weight",
-        "Plus Face": "proj_in.weight",
-    }
-    if kind in reads_clip:
-        shapes[reads_clip[kind]] = (shapes[reads_clip[kind]][0], clip_width)
+    reader = "perceiver_resampler.proj_in.weight" if kind == "FaceID PlusV2" else "proj_in.weight"
+    if kind in POOLED:
+        reader = "proj.weight"
+    if kind in POOLED or kind == "FaceID PlusV2" or kind.startswith("Plus"):
+        shapes[reader] = (shapes[reader][0], clip_width)
     return {f"image_proj.{name}": size for name, size in shapes.items()}
 
 

@@ -23,6 +23,31 @@ CONTEXT_WIDTH = 2048  # what the text's K, V of SDXL read, whatever the adapter'
 HEAD_WIDTH = 64
 LORA_RANK = 128
 
+FILES = {
+    "FaceID": "ip-adapter-faceid_sdxl.bin",
+    "FaceID PlusV2": "ip-adapter-faceid-plusv2_sdxl.bin",
+    "FaceID Portrait": "ip-adapter-faceid-portrait_sdxl.bin",
+    "FaceID Portrait unnorm": "ip-adapter-faceid-portrait_sdxl_unnorm.bin",
+    "IP-Adapter": "ip-adapter_sdxl.safetensors",
+    "IP-Adapter ViT-H": "ip-adapter_sdxl_vit-h.safetensors",
+    "Plus": "ip-adapter-plus_sdxl_vit-h.safetensors",
+    "Plus Composition": "ip_plus_composition_sdxl.safetensors",
+    "Plus Face": "ip-adapter-plus-face_sdxl_vit-h.safetensors",
+    "InstantID": "ip-adapter.bin",
+}
+"""The kinds of adapters, and the names that they are published under."""
+NAMES = {
+    kind: kind if kind == "InstantID" else f"IP-Adapter {kind}"
+    for kind in FILES
+    if not kind.startswith("IP-Adapter")
+} | {"IP-Adapter": "IP-Adapter", "IP-Adapter ViT-H": "IP-Adapter"}
+"""What the pack calls them."""
+TOKENS = dict.fromkeys(FILES, 16) | dict.fromkeys(
+    ("FaceID", "FaceID PlusV2", "IP-Adapter", "IP-Adapter ViT-H"), 4
+)
+POOLED = {"IP-Adapter": 1280, "IP-Adapter ViT-H": 1024}
+"""The width of the pooled CLIP embedding, of those that read it."""
+
 # The published numbering, down, up, mid: (stage, number, transformers inside, width) of each block.
 PUBLISHED_ORDER = (
     ("input", 4, 2, 640),
@@ -95,16 +120,28 @@ def shape_face_mlp(token_width: int, tokens: int = 4, hidden: int = 1024) -> Sha
     }
 
 
+def shape_pooled(token_width: int, clip_width: int, tokens: int = 4) -> Shapes:
+    """The plain IP-Adapter's projection of a pooled CLIP embedding."""
+    return {
+        "proj.weight": (tokens * token_width, clip_width),
+        "proj.bias": (tokens * token_width,),
+        "norm.weight": (token_width,),
+        "norm.bias": (token_width,),
+    }
+
+
 def shape_projection(kind: str, token_width: int = TOKEN_WIDTH) -> Shapes:
     """The `image_proj` of a kind: of its true shape at the true width, else of fewer heads."""
     full = token_width == TOKEN_WIDTH
     heads = 20 if full else 2
-    if kind == "FaceID":
-        return shape_face_mlp(token_width)
+    if kind in POOLED:
+        return shape_pooled(token_width, POOLED[kind])
+    if kind in ("FaceID", "FaceID Portrait"):
+        return shape_face_mlp(token_width, TOKENS[kind])
     if kind == "FaceID PlusV2":
         reader = Resampler(token_width, token_width // HEAD_WIDTH, 1280, token_width)
         return shape_face_mlp(token_width) | reader.shapes("perceiver_resampler.")
-    features = {"Plus Face": 1280, "InstantID": 512}[kind]
+    features = 1280 if kind.startswith("Plus") else 512
     width = 1280 if full else 96
     return {"latents": (1, 16, width)} | Resampler(width, heads, features, token_width).shapes()
 

@@ -191,13 +191,13 @@ def rename_tensors(**how: Any) -> dict[str, Any]:
     }
 
 
-NOT_A_FACE = "without a known face projection"
+UNKNOWN_KIND = "is an IP-Adapter of an unknown kind"
 COUNT = "cross-attention layers; SDXL has 70"
 PERCEIVER = "image_proj.perceiver_resampler."
 for _name, _changes, _said, _how in (
     ("a K' missing", lambda: {KEY: None}, COUNT, {}),
     ("a V' missing", lambda: {KEY.replace("_k_", "_v_"): None}, "missing: ", {}),
-    ("a norm missing", lambda: {NORM: None}, NOT_A_FACE, {}),
+    ("a norm missing", lambda: {NORM: None}, UNKNOWN_KIND, {}),
     ("a bias missing", lambda: {"image_proj.norm.bias": None}, "missing: image_proj.norm", {}),
     ("an extra tensor", lambda: {"image_proj.more": half(3)}, "unexpected: image_proj.more", {}),
     ("an extra layer", lambda: {"ip_adapter.141.to_k_ip.weight": half(1280, 8)}, COUNT, {}),
@@ -214,15 +214,15 @@ for _name, _changes, _said, _how in (
     ("K' without a shape", lambda: {KEY: half()}, "wrong shape", {}),
     ("K' empty", lambda: {KEY: half(1280, 0)}, "wrong shape", {}),
     ("no whole number of tokens", lambda: {SECOND: half(33, 1024)}, "wrong shape", {}),
-    ("no tokens", lambda: {SECOND: half(0, 1024), SECOND[:-6] + "bias": half(0)}, NOT_A_FACE, {}),
-    ("tokens of no width", lambda: {NORM: half(0)}, NOT_A_FACE, {}),
-    ("a projection without a shape", lambda: {SECOND: half()}, NOT_A_FACE, {}),
-    ("a projection with three sides", lambda: {FIRST: half(1, 2, 3)}, NOT_A_FACE, {}),
-    ("latents with two sides", lambda: {"image_proj.latents": half(16, 96)}, NOT_A_FACE, {}),
+    ("no tokens", lambda: {SECOND: half(0, 1024), SECOND[:-6] + "bias": half(0)}, UNKNOWN_KIND, {}),
+    ("tokens of no width", lambda: {NORM: half(0)}, UNKNOWN_KIND, {}),
+    ("a projection without a shape", lambda: {SECOND: half()}, UNKNOWN_KIND, {}),
+    ("a projection with three sides", lambda: {FIRST: half(1, 2, 3)}, UNKNOWN_KIND, {}),
+    ("latents with two sides", lambda: {"image_proj.latents": half(16, 96)}, UNKNOWN_KIND, {}),
     (
         "latents without number",
         lambda: {"image_proj.latents": half(1, 0, 96)},
-        NOT_A_FACE,
+        UNKNOWN_KIND,
         {"kind": "InstantID"},
     ),
     (
@@ -234,19 +234,19 @@ for _name, _changes, _said, _how in (
     (
         "a resampler without layers",
         lambda: {n: None for n in make("InstantID") if ".layers." in n},
-        NOT_A_FACE,
+        UNKNOWN_KIND,
         {"kind": "InstantID"},
     ),
     (
         "heads of a broken width",
         lambda: {f"image_proj.layers.{n}.0.to_q.weight": half(100, 96) for n in range(4)},
-        NOT_A_FACE,
+        UNKNOWN_KIND,
         {"kind": "InstantID"},
     ),
     (
         "no heads",
         lambda: {f"image_proj.layers.{n}.0.to_q.weight": half(0, 96) for n in range(4)},
-        NOT_A_FACE,
+        UNKNOWN_KIND,
         {"kind": "InstantID"},
     ),
     (
@@ -255,7 +255,7 @@ for _name, _changes, _said, _how in (
             PERCEIVER + name: half(*size)
             for name, size in adapter_files.Resampler(128, 1, 1280, 64).shapes().items()
         },
-        NOT_A_FACE,
+        UNKNOWN_KIND,
         {"kind": "FaceID PlusV2"},
     ),
     (
@@ -316,11 +316,11 @@ for _name, _shapes, _said in (
         "has 16 cross-attention layers",
     ),
     (
-        "IP-Adapter without a face",
+        "IP-Adapter whose norm does not fit",
         _KEY_VALUES
-        | {"image_proj.proj.weight": (32, 1024), "image_proj.proj.bias": (32,)}
+        | {"image_proj.proj.weight": (33, 1024), "image_proj.proj.bias": (33,)}
         | {"image_proj.norm.weight": (8,), "image_proj.norm.bias": (8,)},
-        NOT_A_FACE,
+        "wrong shape: image_proj.proj.weight is (33, 1024), expected (32, 1024)",
     ),
     (
         "full IP-Adapter",
@@ -328,12 +328,73 @@ for _name, _shapes, _said in (
         | {"image_proj.proj.0.weight": (64, 1280), "image_proj.proj.0.bias": (64,)}
         | {"image_proj.proj.2.weight": (8, 64), "image_proj.proj.2.bias": (8,)}
         | {"image_proj.proj.3.weight": (8,), "image_proj.proj.3.bias": (8,)},
-        NOT_A_FACE,
+        UNKNOWN_KIND,
     ),
     (
         "PuLID",
         {"id_adapter.proj_out": (1024, 2048), "id_adapter_attn_layers.0.id_to_k.weight": (640, 8)},
         "is a PuLID adapter",
+    ),
+    (
+        "PuLID v1 in IP-Adapter's form",
+        _KEY_VALUES
+        | {"image_proj.body.0.weight": (1024, 1280)}
+        | {"image_proj.mapping_0.0.weight": (1024, 1024)},
+        "is a PuLID adapter. It needs EVA-CLIP",
+    ),
+    (
+        "PuLID v1.1 in IP-Adapter's form",
+        _KEY_VALUES
+        | {"image_proj.latents": (1, 32, 1024), "image_proj.proj_out": (1024, 2048)}
+        | {"image_proj.id_embedding_mapping.0.weight": (1024, 1280)},
+        "is a PuLID adapter. It needs EVA-CLIP",
+    ),
+    (
+        "PhotoMaker V1",
+        {"id_encoder.visual_projection_2.weight": (1280, 1024), "lora_weights.x": (4, 4)},
+        "is PhotoMaker V1. It changes the prompt's words and has no image attention: put it into "
+        "models/photomaker",
+    ),
+    (
+        "PhotoMaker V2",
+        {
+            "id_encoder.visual_projection_2.weight": (1280, 1024),
+            "id_encoder.qformer_perceiver.token_proj.2.weight": (4096, 2048),
+        },
+        "is PhotoMaker V2",
+    ),
+    (
+        "Kolors' Plus",
+        _KEY_VALUES
+        | {"image_proj.latents": (1, 16, 2048), "image_proj.norm_out.weight": (2048,)}
+        | {"image_proj.layers.0.0.to_out.weight": (2048, 768)},
+        "is Kolors' IP-Adapter Plus. It was trained for Kolors",
+    ),
+    (
+        "Kolors' FaceID Plus",
+        _FACE | {"image_proj.perceiver_resampler.layers.0.0.to_out.weight": (4096, 64)},
+        "is Kolors' IP-Adapter FaceID Plus. It was trained for Kolors",
+    ),
+    (
+        "ConsistentID",
+        {"image_proj_model.norm.weight": (2048,), "FacialEncoder.proj.weight": (8, 8)}
+        | {"adapter_modules.1.to_k_ip.weight": (640, 8)},
+        "is ConsistentID. It needs a face parser",
+    ),
+    (
+        "HyperLoRA",
+        {"0.to_q.id_down_basis": (128, 64, 8), "0.to_q.id_up_basis": (128, 8, 64)},
+        "is HyperLoRA. It makes a LoRA of a face",
+    ),
+    (
+        "Arc2Face's encoder",
+        {"text_model.encoder.layers.0.mlp.fc1.weight": (3072, 768)},
+        "such as Arc2Face's. Arc2Face is for SD 1.5",
+    ),
+    (
+        "Arc2Face's UNet",
+        {"down_blocks.0.attentions.0.proj_in.weight": (320, 320, 1, 1)},
+        "such as Arc2Face's. Arc2Face is for SD 1.5",
     ),
     ("PuLID's layers alone", {"id_adapter_attn_layers.0.id_to_k.weight": (640, 8)}, "PuLID"),
     ("K', V' alone", _KEY_VALUES, UNKNOWN),

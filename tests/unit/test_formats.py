@@ -10,25 +10,24 @@ import torch
 from pack.infinite_id import formats
 from pack.infinite_id.adapter import Adapter
 from pack.infinite_id.attention.blocks import SDXL
-from pack.infinite_id.formats import FormatError
+from pack.infinite_id.formats import FormatError, Kind
 from pack.infinite_id.mappers.ip_adapter import FaceIDPlusConfig
 from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import LAYERS, Tensors
+from pack.tests.unit.adapter_files import FILES, LAYERS, NAMES, Tensors
 from pack.tests.unit.corrupt_files import CASES, MAXIMUM_BYTES, MAXIMUM_SECONDS, Usage
 
-NAMES = {
-    "FaceID": "IP-Adapter FaceID",
-    "FaceID PlusV2": "IP-Adapter FaceID PlusV2",
-    "Plus Face": "IP-Adapter Plus Face",
-    "InstantID": "InstantID",
-}
 LAYOUTS = ("safetensors", "adapter_modules", "bin")
-TOKEN_WIDTHS = {"FaceID": 8, "FaceID PlusV2": 64, "Plus Face": 8, "InstantID": 8}
+ALIKE = {
+    "FaceID Portrait unnorm": ("InstantID", Kind.PORTRAIT_UNNORM),
+    "Plus": ("Plus Face", Kind.PLUS),
+    "Plus Composition": ("Plus Face", Kind.COMPOSITION),
+}
+"""Kinds whose tensors another kind has: what they are taken for by themselves, and the choice."""
 
 
 @cache
 def make(kind: str, lora_rank: int = 0) -> Tensors:
-    return adapter_files.make(kind, TOKEN_WIDTHS[kind], lora_rank=lora_rank)
+    return adapter_files.make(kind, 64 if kind == "FaceID PlusV2" else 8, lora_rank=lora_rank)
 
 
 def write(folder: Path, tensors: Tensors, layout: str) -> Path:
@@ -46,11 +45,38 @@ def test_recognised_by_contents(tmp_path: Path, kind: str, layout: str) -> None:
     """Every kind in every layout, under a misleading name; weights arrive bit by bit, in order."""
     path = write(tmp_path, make(kind), layout)
     adapter = formats.load(path)
-    assert adapter.config.mapper.recipe.name == NAMES[kind]
+    assert adapter.config.mapper.recipe.name == NAMES[ALIKE[kind][0] if kind in ALIKE else kind]
     assert adapter.name == path.name
     assert adapter.config.layers == SDXL
     assert adapter.lora is None
     check_weights(adapter, make(kind))
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_recognised_under_the_published_name(tmp_path: Path, kind: str) -> None:
+    path = adapter_files.write_safetensors(
+        (tmp_path / FILES[kind]).with_suffix(".safetensors"), make(kind)
+    )
+    for adapter in (formats.load(path), formats.inspect(path)):
+        assert adapter.config.mapper.recipe.name == NAMES[kind]
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_the_choice_beats_the_name(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, make(kind), "safetensors")
+    alike, choice = ALIKE[kind]
+    assert formats.load(path, kind=choice).config.mapper.recipe.name == NAMES[kind]
+    named = path.rename(tmp_path / FILES[kind].replace(".bin", ".safetensors"))
+    chosen = formats.load(named, kind=Kind(NAMES[alike]))
+    assert chosen.config.mapper.recipe.name == NAMES[alike]
+    with pytest.raises(FormatError, match=r"cannot be .* Set kind to 'auto'"):
+        formats.load(named, kind=Kind.PLUS if "FaceID" in kind else Kind.INSTANT_ID)
+
+
+def test_no_choice_for_a_kind_that_tensors_tell(tmp_path: Path) -> None:
+    path = write(tmp_path, make("FaceID"), "safetensors")
+    with pytest.raises(FormatError, match="is IP-Adapter FaceID and cannot be 'InstantID'"):
+        formats.load(path, kind=Kind.INSTANT_ID)
 
 
 def check_weights(adapter: Adapter, tensors: Tensors) -> None:

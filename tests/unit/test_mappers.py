@@ -14,12 +14,12 @@ from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
 from pack.infinite_id.formats.ip_adapter import ORDER, recognise
 from pack.infinite_id.mappers import ClipLayer, Crop, FaceVector
 from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import Tensors
+from pack.tests.unit.adapter_files import FILES, NAMES, POOLED, TOKENS, Tensors
 from torch import Tensor
 
 TOLERANCE = 1e-5
-KINDS = ("FaceID", "FaceID PlusV2", "Plus Face", "InstantID")
-TOKENS = {"FaceID": 4, "FaceID PlusV2": 4, "Plus Face": 16, "InstantID": 16}
+KINDS = tuple(FILES)
+RAW = ("InstantID", "FaceID Portrait unnorm")
 WIDTHS = {"narrow": 128, "true": adapter_files.TOKEN_WIDTH}
 
 
@@ -27,14 +27,20 @@ WIDTHS = {"narrow": 128, "true": adapter_files.TOKEN_WIDTH}
 
 
 def reference(kind: str, w: Tensors, face: Tensor, clip: Tensor, scale: float = 1.0) -> Tensor:
-    """Tokens from a raw face vector `(b, 512)` and penultimate CLIP states `(b, l, 1280)`."""
-    if kind == "InstantID":
+    """Tokens from a raw face vector `(b, 512)` and penultimate CLIP states `(b, l, 1280)`.
+
+    For the plain IP-Adapter the CLIP states are one, the pooled embedding.
+    """
+    if kind in POOLED:
+        tokens = clip[:, 0] @ w["proj.weight"].T + w["proj.bias"]
+        return norm(w, "norm", tokens.reshape(len(clip), 4, -1))
+    if kind in RAW:
         return resample(w, "", w["latents"], face[:, None])
-    if kind == "Plus Face":
+    if kind.startswith("Plus"):
         return resample(w, "", w["latents"], clip)
     length = face.pow(2).sum(-1, keepdim=True).sqrt()
     tokens = face_mlp(w, torch.where(length > 0, face / length, 0))
-    if kind == "FaceID":
+    if kind != "FaceID PlusV2":
         return tokens
     return tokens + scale * resample(w, "perceiver_resampler.", tokens, clip)
 
@@ -85,7 +91,7 @@ def norm(w: Tensors, name: str, x: Tensor) -> Tensor:
 def build(kind: str, token_width: int, scale: float = 1.0) -> tuple[Adapter, Tensors]:
     """A mapper recognised by its shapes, and the fp32 weights that it and the reference share."""
     shapes = adapter_files.shape(kind, token_width)
-    spec = recognise(Path("some file"), shapes, scale)
+    spec = recognise(Path(FILES[kind]), shapes, scale)
     weights = adapter_files.draw(
         adapter_files.shape_projection(kind, token_width), seed=3, dtype=torch.float32
     )
@@ -95,11 +101,12 @@ def build(kind: str, token_width: int, scale: float = 1.0) -> tuple[Adapter, Ten
     return adapter, weights
 
 
-def draw_features(clip_tokens: int = 33) -> tuple[Tensor, Tensor]:
-    """Two raw face vectors, as long as ArcFace's are, and CLIP states."""
+def draw_features(kind: str) -> tuple[Tensor, Tensor]:
+    """Two raw face vectors, as long as ArcFace's are, and what the kind reads of CLIP."""
     generator = torch.Generator().manual_seed(4)
     face = torch.randn(2, 512, generator=generator)
-    return face, torch.randn(2, clip_tokens, 1280, generator=generator)
+    size = (2, 1, POOLED[kind]) if kind in POOLED else (2, 33, 1280)
+    return face, torch.randn(size, generator=generator)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -112,12 +119,12 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 def test_tokens(kind: str, size: str) -> None:
     """Tokens of two faces and of none, at a small width and at the published shapes.
 
-    None: zeros for the face vector, and some CLIP states, as those of a zero picture.
+    None: zeros for both.
     """
     adapter, weights = build(kind, WIDTHS[size])
-    face, clip = draw_features()
+    face, clip = draw_features(kind)
     face = torch.cat([face, torch.zeros_like(face[:1])])
-    clip = torch.cat([clip, clip[:1].flip(1)])
+    clip = torch.cat([clip, torch.zeros_like(clip[:1])])
     tokens = encode(adapter, face, clip)
     assert tokens.shape == (3, TOKENS[kind], WIDTHS[size])
     expected = reference(kind, weights, face, clip)
@@ -128,13 +135,13 @@ def test_tokens(kind: str, size: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_length_of_the_face_vector(kind: str) -> None:
-    """FaceID's mappers see a normed vector whatever they are given, InstantID's the raw one."""
+    """FaceID's mappers see a normed vector whatever they are given, others the raw one."""
     adapter, _ = build(kind, WIDTHS["narrow"])
-    face, clip = draw_features()
+    face, clip = draw_features(kind)
     changed = difference(encode(adapter, 3 * face, clip), encode(adapter, face, clip))
     raw = adapter.config.mapper.recipe.face_vector is FaceVector.RAW
-    assert raw == (kind == "InstantID")
-    if kind == "InstantID":
+    assert raw == (kind in RAW)
+    if raw:
         assert changed > 1e-2
     else:
         assert changed <= TOLERANCE
@@ -144,7 +151,7 @@ def test_length_of_the_face_vector(kind: str) -> None:
 def test_shortcut_scale(scale: float) -> None:
     """PlusV2's scale weighs what was read in the CLIP states; 0 leaves FaceID's tokens."""
     adapter, weights = build("FaceID PlusV2", WIDTHS["narrow"], scale)
-    face, clip = draw_features()
+    face, clip = draw_features("FaceID PlusV2")
     tokens = encode(adapter, face, clip)
     expected = reference("FaceID PlusV2", weights, face, clip, scale)
     assert difference(tokens, expected) <= TOLERANCE
@@ -156,10 +163,10 @@ def test_shortcut_scale(scale: float) -> None:
 def test_reads_only_what_it_was_trained_on(kind: str) -> None:
     """A change of a feature that the kind does not take changes nothing."""
     adapter, _ = build(kind, WIDTHS["narrow"])
-    face, clip = draw_features()
+    face, clip = draw_features(kind)
     tokens = encode(adapter, face, clip)
-    takes_face = kind != "Plus Face"
-    takes_clip = kind in ("Plus Face", "FaceID PlusV2")
+    takes_face = "FaceID" in kind or kind == "InstantID"
+    takes_clip = not takes_face or kind == "FaceID PlusV2"
     assert (not torch.equal(encode(adapter, face.flip(1), clip), tokens)) == takes_face
     assert (not torch.equal(encode(adapter, face, clip.flip(2)), tokens)) == takes_clip
 
@@ -169,27 +176,35 @@ def test_weights_in_half_precision_are_computed_in_float32(kind: str) -> None:
     adapter, weights = build(kind, WIDTHS["narrow"])
     adapter.mapper.half()
     rounded = {name: x.half().float() for name, x in weights.items()}
-    face, clip = draw_features()
+    face, clip = draw_features(kind)
     tokens = encode(adapter, face, clip)
     assert tokens.dtype == torch.float32
     assert difference(tokens, reference(kind, rounded, face, clip)) <= TOLERANCE
 
 
-def test_what_each_kind_wants() -> None:
-    """Face model, vector, CLIP layer and crop as upstream trained."""
-    recipes = {kind: build(kind, WIDTHS["narrow"])[0].config.mapper.recipe for kind in KINDS}
-    found = {
-        kind: (r.face_width, r.face_vector, r.face_model, r.clip_width, r.crop)
-        for kind, r in recipes.items()
-    }
-    assert found["FaceID"][:4] == (512, FaceVector.NORMED, "buffalo_l", 0)
-    assert found["FaceID PlusV2"] == (512, FaceVector.NORMED, "buffalo_l", 1280, Crop.ARCFACE)
-    assert found["Plus Face"][0] == 0
-    assert found["Plus Face"][3:] == (1280, Crop.LOOSE)
-    assert found["InstantID"][:4] == (512, FaceVector.RAW, "antelopev2", 0)
-    for kind in ("Plus Face", "FaceID PlusV2"):
-        assert recipes[kind].clip_layer is ClipLayer.PENULTIMATE
-        assert recipes[kind].clip_model == "CLIP ViT-H/14"
+N, R = FaceVector.NORMED, FaceVector.RAW
+WANTED = {
+    "FaceID": (512, N, "buffalo_l", "", Crop.LOOSE),
+    "FaceID PlusV2": (512, N, "buffalo_l", "CLIP ViT-H/14", Crop.ARCFACE),
+    "FaceID Portrait": (512, N, "buffalo_l", "", Crop.LOOSE),
+    "FaceID Portrait unnorm": (512, R, "buffalo_l", "", Crop.LOOSE),
+    "IP-Adapter": (0, N, "", "CLIP ViT-bigG/14", Crop.WHOLE),
+    "IP-Adapter ViT-H": (0, N, "", "CLIP ViT-H/14", Crop.WHOLE),
+    "Plus": (0, N, "", "CLIP ViT-H/14", Crop.WHOLE),
+    "Plus Composition": (0, N, "", "CLIP ViT-H/14", Crop.WHOLE),
+    "Plus Face": (0, N, "", "CLIP ViT-H/14", Crop.LOOSE),
+    "InstantID": (512, R, "antelopev2", "", Crop.LOOSE),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_each_kind_wants(kind: str) -> None:
+    """Face model, vector, CLIP model and layer, and crop, as upstream trained."""
+    r = build(kind, WIDTHS["narrow"])[0].config.mapper.recipe
+    assert r.name == NAMES[kind]
+    assert (r.face_width, r.face_vector, r.face_model, r.clip_model, r.crop) == WANTED[kind]
+    assert r.clip_layer is (ClipLayer.POOLED if kind in POOLED else ClipLayer.PENULTIMATE)
+    assert (r.clip_width > 0) == bool(r.clip_model)
 
 
 def test_order_of_layers() -> None:
