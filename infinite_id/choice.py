@@ -25,12 +25,16 @@ SMALLEST_FACE = 32
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A photo, its faces in the order in which they are counted, and which one is wanted."""
+    """A photo, its faces in the order in which they are counted, and which one is wanted.
+
+    `index` is from 0; `first` is what the user counts from.
+    """
 
     name: str
     photo: Photo
     faces: list[Face]
     index: int
+    first: int
 
     @property
     def face(self) -> Face:
@@ -48,8 +52,8 @@ class Choice:
             )
         if not 0 <= self.index < len(self.faces):
             return (
-                f"No face {self.index} in {self.name}: it has {len(self.faces)}, counted from 0. "
-                "Lower face_index."
+                f"No face {self.index + self.first} in {self.name}: it has {len(self.faces)}, "
+                f"counted from {self.first}. Choose a lower number."
             )
         width, height = self.face.size
         if min(width, height) < SMALLEST_FACE:
@@ -84,8 +88,8 @@ class Choice:
             return f"Skipped: {self.problem}"
         width, height = self.face.size
         return (
-            f"{self.name}: face {self.index} of {len(self.faces)}, {width:.0f}x{height:.0f} "
-            f"pixels, confidence {self.face.score:.2f}{_say(self.face)}"
+            f"{self.name}: face {self.index + self.first} of {len(self.faces)}, "
+            f"{width:.0f}x{height:.0f} pixels, confidence {self.face.score:.2f}{_say(self.face)}"
         )
 
 
@@ -170,6 +174,6 @@ def _draw(choice: Choice, side: int) -> Photo:
             f"{number}: {face.score:.2f}{_say(face)}",
             annotate.CHOSEN if not choice.problem and face is choice.face else annotate.OTHER,
         )
-        for number, face in enumerate(choice.faces)
+        for number, face in enumerate(choice.faces, start=choice.first)
     ]
     return annotate.draw_faces(choice.photo, marks, side, "skipped" if choice.problem else "")

@@ -38,6 +38,10 @@ _SMALLEST_NET = bytes.fromhex(
 )
 """An ONNX file of one Identity node, operator set 13: enough to start a provider with."""
 
+
+DETECTION_SIZE = 640
+"""The side in pixels to which photos are scaled for detection, if nothing else is said."""
+
 _DETECTOR_STEP = 32
 """Pixels: the largest stride of a detector."""
 

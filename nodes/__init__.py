@@ -6,10 +6,12 @@ from . import folders
 from .apply import ApplyInfiniteID
 from .diagnose import Diagnose
 from .economy import SaveTime
+from .encode import Encode
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
+from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mixing import BlendIdentities, MixIdentities
 from .pictures import ContactSheet
@@ -22,8 +24,10 @@ class InfiniteIDExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
+            UnifiedLoader,
             LoadInfiniteIDModel,
             LoadFaceAnalysis,
+            Encode,
             EncodeIdentity,
             ApplyInfiniteID,
             ApplyFaceIDLoRA,

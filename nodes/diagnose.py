@@ -45,6 +45,7 @@ class Diagnose(io.ComfyNode):
 def compose() -> str:
     """The whole report, without the name of the user's home folder."""
     sections: dict[str, list[Iterable[str]]] = {
+        "Presets": [inventory.list_presets()],
         "Versions": [inventory.list_versions()],
         "Devices": [inventory.list_devices(), inventory.list_face_runtime()],
         "Adapters": [inventory.list_folders(folders.ADAPTERS), inventory.list_adapters()],

@@ -1,33 +1,24 @@
-"""From photos to an identity."""
+"""From photos to an identity, with every model in an input of its own."""
 
-import logging
-import math
 from typing import Any
 
-import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..infinite_id.adapter import Adapter
-from ..infinite_id.choice import Choice, WholePhoto, draw_choices
-from ..infinite_id.face import MIN_CONFIDENCE, FaceError, Order, Vector, sort_faces
-from ..infinite_id.host.encode import encode_identities
-from ..infinite_id.identity import Identity
-from ..infinite_id.mappers import Crop
-from ..infinite_id.mixing import average, stack
-from ..infinite_id.photo import read_photos, to_image
+from ..infinite_id.face import MIN_CONFIDENCE, Order
+from ..infinite_id.host.encode import Encoder
 from . import sockets
-from .detection import face_analysis_input, look_through, read_person
-
-CROP_SIZE = 224
-MOST_PHOTOS = 16
-COMBINE = {"stack": stack, "average": average}
-ERROR, SKIP = "error", "skip"
-MUCH_MEMORY = 10**9
-"""Bytes of keys and values from which on the user is told."""
-EXPLAIN_MORE_IMAGES = (
-    'Give each further photo, or batch, in an input of its own: "more_images.image_2": '
-    '["node", 0], "more_images.image_3": ["other node", 0], and so on.'
+from .detection import face_analysis_input
+from .encoding import (
+    ERROR,
+    Wishes,
+    check_more_images,
+    encode,
+    image_input,
+    outputs,
+    read_more,
+    wish_inputs,
 )
 
 
@@ -36,128 +27,41 @@ class EncodeIdentity(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="InfiniteIDEncodeIdentity",
-            display_name="Encode Identity",
+            display_name="Encode Identity (old)",
             category=sockets.CATEGORY,
-            description="Turns photos of a person into an identity. Of each photo one face is "
-            "taken, the largest by default; several photos are stacked, as in the paper. The "
-            "preview shows every face that was found and what the nets see of the chosen one.",
-            search_aliases=["face embeds", "encode face", "photo to identity"],
+            description="Use Encode Identity instead, which takes Infinite-ID Unified Loader's one "
+            "wire, or the same models as this node. This one stays for saved workflows.",
+            search_aliases=["face embeds", "encode face"],
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="From Load Infinite-ID Model."),
                 face_analysis_input(),
-                io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
+                image_input(),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
                     tooltip="The CLIP image encoder that the adapter was trained with, mostly "
                     "CLIP ViT-H/14. FaceID and InstantID need none.",
                 ),
-                io.Image.Input(
-                    "reference",
-                    optional=True,
-                    tooltip="Only for face 'most similar to reference': a photo in which the "
-                    "person's face is the largest.",
-                ),
-                io.Autogrow.Input(
-                    "more_images",
-                    template=io.Autogrow.TemplateNames(
-                        io.Image.Input(
-                            "image",
-                            tooltip="A further photo of the person, or a batch, of any size.",
-                        ),
-                        names=[f"image_{number}" for number in range(2, MOST_PHOTOS + 1)],
+                *wish_inputs(
+                    io.Int.Input(
+                        "face_index",
+                        default=0,
                         min=0,
+                        max=99,
+                        optional=True,
+                        tooltip="Which face to take, counted as 'face' says: 0 is the first.",
+                        advanced=True,
                     ),
-                    optional=True,
-                    tooltip="Further photos of the person, of any size: a new input appears as "
-                    "the last one is connected.",
-                ),
-                io.Combo.Input(
-                    "combine",
-                    options=list(COMBINE),
-                    default="stack",
-                    optional=True,
-                    tooltip="Several photos: 'stack' keeps the tokens of each (the paper's way). "
-                    "'average' makes one face of them, with the tokens of a single photo.",
-                ),
-                io.String.Input(
-                    "weights",
-                    default="",
-                    optional=True,
-                    tooltip="How much each photo counts, relative to the others, such as '1, 0.5': "
-                    "one number for each photo, in order. Empty: all alike.",
-                ),
-                io.Combo.Input(
-                    "face",
-                    options=[order.value for order in Order],
-                    default=Order.LARGEST.value,
-                    optional=True,
-                    tooltip="How the faces in a photo are counted. The first is taken, or the one "
-                    "that face_index says; the preview shows the numbers.",
-                ),
-                io.Int.Input(
-                    "face_index",
-                    default=0,
-                    min=0,
-                    max=99,
-                    optional=True,
-                    tooltip="Which face to take, counted as 'face' says: 0 is the first.",
-                    advanced=True,
-                ),
-                io.Float.Input(
-                    "min_confidence",
-                    default=MIN_CONFIDENCE,
-                    min=0.05,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="How sure the detector must be that something is a face. Lower finds "
-                    "drawn, turned or covered faces, and more that are none.",
-                    advanced=True,
-                ),
-                io.Combo.Input(
-                    "on_no_face",
-                    options=[ERROR, SKIP],
-                    default=ERROR,
-                    optional=True,
-                    tooltip="For a photo without a usable face: stop with an error, or go on "
-                    "without that photo. There is an error in any case if no photo is left.",
                 ),
             ],
-            outputs=[
-                sockets.Identity.Output(
-                    "identity", display_name="identity", tooltip="For Apply Infinite-ID."
-                ),
-                io.Image.Output(
-                    "face",
-                    display_name="aligned face",
-                    tooltip="The crop of each photo that the CLIP encoder sees.",
-                ),
-                io.Mask.Output(
-                    "face_mask",
-                    display_name="face mask",
-                    tooltip="An oval over the face in each photo of 'image', for inpainting; "
-                    "empty for photos that were skipped.",
-                ),
-                io.Image.Output(
-                    "preview",
-                    display_name="preview",
-                    tooltip="What the node shows: each photo with its faces numbered, the chosen "
-                    "one in green, and the crops that the face and CLIP nets see.",
-                ),
-                io.String.Output(
-                    "info",
-                    display_name="info",
-                    tooltip="One line for each photo: the face that was taken, or why none was.",
-                ),
-            ],
+            outputs=outputs(),
+            is_deprecated=True,
             accept_all_inputs=True,  # to explain photos that an API prompt gives under other names
         )
 
     @classmethod
     def validate_inputs(cls, more_images: Any = None) -> bool | str:
-        links = more_images.values() if isinstance(more_images, dict) else [more_images]
-        return all(link is None for link in links) or EXPLAIN_MORE_IMAGES
+        return check_more_images(more_images)
 
     @classmethod
     def execute(
@@ -176,114 +80,7 @@ class EncodeIdentity(io.ComfyNode):
         on_no_face: str = ERROR,
         **others: Any,
     ) -> io.NodeOutput:
-        photos = read_photos([image, *_read_more(more_images, others)])
-        shares = read_weights(weights, len(photos))
-        recipe = adapter.config.mapper.recipe
-        choices: list[Choice] = []
-        if recipe.crop is Crop.WHOLE:
-            choices += [WholePhoto(name, photo, [], 0) for name, photo in photos.items()]
-        else:
-            order = Order(face)
-            person = _read_person(face_analysis, reference) if order is Order.MOST_SIMILAR else None
-            for name, photo, faces in look_through(face_analysis, photos, min_confidence):
-                choices.append(Choice(name, photo, sort_faces(faces, order, person), face_index))
-                if choices[-1].problem:
-                    _report(choices[-1].problem, on_no_face)
-        used = [choice for choice in choices if not choice.problem]
-        if not used:
-            raise FaceError(
-                f"No photo is left, all {len(choices)} were skipped. {choices[0].problem}"
-            )
-
-        size = CROP_SIZE if clip_vision is None else clip_vision.image_size
-        aligned = [choice.cut(size, recipe.crop) for choice in used]
-        crops = torch.cat([to_image(crop) for crop in aligned])
-        identities = encode_identities(
-            adapter, clip_vision, [c.face for c in used], crops, [c.source for c in used]
-        )
-        kept = [s for s, choice in zip(shares, choices, strict=True) if not choice.problem]
-        identity = COMBINE[combine](identities, kept)
-        lines = [choice.line for choice in choices] + _warn_of_memory(identity)
-        sheets = draw_choices(choices, aligned, face_analysis, recipe)
-        return io.NodeOutput(
-            identity,
-            crops,
-            torch.from_numpy(np.stack([choice.mask for choice in choices[: len(image)]])),
-            sheets,
-            "\n".join(lines),
-            ui=ui.PreviewImage(sheets, cls=cls),
-        )
-
-
-def _read_more(
-    more_images: dict[str, torch.Tensor] | torch.Tensor | None, others: dict[str, Any]
-) -> list[torch.Tensor]:
-    """Further batches, whatever an API prompt calls them.
-
-    Args:
-        others: inputs that the node does not have.
-
-    Raises:
-        ValueError: for a picture that is connected to no input of the node.
-    """
-    given = more_images if isinstance(more_images, dict) else {"more_images": more_images}
-    pictures = {k: v for k, v in others.items() if isinstance(v, torch.Tensor)}
-    stray = [name for name in pictures if not name.startswith("more_images")]
-    if stray:
-        raise ValueError(f"Encode Identity has no input '{stray[0]}'. {EXPLAIN_MORE_IMAGES}")
-    return [batch for batch in (*given.values(), *pictures.values()) if batch is not None]
-
-
-def _warn_of_memory(identity: Identity) -> list[str]:
-    """A line for the user if the keys and values of an identity will take much memory."""
-    tokens = identity.tokens.shape[1]
-    taken = identity.adapter.count_bytes(tokens)
-    if taken <= MUCH_MEMORY:
-        return []
-    line = (
-        f"Much memory: {len(identity.sources)} photos stacked are {tokens} tokens, whose keys and "
-        f"values take {taken / 1e9:.1f} GB in float16 beside the model, and slow each step down. "
-        f"combine 'average' takes {taken / len(identity.sources) / 1e9:.2f} GB, however many "
-        "photos there are."
-    )
-    logging.warning("Infinite-ID: %s", line)
-    return [line]
-
-
-def read_weights(text: str, count: int) -> list[float]:
-    """Numbers between commas, one for each photo; all 1 if there is nothing.
-
-    Raises:
-        ValueError: if they are no such numbers, or not as many.
-    """
-    if not text.strip():
-        return [1.0] * count
-    try:
-        weights = [float(part) for part in text.split(",")]
-    except ValueError:
-        weights = [math.nan]
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        raise ValueError(
-            f"weights must be numbers from 0 on with commas between, such as '1, 0.5'; got "
-            f"'{text}'."
-        )
-    if len(weights) != count:
-        raise ValueError(
-            f"weights has {len(weights)} numbers, and there are {count} photos: give one number "
-            "for each photo, or none for all alike."
-        )
-    return weights
-
-
-def _read_person(face_analysis: Any, reference: torch.Tensor | None) -> Vector:
-    if reference is None:
-        raise ValueError(
-            "Connect a photo of the person to 'reference', or choose another way in 'face'."
-        )
-    return read_person(face_analysis, reference)
-
-
-def _report(problem: str, on_no_face: str) -> None:
-    if on_no_face == ERROR:
-        raise FaceError(problem)
-    logging.warning("Infinite-ID: photo skipped. %s", problem)
+        wishes = Wishes(combine, weights, Order(face), face_index, 0, min_confidence, on_no_face)
+        encoder = Encoder(adapter, face_analysis, clip_vision)
+        batches = [image, *read_more(more_images, others)]
+        return encode(cls, encoder, batches, reference, wishes)

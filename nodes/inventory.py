@@ -20,14 +20,13 @@ from ..infinite_id import formats
 from ..infinite_id.adapter import FAMILIES, Adapter
 from ..infinite_id.face import find_working_provider
 from ..infinite_id.formats import FormatError
-from ..infinite_id.formats.files import open_tensors
 from ..infinite_id.mappers import Crop
-from ..infinite_id.mappers.base import name_clip_model
-from . import folders
+from ..infinite_id.presets import PRESETS
+from . import finding, folders
+from .finding import CLIP_VISION
 from .reading import ask, describe_failure, show
 
 ROOT = Path(__file__).parents[1]
-CLIP_VISION = "clip_vision"
 STUB = "1.9999+gpu"
 """The version of the empty `onnxruntime` in requirements/, which keeps the real one away."""
 
@@ -37,8 +36,14 @@ _ONNXRUNTIMES = (
     "onnxruntime",
     *(f"onnxruntime-{kind}" for kind in ("gpu", "directml", "openvino", "rocm", "silicon")),
 )
-_CLASS_EMBEDDINGS = ("vision_model.embeddings.class_embedding", "visual.class_embedding")
 _NOTES = {"MarkdownNote", "Note"}
+
+
+def list_presets() -> Iterator[str]:
+    """What each preset of the unified loader lacks, the recommended one first."""
+    for name in PRESETS:
+        gaps = finding.list_gaps(name)
+        yield f"{name} lacks {'; '.join(gaps)}" if gaps else f"{name}: ready"
 
 
 def list_versions() -> Iterator[str]:
@@ -167,11 +172,8 @@ def _find_clip_vision(name: str) -> Path:
 
 
 def _describe_clip_vision(path: Path) -> str:
-    with open_tensors(path) as file:
-        for name in _CLASS_EMBEDDINGS:
-            if name in file.shapes:
-                return name_clip_model(file.shapes[name][-1])
-        return f"no CLIP image encoder; {len(file.shapes)} tensors"
+    stat = path.stat()
+    return finding.name_clip_file(path, stat.st_size, stat.st_mtime_ns) or "no CLIP image encoder"
 
 
 def _describe_file(name: str, find: Callable[[str], Path], describe: Callable[[Path], str]) -> str:

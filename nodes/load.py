@@ -100,6 +100,31 @@ def describe(adapter: Adapter) -> str:
     return f"{adapter.name} is {recipe.name}; wants {', '.join(wants)}"
 
 
+def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Input]:
+    """Where the face nets run, and how large photos are for them; hidden at first if optional."""
+    provider = io.Combo.Input(
+        "provider",
+        options=[AUTO, *face.PROVIDERS],
+        default=AUTO,
+        tooltip="Where the face nets run. 'auto' takes the best that onnxruntime has; the log says "
+        "which.",
+        optional=optional,
+        advanced=optional or None,
+    )
+    size = io.Int.Input(
+        "detection_size",
+        default=face.DETECTION_SIZE,
+        min=128,
+        max=2048,
+        step=32,
+        tooltip="Photos are scaled to this many pixels for detection, rounded up to a multiple of "
+        "32. Larger finds smaller faces and takes longer.",
+        optional=optional,
+        advanced=True,
+    )
+    return provider, size
+
+
 class LoadFaceAnalysis(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -117,23 +142,7 @@ class LoadFaceAnalysis(io.ComfyNode):
                     tooltip="A folder of .onnx files in models/insightface/models. It must be the "
                     "recogniser that the adapter was trained with.",
                 ),
-                io.Combo.Input(
-                    "provider",
-                    options=["auto", *face.PROVIDERS],
-                    default="auto",
-                    tooltip="Where the face nets run. 'auto' takes the best that onnxruntime has; "
-                    "the log says which.",
-                ),
-                io.Int.Input(
-                    "detection_size",
-                    default=640,
-                    min=128,
-                    max=2048,
-                    step=32,
-                    tooltip="Photos are scaled to this many pixels for detection, rounded up to "
-                    "a multiple of 32. Larger finds smaller faces and takes longer.",
-                    advanced=True,
-                ),
+                *detection_inputs(),
             ],
             outputs=[
                 sockets.FaceAnalysis.Output(

@@ -47,6 +47,16 @@ class ApplyFaceIDLoRA(io.ComfyNode):
                 f"The adapter '{adapter.name}' holds no LoRA; only FaceID adapters do. Remove "
                 "Apply FaceID LoRA, or load a FaceID adapter."
             )
-        check_fits(adapter, *read_unet(model))  # the host leaves out what fits nothing, with a log
-        patched, _ = load_lora_for_models(model, None, adapter.lora.to_state_dict(), strength, 0)
-        return io.NodeOutput(patched)
+        return io.NodeOutput(add_lora(model, adapter, strength))
+
+
+def add_lora(model: Any, adapter: Adapter, strength: float) -> Any:
+    """A copy of the model with the adapter's LoRA.
+
+    Raises:
+        ValueError: if it does not fit the model: the host would leave out what does not.
+    """
+    assert adapter.lora is not None
+    check_fits(adapter, *read_unet(model))
+    patched, _ = load_lora_for_models(model, None, adapter.lora.to_state_dict(), strength, 0)
+    return patched

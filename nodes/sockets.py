@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 Adapter = io.Custom("INFINITE_ID_MODEL")
+Encoder = io.Custom("INFINITE_ID_ENCODER")
 Identity = io.Custom("INFINITE_ID_IDENTITY")
 Crops = io.Custom("INFINITE_ID_CROPS")
 FaceAnalysis = io.Custom("INSIGHTFACE")

@@ -1,6 +1,8 @@
 """Faces -> identities, with the host's CLIP image encoder where the adapter wants one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,20 @@ from ..face import Face
 from ..identity import Features, Identity, Source
 from ..mappers import FaceVector, Recipe
 from .clip import encode_image, encode_nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """What turns photos into an identity.
+
+    Attributes:
+        analysis: an InsightFace FaceAnalysis; None if the adapter reads whole photos.
+        clip: None if the adapter reads no CLIP features.
+    """
+
+    adapter: Adapter
+    analysis: Any
+    clip: ClipVisionModel | None
 
 
 def encode_identities(

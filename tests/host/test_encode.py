@@ -21,12 +21,14 @@ from pack.infinite_id.annotate import CHOSEN, Mark, draw_faces, lay_out
 from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.detection import detect
 from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis, similarity
+from pack.infinite_id.host.encode import Encoder as Encoding
 from pack.infinite_id.identity import Identity
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mappers.ip_adapter import PooledConfig
 from pack.infinite_id.photo import read_photo
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
+from pack.nodes.encode import Encode
 from pack.nodes.identity import EncodeIdentity
 from PIL import Image
 from torch import Tensor
@@ -60,11 +62,11 @@ class Encoder:
     """The node with its loaders connected."""
 
     def __init__(self, adapter: Adapter, analysis: Any, clip: Any) -> None:
-        self.loaded = {"adapter": adapter, "face_analysis": analysis, "clip_vision": clip}
+        self.loaded = {"encoder": Encoding(adapter, analysis, clip)}
 
     def run(self, image: Tensor, *more: Tensor, **settings: Any) -> Any:
         further = {f"image_{number}": photo for number, photo in enumerate(more, start=2)}
-        output = EncodeIdentity.execute(**self.loaded, image=image, more_images=further, **settings)
+        output = Encode.execute(**self.loaded, image=image, more_images=further, **settings)
         return output.result
 
     def identity(self, image: Tensor, *more: Tensor, **settings: Any) -> Identity:
@@ -127,7 +129,24 @@ def test_one_photo(encoder: Encoder, analysis: Any) -> None:
     assert np.array_equal(source.thumbnail.numpy(), align(photo, face, 128)[..., ::-1])
     assert crop.shape == (1, 224, 224, 3)
     assert mask.shape == (1, 1137, 910)
-    assert info.startswith("photo 1 of 1 (910x1137): face 0 of 1, 243x331 pixels, confidence 0.9")
+    assert info.startswith("photo 1 of 1 (910x1137): face 1 of 1, 243x331 pixels, confidence 0.9")
+
+
+def test_models_in_inputs_of_their_own(
+    encoder: Encoder, adapter: Adapter, analysis: Any, clip: Any
+) -> None:
+    """An adapter alone with both models beside it, and the old node, which counts faces from 0."""
+    group = load("group")
+    expected, *_, info = encoder.run(group, face="left to right", face_number=2)
+    models = {"face_analysis": analysis, "clip_vision": clip, "face": "left to right"}
+    apart = Encode.execute(adapter, group, face_number=2, **models).result
+    old = EncodeIdentity.execute(adapter, image=group, face_index=1, **models).result
+    assert torch.equal(apart[0].tokens, expected.tokens)
+    assert torch.equal(old[0].tokens, expected.tokens)
+    assert apart[-1] == info
+    assert old[-1] == info.replace("face 2 of", "face 1 of")
+    with pytest.raises(ValueError, match="needs a face model: connect Load Face Analysis"):
+        Encode.execute(adapter, group)
 
 
 def test_photos_of_any_size_are_stacked(encoder: Encoder) -> None:
@@ -178,8 +197,8 @@ def test_average(encoder: Encoder) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("1", "1 numbers, and there are 2 photos"),
-        ("1, 2, 3", "3 numbers, and there are 2 photos"),
+        ("1", "1 numbers for 2 photos"),
+        ("1, 2, 3", "3 numbers for 2 photos"),
         ("1, much", "must be numbers.*got '1, much'"),
         ("1,", "must be numbers"),
         ("1, nan", "must be numbers"),
@@ -199,12 +218,12 @@ def test_every_face_from_left_to_right(encoder: Encoder, analysis: Any) -> None:
     group = load("group")
     faces = detect(analysis, read_photo(group[0]))
     for index, face in enumerate(sorted(faces, key=lambda face: face.box[0])):
-        identity, _, mask, _, info = encoder.run(group, face="left to right", face_index=index)
+        identity, _, mask, _, info = encoder.run(group, face="left to right", face_number=index + 1)
         vector = identity.features.face[0].numpy()
         assert similarity(vector, face.embedding) == pytest.approx(1, abs=1e-4)
         x, y = face.landmarks[2].astype(int)
         assert mask[0, y, x] == 1
-        assert f"face {index} of {GROUP}" in info
+        assert f"face {index + 1} of {GROUP}" in info
 
 
 def test_most_similar_to_reference(encoder: Encoder, analysis: Any) -> None:
@@ -227,8 +246,8 @@ def test_reference_is_asked_for(encoder: Encoder) -> None:
 
 
 def test_index_beyond_the_faces(encoder: Encoder) -> None:
-    with pytest.raises(FaceError, match=r"No face 1 in photo 1 of 1 .*it has 1.*face_index"):
-        encoder.run(load("obama"), face_index=1)
+    with pytest.raises(FaceError, match=r"No face 2 in photo 1 of 1 .*it has 1, counted from 1"):
+        encoder.run(load("obama"), face_number=2)
 
 
 def test_min_confidence(encoder: Encoder, analysis: Any) -> None:
@@ -278,7 +297,7 @@ def test_photos_without_a_face_are_skipped(encoder: Encoder) -> None:
     lines = info.splitlines()
     assert lines[0].startswith("Skipped: No face found in photo 1 of 4 (455x568)")
     assert lines[2].startswith("Skipped: The face in photo 3 of 4 (60x75) is 17x22 pixels")
-    assert lines[3].startswith("photo 4 of 4 (970x2204): face 0 of 1")
+    assert lines[3].startswith("photo 4 of 4 (970x2204): face 1 of 1")
 
 
 def test_strips_are_skipped_like_any_photo_without_a_face(encoder: Encoder) -> None:
@@ -352,7 +371,7 @@ def test_shown_crops_are_what_the_nets_saw(encoder: Encoder, analysis: Any) -> N
 
 
 def test_preview_is_saved_for_the_page(encoder: Encoder, tmp_path: Path) -> None:
-    output = EncodeIdentity.execute(**encoder.loaded, image=load("obama"))
+    output = Encode.execute(**encoder.loaded, image=load("obama"))
     (saved,) = output.ui.as_dict()["images"]
     assert Image.open(tmp_path / saved["filename"]).size == (1008, 672)
 

@@ -92,7 +92,7 @@ def test_every_node_is_there(
             schemas()
         with monkeypatch.context() as patch:
             fail_below(patch, models / kind, error)
-            assert len(schemas()) == 16
+            assert len(schemas()) == 18
             expected = [k for k in folders.ADAPTERS if k != kind]
             found = [c.partition("/")[0] for c in folders.list_adapters()]
             assert [c if c in folders.ADAPTERS else folders.OWN for c in found] == expected
@@ -186,7 +186,7 @@ def test_a_file_in_a_folders_place(models: Path) -> None:
     for path in (models / "gone", models / "nowhere"):
         folder_paths.add_model_folder_path("ipadapter", str(path))
         folder_paths.add_model_folder_path("insightface", str(path))
-    assert len(schemas()) == 16
+    assert len(schemas()) == 18
     text = diagnose.compose()
     assert f"{models / 'gone'} (it is a file, not a folder)" in text
     assert f"{models / 'nowhere'} (there is no such folder)" in text
