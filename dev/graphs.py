@@ -15,6 +15,7 @@ from typing import Any
 
 import tomllib
 
+from . import wires
 from .cache import ROOT
 from .comfyui import DEFAULT as HOST_VERSION
 
@@ -26,8 +27,11 @@ SEEDS = {"seed", "noise_seed"}
 NOTE = "MarkdownNote"
 # How the page measures: what a node's title, sockets and widgets take, in pixels.
 TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 300
+VIEW = 1840, 920
+"""What a page of 1920x1080 leaves for the canvas between its bars."""
+GROWING = "COMFY_AUTOGROW_V3"
 # How far apart things are. The gap between columns leaves room for the wires.
-NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 60, 40, 25, 40
+NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 60, 60, 25, 40
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class Graph:
 
     def workflow(self, name: str) -> dict[str, Any]:
         """What the page would save. The first group is the heading, above all others."""
-        return {
+        workflow = {
             "id": f"infinite-id-{name}",
             "revision": 0,
             "last_node_id": len(self.nodes),
@@ -164,9 +168,16 @@ class Graph:
             "nodes": self.nodes,
             "links": self.links,
             "config": {},
-            "extra": {"ds": {"scale": 0.62, "offset": [150, 140]}},
+            "extra": {},
             "version": 0.4,
         }
+        boxes = [wires.box(node) for node in self.nodes]
+        width = max(b.right for b in boxes) - min(b.left for b in boxes)
+        height = max(b.bottom for b in boxes) - min(b.top for b in boxes) + HEADING
+        scale = min(1, VIEW[0] / width, VIEW[1] / height)
+        workflow["extra"]["ds"] = {"scale": round(scale, 3), "offset": [150, 130]}
+        wires.lead(workflow)
+        return workflow
 
     def new(self, kind: str, inputs: list[Any], outputs: list[Any], values: list[Any]) -> Any:
         node = {
@@ -259,9 +270,19 @@ class _Inputs:
                     self._widget(name, "COMBO", {"options": type_, **options}, values)
                 elif type_ in WIDGETS:
                     self._widget(name, type_, options, values)
+                elif type_ == GROWING:
+                    self._growing(name, options["template"], values)
                 else:
                     optional = {"shape": 7} if kind == "optional" else {}
                     self.sockets.append({"name": name, "type": type_, **optional, "link": None})
+
+    def _growing(self, name: str, template: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """A socket for each wire that is given, as `name.slot`, and one more, as the page does."""
+        slots = [f"{name}.{slot}" for slot in template["names"]]
+        ((type_, *_),) = template["input"]["required"].values()
+        given = sum(slot in values for slot in slots)
+        for slot in slots[: given + 1]:
+            self.sockets.append({"name": slot, "type": type_, "shape": 7, "link": None})
 
     def height(self, outputs: int) -> int:
         """As the page shows the node, without what it previews."""
@@ -275,7 +296,7 @@ class _Inputs:
         self._add_widget(name, type_, default if isinstance(value, Output) else value)
         self._widget_height += TEXT if options.get("multiline") else WIDGET
         if name in SEEDS and options.get("control_after_generate"):
-            self.settings.append("fixed")
+            self.settings.append("randomize")
             self._widget_height += WIDGET
         if options.get("image_upload"):
             self._add_widget("upload", "IMAGEUPLOAD", "image")

@@ -33,26 +33,33 @@ READY = "window.app?.graph && window.app.extensionManager && document.querySelec
 
 # Node -> a workflow that has it, and the columns of its picture: titles or types of nodes.
 SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
-    "InfiniteIDLoadModel": ("photo", ("InfiniteIDLoadModel", "InfiniteIDEncodeIdentity")),
+    "InfiniteIDLoadModel": ("separate_models", ("InfiniteIDLoadModel", "InfiniteIDEncode")),
     "InfiniteIDLoadFaceAnalysis": (
-        "photo",
-        ("InfiniteIDLoadFaceAnalysis", "InfiniteIDEncodeIdentity"),
+        "separate_models",
+        ("InfiniteIDLoadFaceAnalysis", "InfiniteIDEncode"),
     ),
-    "InfiniteIDEncodeIdentity": ("photo", ("LoadImage", "InfiniteIDEncodeIdentity")),
+    "InfiniteIDUnifiedLoader": (
+        "photo",
+        ("CheckpointLoaderSimple", "InfiniteIDUnifiedLoader", "InfiniteIDEncode"),
+    ),
+    "InfiniteIDEncode": ("photo", ("LoadImage", "InfiniteIDEncode")),
     "InfiniteIDApply": ("photo", ("InfiniteIDApply", "KSampler", "SaveImage")),
-    "InfiniteIDMix": ("mix", ("InfiniteIDEncodeIdentity", "InfiniteIDMix", "SaveImage")),
-    "InfiniteIDBlend": ("sweep", ("InfiniteIDEncodeIdentity", "InfiniteIDBlend", "SaveImage")),
+    "InfiniteIDMix": ("mix", ("InfiniteIDEncode", "InfiniteIDMix", "SaveImage")),
+    "InfiniteIDBlend": ("sweep", ("InfiniteIDEncode", "InfiniteIDBlend", "SaveImage")),
     "InfiniteIDSaveIdentity": (
         "save_identity",
-        ("InfiniteIDEncodeIdentity", "InfiniteIDSaveIdentity"),
+        ("InfiniteIDEncode", "InfiniteIDSaveIdentity"),
     ),
     "InfiniteIDLoadIdentity": (
         "load_identity",
-        ("InfiniteIDLoadModel", "InfiniteIDLoadIdentity", "SaveImage"),
+        ("InfiniteIDUnifiedLoader", "InfiniteIDLoadIdentity", "SaveImage"),
     ),
     "InfiniteIDFaceMasks": ("places_from_a_picture", ("Where they are", "InfiniteIDFaceMasks")),
     "InfiniteIDFaceSimilarity": ("score", ("LoadImage", "InfiniteIDFaceSimilarity")),
-    "InfiniteIDCropFaces": ("refine_small_faces", ("VAEDecode", "InfiniteIDCropFaces")),
+    "InfiniteIDCropFaces": (
+        "refine_small_faces",
+        ("Picture with a small face", "InfiniteIDCropFaces"),
+    ),
     "InfiniteIDPasteFaces": (
         "refine_small_faces",
         ("InfiniteIDCropFaces", "InfiniteIDPasteFaces", "SaveImage"),
@@ -61,6 +68,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Nodes that no workflow has, in a row of their own.
 ALONE: dict[str, tuple[str, ...]] = {
+    "InfiniteIDEncodeIdentity": ("LoadImage", "InfiniteIDEncodeIdentity", "InfiniteIDApply"),
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDDiagnose": ("InfiniteIDDiagnose",),

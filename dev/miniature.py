@@ -49,7 +49,10 @@ def miniature() -> SmallModels:
             "ckpt_name": f"{NAME}.safetensors",
             "clip_name": f"{NAME}-clip-vision.safetensors",
             "model_name": f"{NAME}-adapter.safetensors",
+            "preset": "Infinite-ID",
+            "face_pack": "miniature",
             "pack": "miniature",
+            "InfiniteIDFaceLoRA.strength": 0.0,  # it has none
             "detection_size": 256,
             "EmptyLatentImage.width": 128,
             "EmptyLatentImage.height": 128,
@@ -111,5 +114,11 @@ def draw_inputs() -> None:
     for name, (person, seed) in DRAWN.items():
         write_png(INPUTS / name, draw(person, draw_scene(seed, "photo")))
     walls = [replace(draw_scene(seed, "photo"), place="wall", wall="blue") for seed in (21, 31)]
+    far = draw(DRAWN["face.jpg"][0], draw_scene(DRAWN["face.jpg"][1], "photo"))
+    side = len(far)
+    room = np.full((side, side * 3 // 2, 3), far[0, 0], np.uint8)
+    small = cv2.resize(far, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
+    room[-len(small) :, side // 2 : side // 2 + len(small)] = small
+    write_png(INPUTS / "far.jpg", room)
     couple = [draw(person, wall) for person, wall in zip(COUPLE, walls, strict=True)]
     write_png(INPUTS / "couple.jpg", np.hstack(couple))

@@ -15,6 +15,9 @@ from .server import PACK
 from .server_api import ServerError
 from .workflow import read
 
+FIRST = "photo"
+"""The template that the page opens with."""
+
 
 def serve() -> int:
     """Run a server until Ctrl-C; what it makes lies in a temporary folder."""
@@ -23,7 +26,8 @@ def serve() -> int:
         with step("Starting ComfyUI"):
             server = stack.enter_context(running_gallery(small))
         fit_templates(server.base / "custom_nodes" / PACK / "workflows", small.values)
-        print(f"Open {server.url}, then Templates, {PACK}. Ctrl-C ends it.", flush=True)
+        first = f"{server.url}/?template={FIRST}&source={PACK}"
+        print(f"Open {first}; more under Templates, {PACK}. Ctrl-C ends it.", flush=True)
         with suppress(KeyboardInterrupt):
             while server.answers():
                 time.sleep(1)

@@ -48,7 +48,10 @@ def small_models() -> SmallModels:
             "ckpt_name": CHECKPOINT,
             "clip_name": CLIP_VISION,
             "model_name": ADAPTER,
+            "preset": "Infinite-ID",
+            "face_pack": FACE_PACK,
             "pack": FACE_PACK,
+            "InfiniteIDFaceLoRA.strength": 0.0,  # the adapter has none
             "EmptyLatentImage.width": 128,
             "EmptyLatentImage.height": 128,
             "InfiniteIDCropFaces.size": 128,

@@ -24,9 +24,14 @@ class Download:
     size: int
     folder: str
 
-    def __str__(self) -> str:
+    @property
+    def amount(self) -> str:
+        """The size for the user."""
         unit, size = ("GB", self.size / 1e9) if self.size >= 1e9 else ("MB", self.size / 1e6)
-        return f"{self.name} ({size:.3g} {unit}, {self.url}) in models/{self.folder}"
+        return f"{size:.3g} {unit}"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.amount}, {self.url}) in models/{self.folder}"
 
 
 @dataclass(frozen=True)

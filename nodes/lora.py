@@ -42,6 +42,8 @@ class ApplyFaceIDLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, adapter: Adapter, strength: float) -> io.NodeOutput:
+        if strength == 0:
+            return io.NodeOutput(model)
         if adapter.lora is None:
             raise ValueError(
                 f"The adapter '{adapter.name}' holds no LoRA; only FaceID adapters do. Remove "

@@ -9,7 +9,7 @@ from ..server_api import Prompt, Run, Server
 from ..workflow import read, to_prompt, workflow_file
 from .timing import Spread
 
-ENCODE, APPLY, SAMPLER = "InfiniteIDEncodeIdentity", "InfiniteIDApply", "KSampler"
+ENCODE, APPLY, SAMPLER = "InfiniteIDEncode", "InfiniteIDApply", "KSampler"
 
 
 def time_nodes(repeats: int) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def time_nodes(repeats: int) -> dict[str, Any]:
     Everything is the miniature's, the face nets included; the first run loads them.
     """
     small = miniature()
-    prompt = to_prompt(read(workflow_file("photo"), small.values))
+    prompt = to_prompt(read(workflow_file("separate_models"), small.values))
     prompt[_find(prompt, SAMPLER)]["inputs"]["steps"] = 1
     with running_gallery(small) as server:
         _queue(server, prompt)

@@ -12,6 +12,7 @@ from .one_person import (
     photo,
     save_identity,
     score,
+    separate_models,
     several_photos,
     style,
     weight_curve,
@@ -37,6 +38,7 @@ TEMPLATES: tuple[Callable[[Info], Graph], ...] = (
     save_identity,
     load_identity,
     score,
+    separate_models,
 )
 
 

@@ -25,6 +25,15 @@ _PLACES = {
     LORA: ("loras", f"ostris/watercolor_style_lora_sdxl/resolve/main/{LORA}"),
 }
 
+NEEDED = (
+    f"[{ADAPTER}](https://huggingface.co/{_PLACES[ADAPTER][1]}) (1.49 GB) in `models/ipadapter`",
+    "[buffalo_l.zip](https://github.com/deepinsight/insightface/releases/download/model-zoo/"
+    f"buffalo_l.zip) (289 MB) in `models/insightface/models/{FACE_PACK}, unpacked`",
+    f"[{CLIP_VISION}](https://huggingface.co/{_PLACES[CLIP_VISION][1]}) (2.53 GB) in "
+    "`models/clip_vision`",
+)
+"""What the first preset of `infinite_id.presets` needs, for a note."""
+
 DOWNLOADS = {
     name: {"url": f"https://huggingface.co/{path}", "directory": directory}
     for name, (directory, path) in _PLACES.items()

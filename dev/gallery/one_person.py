@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..graphs import Graph, Info
 from .downloads import LIGHTNING
-from .scene import BROWN, PREVIEW, PURPLE, YELLOW, begin
+from .scene import BROWN, PREVIEW, PURPLE, YELLOW, begin, begin_apart
 
 PREVIEW_OF_FILE = 260
 
@@ -39,15 +39,12 @@ def several_photos(info: Info) -> Graph:
     photos = [
         group.add("LoadImage", 1, f"Photo {n}", rows=PREVIEW, image=f"face_{n}.jpg") for n in (1, 2)
     ]
-    batch = group.add(
-        "ImageBatch", 2, node_width=200, image1=photos[0]["IMAGE"], image2=photos[1]["IMAGE"]
-    )
-    identity = scene.encode(group, batch["IMAGE"], 3)
-    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city", 3)
+    identity = scene.encode(group, 2, *(photo["IMAGE"] for photo in photos))
+    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city")
     group = scene.group("Picture")
-    model = scene.apply(group, 4, identity)
-    picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 7, picture, "several-photos")
+    model = scene.apply(group, 3, identity)
+    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
+    scene.save(group, 6, picture, "several-photos")
     return scene.graph
 
 
@@ -60,7 +57,9 @@ def style(info: Info) -> Graph:
         "**Try**: other styles in the prompt; *weight* 0.7 where the style is still too weak.",
     )
     identity = scene.person("face.jpg")
-    prompts = scene.prompts("a pencil sketch of a woman, smiling, wearing a sweater, in the garden")
+    prompts = scene.prompts(
+        "a pencil sketch of a woman, smiling, wearing a sweater, in the garden", 1, 2
+    )
     styles = ("photo", "style (AdaIN-mean)")
     group = scene.group("Style off and on")
     models = [scene.apply(group, 3, identity, style=name) for name in styles]
@@ -77,15 +76,17 @@ def weight_curve(info: Info) -> Graph:
     scene = begin(
         info,
         "When the identity acts",
-        "The same picture three times: with the identity throughout, fading in, and fading out. "
+        "The same picture twice: with the identity fading in, and fading out. "
         "Early steps set the layout, late ones the details.\n\n"
         "**Try**: *Apply Infinite-ID*'s other advanced inputs: start and end, and weights for the "
         "UNet's stages.",
     )
     identity = scene.person("face.jpg")
-    prompts = scene.prompts("a photo of a woman, surprised, wearing a yellow jacket, in the desert")
-    curves = ("constant", "fade in", "fade out")
-    group = scene.group("Three weight curves")
+    prompts = scene.prompts(
+        "a photo of a woman, surprised, wearing a yellow jacket, in the desert", 1, 2
+    )
+    curves = ("fade in", "fade out")
+    group = scene.group("Two weight curves")
     models = [scene.apply(group, 3, identity, weight_curve=curve) for curve in curves]
     latent = scene.empty(group, 3)
     pictures = [scene.sample(group, 4, model, prompts, latent) for model in models]
@@ -94,7 +95,6 @@ def weight_curve(info: Info) -> Graph:
         6,
         pictures[0],
         images_2=pictures[1],
-        images_3=pictures[2],
         row_labels="\n".join(curves),
         columns=1,
     )
@@ -126,12 +126,13 @@ def few_steps(info: Info) -> Graph:
 
 
 def save_identity(info: Info) -> Graph:
-    scene = begin(
+    scene = begin_apart(
         info,
         "Keep a person as a file",
         "*Save Identity* writes a small file into `output/identities`. Whoever has it and the "
         "same adapter can draw this person without the photo and without a face model: see the "
         "template *load_identity*.",
+        draws=False,
     )
     identity = scene.person("face.jpg")
     group = scene.group("File")
@@ -143,7 +144,7 @@ def load_identity(info: Info) -> Graph:
     scene = begin(
         info,
         "A person out of a file",
-        "No photo and no face model: *Load Identity* reads what the template *save_identity* "
+        "No photo: *Load Identity* reads what the template *save_identity* "
         "wrote, or a file that somebody gave you, from `models/infinite_id_identities`. The "
         "adapter must be the one that the identity was made with.",
         sees_photos=False,
@@ -154,7 +155,7 @@ def load_identity(info: Info) -> Graph:
         1,
         rows=PREVIEW_OF_FILE,
         span=2,
-        adapter=scene.adapter["adapter"],
+        adapter=scene.adapter,
         identity_name="identities/person_00001_.safetensors [output]",
     )
     prompts = scene.prompts("a photo of a woman, smiling, wearing a red hoodie, in the forest")
@@ -184,9 +185,26 @@ def score(info: Info) -> Graph:
         "InfiniteIDFaceSimilarity",
         6,
         rows=100,
-        face_analysis=scene.analysis["face_analysis"],
+        face_analysis=scene.analysis,
         reference=loaded["IMAGE"],
         images=picture,
     )
     scene.save(group, 7, similarity["annotated_images"], "score")
+    return scene.graph
+
+
+def separate_models(info: Info) -> Graph:
+    scene = begin_apart(
+        info,
+        "Every model in a loader of its own",
+        "As the template *photo*, for those who choose each file: adapter, CLIP vision model, face "
+        "model and the strength of FaceID's LoRA. *Infinite-ID Unified Loader* does the same in "
+        "one node.",
+    )
+    identity = scene.person("face.jpg")
+    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
+    group = scene.group("Picture")
+    model = scene.apply(group, 3, identity)
+    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
+    scene.save(group, 6, picture, "separate-models")
     return scene.graph

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from ..graphs import Graph, Info
 from .downloads import CONTROL_NET, LORA
-from .scene import BROWN, CYAN, PREVIEW, begin
-
-PREVIEW_OF_MASK = 200
+from .scene import CYAN, PREVIEW, SMALL_PREVIEW, begin
 
 
 def image_to_image(info: Info) -> Graph:
@@ -21,7 +19,7 @@ def image_to_image(info: Info) -> Graph:
     identity = scene.person("face.jpg")
     start = scene.group("Picture to start from", CYAN)
     scaled = scene.scaled(start, 1, "person_2.jpg")
-    prompts = scene.prompts("a photo of a woman, serious, wearing a blue shirt, in the city")
+    prompts = scene.prompts("a photo of a woman, serious, wearing a blue shirt, in the city", 4)
     group = scene.group("New picture")
     latent = scene.encode_pixels(group, 3, scaled)
     model = scene.apply(group, 4, identity)
@@ -44,15 +42,15 @@ def inpaint_face(info: Info) -> Graph:
     mask = group.add(
         "InfiniteIDFaceMasks",
         3,
-        rows=PREVIEW_OF_MASK,
-        face_analysis=scene.analysis["face_analysis"],
+        rows=PREVIEW,
+        face_analysis=scene.analysis,
         image=scaled,
         face=1,
         grow=1.3,
         feather=8,
     )["masks"]
-    pixels = scene.encode_pixels(group, 3, scaled)
-    prompts = scene.prompts("a photo of a woman, smiling", 3)
+    pixels = scene.encode_pixels(group, 2, scaled)
+    prompts = scene.prompts("a photo of a woman, smiling", 4)
     group = scene.group("Changed picture")
     model = scene.apply(group, 4, identity, mask=mask)
     latent = group.add("SetLatentNoiseMask", 4, samples=pixels, mask=mask)
@@ -77,11 +75,13 @@ def controlnet(info: Info) -> Graph:
     control_net = scene.models.add("ControlNetLoader", 0, control_net_name=CONTROL_NET)
     identity = scene.person("face.jpg")
     group = scene.group("Pose", CYAN)
-    pose = group.add("LoadImage", 1, "Picture with the pose", rows=PREVIEW, image="person_1.jpg")
+    pose = group.add(
+        "LoadImage", 1, "Picture with the pose", rows=SMALL_PREVIEW, image="person_1.jpg"
+    )
     edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
-    group.add("PreviewImage", 3, "Edges", rows=240, images=edges)
+    group.add("PreviewImage", 3, "Edges", rows=PREVIEW, images=edges)
     positive, negative = scene.prompts(
-        "a photo of a woman, smiling, wearing a green jacket, in the forest", 3
+        "a photo of a woman, smiling, wearing a green jacket, in the forest", 4
     )
     group = scene.group("Picture")
     model = scene.apply(group, 4, identity)
@@ -109,12 +109,8 @@ def lora(info: Info) -> Graph:
         "with any LoRA of the model. Set its *style* to *style (AdaIN-mean)* for a style LoRA.\n\n"
         "**Try**: *strength_model* in *Load LoRA*, and several LoRAs in a row.",
         more_models=f"- **Load LoRA**: any for SDXL, in `models/loras` (`{LORA}`)",
-        left=2,
+        lora=LORA,
     )
-    loaded = scene.models.add(
-        "LoraLoader", 1, model=scene.model, clip=scene.clip, lora_name=LORA, strength_model=0.8
-    )
-    scene.model, scene.clip = loaded["MODEL"], loaded["CLIP"]
     identity = scene.person("face.jpg")
     prompts = scene.prompts(
         "a watercolor painting of a woman, smiling, wearing a red sweater, in the mountains"
@@ -130,26 +126,26 @@ def refine_small_faces(info: Info) -> Graph:
     scene = begin(
         info,
         "Small faces, drawn again at full size",
-        "Faces of a few dozen pixels lose the person. *Crop Small Faces* cuts them out of the "
-        "finished picture and enlarges them, a second sampler draws them again as the same person, "
-        "and *Paste Faces* puts them back behind a soft mask.\n\n"
-        "**Try**: the second sampler's *denoise*: more likeness, or more of the first picture.",
+        "Faces of a few dozen pixels lose the person. *Crop Small Faces* cuts them out of a "
+        "finished picture and enlarges them, the sampler draws them again as the person, and "
+        "*Paste Faces* puts them back behind a soft mask: elsewhere not a pixel changes.\n\n"
+        "**Try**: *denoise*: more likeness, or more of the first picture; *max_face*, the largest "
+        "face that counts as small.",
     )
     identity = scene.person("face.jpg")
-    prompts = scene.prompts("a photo of a woman in the city, full body, far away")
-    group = scene.group("Picture")
-    model = scene.apply(group, 3, identity)
-    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    group = scene.group("Close-up", BROWN)
+    group = scene.group("Picture with a small face", CYAN)
+    picture = group.add("LoadImage", 1, "Picture with a small face", rows=PREVIEW, image="far.jpg")
     crops = group.add(
-        "InfiniteIDCropFaces", 6, face_analysis=scene.analysis["face_analysis"], image=picture
+        "InfiniteIDCropFaces", 2, face_analysis=scene.analysis, image=picture["IMAGE"]
     )
-    close_up = scene.encode_texts(group, 6, 3, "a photo of a woman, smiling")
-    pixels = scene.encode_pixels(group, 7, crops["crops"])
-    latent = group.add("SetLatentNoiseMask", 8, node_width=200, samples=pixels, mask=crops["masks"])
-    refined = scene.sample(group, 9, model, close_up, latent["LATENT"], denoise=0.5)
+    prompts = scene.prompts("a photo of a woman, smiling", 4)
+    group = scene.group("Close-up")
+    pixels = scene.encode_pixels(group, 3, crops["crops"])
+    model = scene.apply(group, 4, identity)
+    latent = group.add("SetLatentNoiseMask", 4, samples=pixels, mask=crops["masks"])
+    refined = scene.sample(group, 5, model, prompts, latent["LATENT"], denoise=0.5)
     pasted = group.add(
-        "InfiniteIDPasteFaces", 11, node_width=220, face_crops=crops["face_crops"], crops=refined
+        "InfiniteIDPasteFaces", 7, node_width=220, face_crops=crops["face_crops"], crops=refined
     )
-    scene.save(group, 12, pasted["image"], "refine-small-faces")
+    scene.save(group, 8, pasted["image"], "refine-small-faces")
     return scene.graph

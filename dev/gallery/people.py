@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..graphs import Graph, Info
-from .scene import CYAN, begin
+from ..graphs import Graph, Info, Output
+from .scene import CYAN, PREVIEW, SMALL_PREVIEW, Scene, begin
 
 
 def mix(info: Info) -> Graph:
@@ -13,8 +13,8 @@ def mix(info: Info) -> Graph:
         "*Mix Identities* stacks both people's tokens: somebody new who takes after both.\n\n"
         "**Try**: shift the two weights; one *Mix Identities* after another, for more people.",
     )
-    one = scene.person("person_1.jpg", "First person")
-    other = scene.person("person_2.jpg", "Second person")
+    one = scene.person("person_1.jpg", "First person", SMALL_PREVIEW)
+    other = scene.person("person_2.jpg", "Second person", SMALL_PREVIEW)
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the garden")
     group = scene.group("Picture")
     mixed = group.add("InfiniteIDMix", 3, identity_a=one, identity_b=other)
@@ -32,8 +32,8 @@ def sweep(info: Info) -> Graph:
         "one latent: the same noise for all, beside a single text stream.\n\n"
         "**Try**: another *method*, a higher *count*; *start* and *end* to look closer at a part.",
     )
-    one = scene.person("person_1.jpg", "The row begins here")
-    other = scene.person("person_2.jpg", "The row ends here")
+    one = scene.person("person_1.jpg", "The row begins here", SMALL_PREVIEW)
+    other = scene.person("person_2.jpg", "The row ends here", SMALL_PREVIEW)
     prompts = scene.prompts(
         "a photo of a woman, smiling, wearing a grey sweater, in front of a blue wall"
     )
@@ -56,28 +56,24 @@ def two_people(info: Info) -> Graph:
         "both.\n\n"
         "**Try**: masks of your own; or the template *places_from_a_picture*.",
     )
-    left = scene.person("person_1.jpg", "Person on the left")
-    right = scene.person("person_2.jpg", "Person on the right")
-    group = scene.group("Places", CYAN)
-    half = group.add("EmptyImage", 1, "Half a picture", width=608, height=832)
+    left = scene.person("person_1.jpg", "Person on the left", SMALL_PREVIEW)
+    right = scene.person("person_2.jpg", "Person on the right", SMALL_PREVIEW)
+    group = scene.group("Prompt and places", CYAN)
+    prompts = scene.prompts("a photo of two women, smiling, on the beach", 3, group=group)
+    half = group.add("EmptyImage", 3, "Half a picture", width=608, height=832)
     halves = [
         group.add(
             "ImagePadForOutpaint",
-            2,
+            4,
             title,
             image=half["IMAGE"],
-            left=left,
-            right=right,
+            left=left_width,
+            right=right_width,
             feathering=0,
         )
-        for title, left, right in (("Left half", 608, 0), ("Right half", 0, 608))
+        for title, left_width, right_width in (("Left half", 608, 0), ("Right half", 0, 608))
     ]
-    prompts = scene.prompts("a photo of two women, smiling, on the beach")
-    group = scene.group("Picture")
-    first = scene.apply(group, 3, left, mask=halves[0]["MASK"])
-    both = scene.apply(group, 4, right, model=first, mask=halves[1]["MASK"])
-    picture = scene.sample(group, 5, both, prompts, scene.empty(group, 4, 1216, 832))
-    scene.save(group, 7, picture, "two-people")
+    _draw_both(scene, (left, right), [node["MASK"] for node in halves], prompts, "two-people")
     return scene.graph
 
 
@@ -89,27 +85,41 @@ def places_from_a_picture(info: Info) -> Graph:
         "picture, for head and body. Each *Apply Infinite-ID* takes one, from left to right.\n\n"
         "**Try**: a sketch, or a picture that the prompt made without any identity.",
     )
-    left = scene.person("person_1.jpg", "Person on the left")
-    right = scene.person("person_2.jpg", "Person on the right")
-    group = scene.group("Places", CYAN)
-    couple = group.add("LoadImage", 1, "Where they are", rows=260, image="couple.jpg")
+    left = scene.person("person_1.jpg", "Person on the left", SMALL_PREVIEW)
+    right = scene.person("person_2.jpg", "Person on the right", SMALL_PREVIEW)
+    group = scene.group("Prompt and places", CYAN)
+    prompts = scene.prompts("a photo of two women, serious, in the garden", 3, group=group)
+    couple = group.add("LoadImage", 3, "Where they are", rows=PREVIEW, image="couple.jpg")
     masks = [
         group.add(
             "InfiniteIDFaceMasks",
-            2,
+            4,
             f"{side} face",
-            rows=130,
-            face_analysis=scene.analysis["face_analysis"],
+            rows=PREVIEW,
+            face_analysis=scene.analysis,
             image=couple["IMAGE"],
             shape="column",
             face=number,
         )
         for number, side in ((1, "Left"), (2, "Right"))
     ]
-    prompts = scene.prompts("a photo of two women, serious, in the garden")
-    group = scene.group("Picture")
-    first = scene.apply(group, 3, left, mask=masks[0]["masks"])
-    both = scene.apply(group, 4, right, model=first, mask=masks[1]["masks"])
-    picture = scene.sample(group, 5, both, prompts, scene.empty(group, 4, 1216, 832))
-    scene.save(group, 7, picture, "places-from-a-picture")
+    _draw_both(
+        scene, (left, right), [node["masks"] for node in masks], prompts, "places-from-a-picture"
+    )
     return scene.graph
+
+
+def _draw_both(
+    scene: Scene,
+    people: tuple[Output, Output],
+    masks: list[Output],
+    prompts: tuple[Output, Output],
+    name: str,
+) -> None:
+    """One person after the other, each in a mask, into one picture."""
+    group = scene.group("Picture")
+    model = scene.model
+    for person, mask in zip(people, masks, strict=True):
+        model = scene.apply(group, 5, person, model=model, mask=mask)
+    picture = scene.sample(group, 6, model, prompts, scene.empty(group, 5, 1216, 832))
+    scene.save(group, 8, picture, name)

@@ -6,23 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..graphs import Graph, Group, Info, Node, Output
-from .downloads import ADAPTER, BASE, CLIP_VISION, DOWNLOADS, FACE_PACK
+from .downloads import ADAPTER, BASE, CLIP_VISION, DOWNLOADS, FACE_PACK, NEEDED
 
 NEGATIVE = "blurry, deformed, low quality"
 SEED, STEPS, CFG, SAMPLER, SCHEDULER = 5, 30, 5.0, "ddim", "ddim_uniform"
-PREVIEW, NOTE_HEIGHT = 220, 230
+PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 150, 210
 GREEN, RED = ("#232", "#353"), ("#322", "#533")  # the page's own colours for nodes
 GREY, BLUE, YELLOW, OLIVE, CYAN, PURPLE, BROWN = (
     "#888", "#3f789e", "#b58b2a", "#8A8", "#8AA", "#a1309b", "#b06634",
 )  # fmt: skip
 
-CHECKPOINT_TEXT = "- **Load Checkpoint**: {kind}, in `models/checkpoints` (`{name}`)"
-ADAPTER_TEXT = f"- **Load Infinite-ID Model**: `{ADAPTER}`, in `models/ipadapter`"
-SEEING_TEXT = f"""\
-- **Load CLIP Vision**: CLIP ViT-H/14, in `models/clip_vision` (`{CLIP_VISION}`)
-- **Load Face Analysis**: InsightFace's `{FACE_PACK}`, unpacked to \
-`models/insightface/models/{FACE_PACK}`"""
-CHOOSE = "Files may have other names: choose yours in the nodes."
+WEIGHT = 0.9  # with FaceID PlusV2 and its LoRA at 0.6, as docs/recipes.md says
+
+CHECKPOINT_TEXT = "- [{name}]({url}), or {kind}, in `models/checkpoints`"
+LOADER_TEXT = """\
+*Infinite-ID Unified Loader* finds the others under any name, and says what is missing:
+{files}"""
 SAMPLES = (
     "The drawn sample pictures are in the pack's folder `workflows/inputs`: drop one on *Load "
     "Image*, or choose a photo of your own."
@@ -38,42 +37,39 @@ class Scene:
 
     graph: Graph
     models: Group
-    checkpoint: Node
-    adapter: Node
     left: int
-    analysis: Node = field(init=False)
-    clip_vision: Node = field(init=False)
+    checkpoint: Node = field(init=False)
     model: Output = field(init=False)
     clip: Output = field(init=False)
+    adapter: Output = field(init=False)
+    analysis: Output = field(init=False)
+    encoder: dict[str, Output] = field(init=False)
 
     def group(self, title: str, colour: str = PURPLE) -> Group:
         return self.graph.group(title, colour)
 
-    def person(self, photo: str, title: str = "Person") -> Output:
+    def person(self, photo: str, title: str = "Person", rows: int = PREVIEW) -> Output:
         """A photo and the identity that is made of it, in a group of their own."""
         group = self.group(title, YELLOW)
-        image = group.add("LoadImage", self.left, rows=PREVIEW, image=photo)
-        return self.encode(group, image["IMAGE"], self.left + 1)
+        image = group.add("LoadImage", self.left, rows=rows, image=photo)
+        return self.encode(group, self.left + 1, image["IMAGE"], rows=rows)
 
-    def encode(self, group: Group, image: Output, column: int) -> Output:
+    def encode(
+        self, group: Group, column: int, image: Output, *more: Output, rows: int = PREVIEW
+    ) -> Output:
+        """An identity; photos beyond the first go to the node's growing input."""
+        further = {f"more_images.image_{n}": photo for n, photo in enumerate(more, start=2)}
         node = group.add(
-            "InfiniteIDEncodeIdentity",
-            column,
-            rows=PREVIEW,
-            adapter=self.adapter["adapter"],
-            face_analysis=self.analysis["face_analysis"],
-            clip_vision=self.clip_vision["CLIP_VISION"],
-            image=image,
+            "InfiniteIDEncode", column, rows=rows, image=image, **self.encoder, **further
         )
         return node["identity"]
 
-    def prompts(self, text: str, span: int = 2) -> tuple[Output, Output]:
-        group = self.group("Prompt", OLIVE)
-        return self.encode_texts(group, self.left, span, text)
-
-    def encode_texts(
-        self, group: Group, column: int, span: int, text: str
+    def prompts(
+        self, text: str, column: int = 0, span: int = 1, group: Group | None = None
     ) -> tuple[Output, Output]:
+        """In a group above what is drawn by them, two columns right of the photo, if not said."""
+        group = group or self.group("Prompt", OLIVE)
+        column = column or self.left + 2
         positive, negative = (
             group.add(
                 "CLIPTextEncode",
@@ -92,8 +88,8 @@ class Scene:
         return positive["CONDITIONING"], negative["CONDITIONING"]
 
     def apply(self, group: Group, column: int, identity: Output, **values: Any) -> Output:
-        model = values.pop("model", self.model)
-        node = group.add("InfiniteIDApply", column, model=model, identity=identity, **values)
+        settings = {"model": self.model, "weight": WEIGHT, **values}
+        node = group.add("InfiniteIDApply", column, identity=identity, **settings)
         return node["model"]
 
     def empty(self, group: Group, column: int, width: int = 1024, height: int = 1024) -> Output:
@@ -145,7 +141,7 @@ class Scene:
 
     def scaled(self, group: Group, column: int, picture: str) -> Output:
         """A picture, and in the next column the same at about a megapixel, as SDXL wants it."""
-        loaded = group.add("LoadImage", column, rows=PREVIEW, image=picture)
+        loaded = group.add("LoadImage", column, rows=SMALL_PREVIEW, image=picture)
         scaled = group.add(
             "ImageScaleToTotalPixels", column + 1, image=loaded["IMAGE"], megapixels=1.0
         )
@@ -154,7 +150,7 @@ class Scene:
     def save(self, group: Group, column: int, images: Output, name: str) -> None:
         prefix = f"Infinite-ID/{name}"
         group.add(
-            "SaveImage", column, rows=420, node_width=400, images=images, filename_prefix=prefix
+            "SaveImage", column, rows=360, node_width=360, images=images, filename_prefix=prefix
         )
 
     def sheet(self, group: Group, column: int, images: Output, **values: Any) -> Output:
@@ -169,27 +165,68 @@ def begin(
     *,
     checkpoint: str = BASE,
     checkpoint_kind: str = "any SDXL checkpoint",
+    lora: str = "",
     more_models: str = "",
     sees_photos: bool = True,
-    left: int = 1,
 ) -> Scene:
-    """What every workflow starts with: what it is for, what it needs, and the loaders."""
+    """What most workflows start with: what it is for, what it needs, and the loaders.
+
+    With a LoRA the models take two columns.
+    """
+    scene = _explain(
+        info, title, text, [_name_checkpoint(checkpoint, checkpoint_kind), more_models], sees_photos
+    )
+    model = _load_checkpoint(scene, checkpoint)
+    if lora:
+        scene.left = 2
+        loaded = scene.models.add(
+            "LoraLoader", 1, model=model, clip=scene.clip, lora_name=lora, strength_model=0.8
+        )
+        model, scene.clip = loaded["MODEL"], loaded["CLIP"]
+    loader = scene.models.add("InfiniteIDUnifiedLoader", scene.left - 1, model=model)
+    scene.model, scene.encoder = loader["model"], {"encoder": loader["encoder"]}
+    scene.adapter, scene.analysis = loader["adapter"], loader["face_analysis"]
+    return scene
+
+
+def begin_apart(info: Info, title: str, text: str, *, draws: bool = True) -> Scene:
+    """The same with every model in a loader of its own; without pictures it needs no checkpoint."""
+    checkpoint = [_name_checkpoint(BASE, "any SDXL checkpoint")] if draws else []
+    scene = _explain(info, title, text, checkpoint, True)
+    adapter = scene.models.add("InfiniteIDLoadModel", 0, model_name=ADAPTER)
+    scene.adapter = adapter["adapter"]
+    clip_vision = scene.models.add("CLIPVisionLoader", 0, clip_name=CLIP_VISION)
+    analysis = scene.models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
+    scene.analysis = analysis["face_analysis"]
+    scene.encoder = {
+        "encoder": scene.adapter,
+        "face_analysis": scene.analysis,
+        "clip_vision": clip_vision["CLIP_VISION"],
+    }
+    if draws:
+        model = _load_checkpoint(scene, BASE)
+        lora = scene.models.add("InfiniteIDFaceLoRA", 0, model=model, adapter=scene.adapter)
+        scene.model = lora["model"]
+    return scene
+
+
+def _load_checkpoint(scene: Scene, name: str) -> Output:
+    scene.checkpoint = scene.models.add("CheckpointLoaderSimple", 0, ckpt_name=name)
+    scene.clip = scene.checkpoint["CLIP"]
+    return scene.checkpoint["MODEL"]
+
+
+def _name_checkpoint(name: str, kind: str) -> str:
+    return CHECKPOINT_TEXT.format(name=name, url=DOWNLOADS[name]["url"], kind=kind)
+
+
+def _explain(info: Info, title: str, text: str, models: list[str], sees_photos: bool) -> Scene:
     graph = Graph(info, DOWNLOADS)
     about = graph.group("About this workflow", GREY)
     sample = f"\n\n{SAMPLES}" if sees_photos else ""
-    about.note("What it does", f"## {title}\n\n{text}{sample}", 0, 2, NOTE_HEIGHT)
-    checkpoint_text = CHECKPOINT_TEXT.format(kind=checkpoint_kind, name=checkpoint)
-    needs = [checkpoint_text, ADAPTER_TEXT, SEEING_TEXT if sees_photos else "", more_models]
-    listed = "\n".join(filter(None, needs))
-    about.note("Models it needs", f"## Models\n\n{listed}\n\n{CHOOSE}", 2, 2, NOTE_HEIGHT)
-    models = graph.group("Models", BLUE)
-    adapter = models.add("InfiniteIDLoadModel", 0, model_name=ADAPTER)
-    if sees_photos:
-        analysis = models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
-        clip_vision = models.add("CLIPVisionLoader", 0, clip_name=CLIP_VISION)
-    loaded = models.add("CheckpointLoaderSimple", 0, ckpt_name=checkpoint)
-    scene = Scene(graph, models, loaded, adapter, left)
-    scene.model, scene.clip = loaded["MODEL"], loaded["CLIP"]
-    if sees_photos:
-        scene.analysis, scene.clip_vision = analysis, clip_vision
-    return scene
+    about.note("What it does", f"## {title}\n\n{text}{sample}", 0, 3, NOTE_HEIGHT)
+    listed = "\n".join(f"- {file}" for file in NEEDED)
+    own = "\n".join(filter(None, models))
+    needs = f"## Models\n\n{own}\n\n{LOADER_TEXT.format(files=listed)}"
+    about.note("Models it needs", needs, 3, 3, NOTE_HEIGHT)
+    return Scene(graph, graph.group("Models", BLUE), 1)

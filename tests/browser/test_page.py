@@ -184,7 +184,7 @@ def test_error_shows_at_its_node(page: Page) -> None:
     page.wait_for_timeout(500)
     page.screenshot(path=ARTIFACTS / "error.png")
     error = page.evaluate("() => window.app.lastExecutionError")
-    assert error["node_type"] == "InfiniteIDEncodeIdentity"
+    assert error["node_type"] == "InfiniteIDEncode"
     assert "No face found in photo 1 of 1 (64x64)" in error["exception_message"]
     page.get_by_text("View details").first.click()
     page.get_by_text("No face found in photo").first.wait_for(timeout=10_000)

@@ -14,7 +14,7 @@ from pack.dev.small_models import ADAPTER, SmallModels, small_models
 from pack.dev.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
-ENCODE, APPLY = "InfiniteIDEncodeIdentity", "InfiniteIDApply"
+ENCODE, APPLY = "InfiniteIDEncode", "InfiniteIDApply"
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,7 @@ class Graph:
 
     def prompt(self, **values: Any) -> Any:
         """The workflow in API form."""
-        return to_prompt(read(workflow_file("photo"), {**self.values, **values}))
+        return to_prompt(read(workflow_file("separate_models"), {**self.values, **values}))
 
     def run(self, **values: Any) -> Run:
         """Queue the workflow; the result names nodes by their class."""

@@ -16,7 +16,7 @@ from pack.dev.small_models import SmallModels
 from pack.dev.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
-ENCODE, APPLY = "InfiniteIDEncodeIdentity", "InfiniteIDApply"
+ENCODE, APPLY = "InfiniteIDEncode", "InfiniteIDApply"
 SAVE, LOAD = "InfiniteIDSaveIdentity", "InfiniteIDLoadIdentity"
 FACE_ANALYSIS, ADAPTER = "InfiniteIDLoadFaceAnalysis", "InfiniteIDLoadModel"
 
@@ -55,7 +55,7 @@ def bare(
 def prompt(small: SmallModels) -> Prompt:
     """The first workflow."""
     values = {**small.values, "image": "obama.jpg", "steps": 2}
-    return to_prompt(read(workflow_file("photo"), values))
+    return to_prompt(read(workflow_file("separate_models"), values))
 
 
 def find(prompt: Prompt, kind: str) -> str:

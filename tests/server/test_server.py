@@ -9,7 +9,7 @@ import pytest
 from pack.dev.server import PACK
 from pack.dev.server_api import Server
 
-ENCODE, LOAD = "InfiniteIDEncodeIdentity", "InfiniteIDLoadModel"
+ENCODE, LOAD = "InfiniteIDEncode", "InfiniteIDLoadModel"
 
 
 def test_start_up(server: Server) -> None:

@@ -1,19 +1,21 @@
 """The workflow files as they lie in the folder: complete, tidy, and clear about what they need."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
+from math import dist
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pack.dev.gallery import TEMPLATES
-from pack.dev.gallery.downloads import DOWNLOADS
+from pack.dev.gallery.downloads import DOWNLOADS, NEEDED
 from pack.dev.gallery.thumbnails import MOST_BYTES, SIDE
 from pack.dev.miniature import gallery_models, input_pictures
 from pack.dev.serve import fit_templates
 from pack.dev.workflow import NOTES, read, to_prompt, workflow_files
+from pack.infinite_id.presets import CLIP_MODELS, FACE_PACKS, PLUS_V2, PRESETS
 from PIL import Image
 
 TITLE = 30  # the page draws a node's title above its position
@@ -90,12 +92,111 @@ def test_every_node_lies_in_one_group(workflow: dict[str, Any]) -> None:
         assert sum(group.holds(node_box(node)) for group in groups) == 1, node["type"]
 
 
+def led_around(workflow: dict[str, Any]) -> dict[int, list[tuple[float, float]]]:
+    """The points that wires are led by, in order, by the wires' numbers."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for point in workflow["extra"].get("reroutes", []):
+        (link,) = point["linkIds"]
+        found.setdefault(link, []).append(tuple(point["pos"]))
+    return found
+
+
 def test_links_go_from_left_to_right(workflow: dict[str, Any]) -> None:
     nodes = {node["id"]: node for node in workflow["nodes"]}
     assert workflow["links"]
-    for _, source, _, target, *_ in workflow["links"]:
+    for number, source, _, target, *_ in workflow["links"]:
+        if number in led_around(workflow):
+            continue
         kinds = nodes[source]["type"], nodes[target]["type"]
         assert node_box(nodes[source]).right < node_box(nodes[target]).left, kinds
+
+
+def test_no_wire_runs_behind_a_node(workflow: dict[str, Any]) -> None:
+    """The page's curves, and straight lines between the points that wires are led by."""
+    boxes = [(node["type"], node_box(node)) for node in workflow["nodes"]]
+    for link in workflow["links"]:
+        for kind, box in boxes:
+            inside = [p for p in trace(workflow, link) if is_inside(box, p)]
+            assert inside == [], (kind, link)
+
+
+def is_inside(box: Box, point: tuple[float, float]) -> bool:
+    return box.left < point[0] < box.right and box.top < point[1] < box.bottom
+
+
+def trace(workflow: dict[str, Any], link: list[Any]) -> list[tuple[float, float]]:
+    """Points of a wire. A slot is 20 pixels high; a curve reaches out by a quarter of its span."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    number, source, output, target, slot, _ = link
+    (x, y), (width, _) = nodes[source]["pos"], nodes[source]["size"]
+    start, end = (x + width, y + 20 * output + 14), nodes[target]["pos"]
+    end = (end[0], end[1] + 20 * slot + 14)
+    corners = led_around(workflow).get(number)
+    steps = [step / 100 for step in range(1, 100)]
+    if corners:
+        return [
+            (ax + (bx - ax) * t, ay + (by - ay) * t)
+            for (ax, ay), (bx, by) in pairwise([start, *corners, end])
+            for t in steps
+        ]
+    reach = dist(start, end) / 4
+    xs, ys = (
+        (start[0], start[0] + reach, end[0] - reach, end[0]),
+        (start[1], start[1], *end[1:] * 2),
+    )
+    return [(bezier(xs, t), bezier(ys, t)) for t in steps]
+
+
+def bezier(ends: Sequence[float], t: float) -> float:
+    if len(ends) == 1:
+        return ends[0]
+    return (1 - t) * bezier(ends[:-1], t) + t * bezier(ends[1:], t)
+
+
+def test_points_are_chained_as_the_page_reads_them(workflow: dict[str, Any]) -> None:
+    points = {point["id"]: point for point in workflow["extra"].get("reroutes", [])}
+    found = {e["id"]: e["parentId"] for e in workflow["extra"].get("linkExtensions", [])}
+    assert found.keys() == led_around(workflow).keys()
+    for link, last in found.items():
+        chain = [last]
+        while "parentId" in points[chain[-1]]:
+            chain.append(points[chain[-1]]["parentId"])
+        assert [tuple(points[p]["pos"]) for p in reversed(chain)] == led_around(workflow)[link]
+
+
+def test_text_is_readable_on_a_usual_screen(workflow: dict[str, Any]) -> None:
+    """The page leaves texts out below 8 pixels, and titles and widgets are 14 high."""
+    boxes = [node_box(node) for node in workflow["nodes"]]
+    width = max(box.right for box in boxes) - min(box.left for box in boxes)
+    height = max(box.bottom for box in boxes) - min(box.top for box in boxes)
+    assert min(1840 / width, 920 / height) > 8 / 14
+
+
+def test_no_socket_is_dead(workflow: dict[str, Any]) -> None:
+    """Types that only the server knows are no sockets; what must be connected is."""
+    for node in workflow["nodes"]:
+        for entry in node.get("inputs", ()):
+            assert not entry["type"].startswith("COMFY_"), (node["type"], entry["name"])
+            needed = "widget" not in entry and entry.get("shape") != 7
+            assert not needed or entry["link"] is not None, (node["type"], entry["name"])
+
+
+def test_first_pictures_follow_the_recipe(workflow: dict[str, Any]) -> None:
+    """FaceID PlusV2 with its LoRA at 0.6 and a weight of 0.8 to 1; another seed each time."""
+    draws = False
+    for node in workflow["nodes"]:
+        values = node.get("widgets_values")
+        if node["type"] == "InfiniteIDUnifiedLoader":
+            assert values[:2] == ["IP-Adapter FaceID PlusV2", 0.6]
+        if node["type"] == "InfiniteIDFaceLoRA":
+            assert values == [0.6]
+        if node["type"] == "InfiniteIDApply":
+            draws = True
+            assert 0.8 <= values[0] <= 1
+        if node["type"] == "KSampler":
+            assert values[1] == "randomize"
+    kinds = {node["type"] for node in workflow["nodes"]}
+    assert not draws or kinds & {"InfiniteIDUnifiedLoader", "InfiniteIDFaceLoRA"}
 
 
 def test_notes_say_what_it_does_and_what_it_needs(workflow: dict[str, Any]) -> None:
@@ -146,6 +247,16 @@ def model_names(workflow: dict[str, Any]) -> Iterator[str]:
     for node in workflow["nodes"]:
         if node["type"] in LOADERS:
             yield node["widgets_values"][0]
+
+
+def test_the_note_on_models_says_what_the_loader_says() -> None:
+    preset = PRESETS[PLUS_V2]
+    pack, clip = FACE_PACKS[preset.face_model].download, CLIP_MODELS[preset.clip_model]
+    assert list(NEEDED) == [
+        f"[{file.name}]({file.url}) ({file.amount}) in `models/{file.folder}`"
+        for file in (preset.adapter, pack, clip)
+        if file
+    ]
 
 
 def test_every_photo_is_shipped(workflow: dict[str, Any]) -> None:
