@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pack.infinite_id.presets import CLIP_MODELS, FACE_PACKS, PLUS_V2, PRESETS
 
 ROOT = Path(__file__).parents[2]
 HELP = ROOT / "nodes" / "help" / "docs"
@@ -98,10 +99,11 @@ def test_help_has_a_small_picture_with_a_description(path: Path) -> None:
         assert (HELP / place).stat().st_size <= LARGEST_PICTURE
 
 
-def test_the_readme_names_every_workflow_and_every_node() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_name_every_workflow_and_every_node() -> None:
+    text = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
     workflows = {path.stem for path in (ROOT / "workflows").glob("*.json")}
     assert {name for name in workflows if f"`{name}`" not in text} == set()
+    text = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
     names = {ast.literal_eval(schema["display_name"]) for schema in schemas()}
     assert len(names) == len(NODES)
     assert {name for name in names if f"**{name}**" not in text} == set()
@@ -148,9 +150,19 @@ def quoted_messages(text: str) -> list[str]:
     return [part.strip(" '().,:|") for cell in cells for part in cell.split("…")]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/troubleshooting.md"])
-def test_troubleshooting_quotes_the_packs_own_words(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
+def test_the_readme_lists_the_files_that_the_first_preset_needs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    preset = PRESETS[PLUS_V2]
+    pack, clip = FACE_PACKS[preset.face_model].download, CLIP_MODELS[preset.clip_model]
+    for file in (preset.adapter, pack, clip):
+        assert file is not None
+        assert f"({file.url})" in text
+        assert f"| {file.amount} |" in text
+    assert len(re.findall(r"\w+", CODE.sub("", text))) < 1400
+
+
+def test_troubleshooting_quotes_the_packs_own_words() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     parts = [part for part in quoted_messages(text) if part]
     assert len(parts) > 2
     assert [part for part in parts if part not in messages()] == []

@@ -90,7 +90,15 @@ def test_forbidden_code_is_found(line: str) -> None:
 def test_the_archive_holds_what_a_user_needs_and_no_more() -> None:
     paths = published()
     folders = {path.partition("/")[0] for path in paths if "/" in path}
-    assert folders <= {"docs", "infinite_id", "locales", "nodes", "requirements", "workflows"}
+    assert folders <= {
+        "docs",
+        "infinite_id",
+        "locales",
+        "nodes",
+        "requirements",
+        "subgraphs",
+        "workflows",
+    }
     assert {"__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"} <= {*paths}
     assert "nodes/help/docs/InfiniteIDApply.md" in paths
     assert "workflows/photo.json" in paths
