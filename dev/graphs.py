@@ -105,6 +105,12 @@ class Group:
                 self.graph.connect(value, node, name)
         return node
 
+    def place(self, data: dict[str, Any], column: int, width: int) -> Node:
+        """A node that is drawn already, such as a subgraph's, of its own height."""
+        node = {**data, "id": len(self.graph.nodes) + 1, "order": len(self.graph.nodes)}
+        self.graph.nodes.append(node)
+        return self._put(Node(node, column, 1, width, node["size"][1]))
+
     def note(self, title: str, text: str, column: int, span: int, height: int) -> None:
         """An explanation, in Markdown."""
         data = self.graph.new(NOTE, [], [], [text])
@@ -144,13 +150,17 @@ class Group:
 
 @dataclass
 class Graph:
-    """A workflow being drawn. A group lies below the earlier ones that share a column with it."""
+    """A workflow being drawn. A group lies below the earlier ones that share a column with it.
+
+    Nodes are numbered from behind `start`: the page numbers a subgraph's anew if they are taken.
+    """
 
     info: Info
     downloads: Downloads
     groups: list[Group] = field(default_factory=list)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     links: list[list[Any]] = field(default_factory=list)
+    start: int = 0
 
     def group(self, title: str, colour: str) -> Group:
         group = Group(self, title, colour)
@@ -181,7 +191,7 @@ class Graph:
 
     def new(self, kind: str, inputs: list[Any], outputs: list[Any], values: list[Any]) -> Any:
         node = {
-            "id": len(self.nodes) + 1,
+            "id": self.start + len(self.nodes) + 1,
             "type": kind,
             "pos": [0, 0],
             "size": [0, 0],
@@ -210,7 +220,7 @@ class Graph:
         if kind == NOTE:
             return {}
         ours = self.info[kind]["python_module"].startswith("custom_nodes.")
-        pack = {"cnr_id": "infinite-id", "ver": _pack_version()} if ours else CORE
+        pack = {"cnr_id": "infinite-id", "ver": pack_version()} if ours else CORE
         names = [value for value in values if isinstance(value, str) and value in self.downloads]
         models = [{"name": name, **self.downloads[name]} for name in names]
         return {**pack, "Node name for S&R": kind, **({"models": models} if models else {})}
@@ -242,7 +252,8 @@ CORE = {"cnr_id": "comfy-core", "ver": HOST_VERSION}
 
 
 @cache
-def _pack_version() -> str:
+def pack_version() -> str:
+    """The version that this checkout is of."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 

@@ -15,7 +15,7 @@ from .server import PACK
 from .server_api import ServerError
 from .workflow import read
 
-FIRST = "photo"
+FIRST = "photo_to_person"
 """The template that the page opens with."""
 
 

@@ -32,6 +32,7 @@ PACK_CONTENTS = (
     "__init__.py",
     "nodes",
     "infinite_id",
+    "subgraphs",
     "workflows",
     "locales",
     "pyproject.toml",

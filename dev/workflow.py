@@ -11,6 +11,7 @@ from .cache import ROOT
 
 Workflow = dict[str, Any]
 MUTED, BYPASSED = 2, 4
+SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20
 NOTES = {"MarkdownNote", "Note"}
 
 
@@ -30,7 +31,7 @@ def read(path: Path, values: Mapping[str, Any]) -> Workflow:
     `EmptyLatentImage.width`, `two_people.EmptyLatentImage.width`. The longer one counts.
     """
     workflow: Workflow = json.loads(path.read_text(encoding="utf-8"))
-    for node in workflow["nodes"]:
+    for node in list_nodes(workflow):
         names = [entry["name"] for entry in node.get("inputs", ()) if "widget" in entry]
         for index, name in _positions(names, node.get("widgets_values", ())):
             value = node["widgets_values"][index]
@@ -41,17 +42,65 @@ def read(path: Path, values: Mapping[str, Any]) -> Workflow:
     return workflow
 
 
+def list_nodes(workflow: Workflow) -> list[dict[str, Any]]:
+    """All nodes, those inside subgraphs, too."""
+    return [
+        *workflow["nodes"],
+        *(node for graph in _subgraphs(workflow).values() for node in graph["nodes"]),
+    ]
+
+
+def _subgraphs(workflow: Workflow) -> dict[str, Any]:
+    return {graph["id"]: graph for graph in workflow.get("definitions", {}).get("subgraphs", ())}
+
+
 def to_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
-    """A workflow in API form: what the page's Queue button would send."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    return {
-        str(node["id"]): {"class_type": node["type"], "inputs": _inputs(node, sources)}
-        for node in workflow["nodes"]
+    """A workflow in API form: what the page's Queue button would send.
+
+    Nodes in a subgraph are named by the subgraph's node and their own, as in `2:5`.
+    """
+    graphs = _subgraphs(workflow)
+    sources: dict[int, Any] = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    inside = {n["id"]: graphs[n["type"]] for n in workflow["nodes"] if n["type"] in graphs}
+    for number, source, slot, *_ in workflow["links"]:
+        if source in inside:
+            ends = [
+                link for link in inside[source]["links"] if link["target_id"] == SUBGRAPH_OUTPUT
+            ]
+            (end,) = [link for link in ends if link["target_slot"] == slot]
+            sources[number] = [f"{source}:{end['origin_id']}", end["origin_slot"]]
+    prompt = {}
+    for node in _list_running(workflow["nodes"]):
+        if node["id"] not in inside:
+            prompt[str(node["id"])] = _entry(node, sources)
+            continue
+        given = _inputs(node, sources)
+        names = [entry["name"] for entry in node["inputs"]]
+        graph = inside[node["id"]]
+        inner = {
+            link["id"]: given[names[link["origin_slot"]]]
+            if link["origin_id"] == SUBGRAPH_INPUT
+            else [f"{node['id']}:{link['origin_id']}", link["origin_slot"]]
+            for link in graph["links"]
+        }
+        for part in _list_running(graph["nodes"]):
+            prompt[f"{node['id']}:{part['id']}"] = _entry(part, inner)
+    return prompt
+
+
+def _list_running(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        node
+        for node in nodes
         if node["type"] not in NOTES and node.get("mode", 0) not in (MUTED, BYPASSED)
-    }
+    ]
 
 
-def _inputs(node: dict[str, Any], sources: Mapping[int, list[Any]]) -> dict[str, Any]:
+def _entry(node: dict[str, Any], sources: Mapping[int, Any]) -> dict[str, Any]:
+    return {"class_type": node["type"], "inputs": _inputs(node, sources)}
+
+
+def _inputs(node: dict[str, Any], sources: Mapping[int, Any]) -> dict[str, Any]:
     values = node.get("widgets_values", ())
     widgets = [entry for entry in node.get("inputs", ()) if "widget" in entry]
     buttons = {entry["name"] for entry in widgets if entry["type"] == "IMAGEUPLOAD"}

@@ -218,7 +218,9 @@ def list_gaps() -> Iterator[str]:
 
 
 def _find_gaps(workflow: Mapping[str, Any]) -> Iterator[str]:
-    for node in workflow["nodes"]:
+    subgraphs = {g["id"]: g for g in workflow.get("definitions", {}).get("subgraphs", ())}
+    inside = [node for graph in subgraphs.values() for node in graph["nodes"]]
+    for node in [n for n in (*workflow["nodes"], *inside) if n["type"] not in subgraphs]:
         kind = host.NODE_CLASS_MAPPINGS.get(node["type"])
         if kind is None:
             if node["type"] not in _NOTES:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graphs import Graph, Info
+from .blueprint import Blueprint
 from .one_person import (
     few_steps,
     load_identity,
@@ -20,7 +21,13 @@ from .one_person import (
 from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
 from .people import mix, places_from_a_picture, sweep, two_people
 
-TEMPLATES: tuple[Callable[[Info], Graph], ...] = (
+
+def photo_to_person(info: Info) -> Blueprint:
+    return Blueprint(info)
+
+
+TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
+    photo_to_person,
     photo,
     several_photos,
     style,
@@ -40,6 +47,11 @@ TEMPLATES: tuple[Callable[[Info], Graph], ...] = (
     score,
     separate_models,
 )
+
+
+def draw_blueprint(info: Info) -> dict[str, Any]:
+    """The file in `subgraphs/`."""
+    return Blueprint(info).file()
 
 
 def draw(info: Info) -> dict[str, dict[str, Any]]:

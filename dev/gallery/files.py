@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..cache import ROOT
 from ..graphs import save
 from ..miniature import draw_inputs, gallery_models, running_gallery
-from . import draw
+from . import draw, draw_blueprint
+from .blueprint import NAME
 from .thumbnails import make_thumbnail
 
 # A person has to be saved before that person can be loaded.
@@ -18,6 +19,7 @@ def write_all(thumbnails: bool) -> None:
     small = gallery_models()
     with running_gallery(small) as server:
         workflows = draw(server.object_info())
+        save(draw_blueprint(server.object_info()), ROOT / "subgraphs" / f"{NAME}.json")
         for name in sorted(workflows, key=lambda name: name != FIRST):
             path = ROOT / "workflows" / f"{name}.json"
             save(workflows[name], path)

@@ -43,7 +43,7 @@ class Scene:
     clip: Output = field(init=False)
     adapter: Output = field(init=False)
     analysis: Output = field(init=False)
-    encoder: dict[str, Output] = field(init=False)
+    encoder: dict[str, Any] = field(init=False)
 
     def group(self, title: str, colour: str = PURPLE) -> Group:
         return self.graph.group(title, colour)
@@ -58,7 +58,9 @@ class Scene:
         self, group: Group, column: int, image: Output, *more: Output, rows: int = PREVIEW
     ) -> Output:
         """An identity; photos beyond the first go to the node's growing input."""
-        further = {f"more_images.image_{n}": photo for n, photo in enumerate(more, start=2)}
+        further: dict[str, Any] = {
+            f"more_images.image_{n}": photo for n, photo in enumerate(more, start=2)
+        }
         node = group.add(
             "InfiniteIDEncode", column, rows=rows, image=image, **self.encoder, **further
         )
@@ -174,7 +176,7 @@ def begin(
     With a LoRA the models take two columns.
     """
     scene = _explain(
-        info, title, text, [_name_checkpoint(checkpoint, checkpoint_kind), more_models], sees_photos
+        info, title, text, [name_checkpoint(checkpoint, checkpoint_kind), more_models], sees_photos
     )
     model = _load_checkpoint(scene, checkpoint)
     if lora:
@@ -191,7 +193,7 @@ def begin(
 
 def begin_apart(info: Info, title: str, text: str, *, draws: bool = True) -> Scene:
     """The same with every model in a loader of its own; without pictures it needs no checkpoint."""
-    checkpoint = [_name_checkpoint(BASE, "any SDXL checkpoint")] if draws else []
+    checkpoint = [name_checkpoint(BASE, "any SDXL checkpoint")] if draws else []
     scene = _explain(info, title, text, checkpoint, True)
     adapter = scene.models.add("InfiniteIDLoadModel", 0, model_name=ADAPTER)
     scene.adapter = adapter["adapter"]
@@ -216,7 +218,15 @@ def _load_checkpoint(scene: Scene, name: str) -> Output:
     return scene.checkpoint["MODEL"]
 
 
-def _name_checkpoint(name: str, kind: str) -> str:
+def write_models(models: list[str]) -> str:
+    """A note: what the workflow needs beside what the unified loader finds."""
+    listed = "\n".join(f"- {file}" for file in NEEDED)
+    own = "\n".join(filter(None, models))
+    return f"## Models\n\n{own}\n\n{LOADER_TEXT.format(files=listed)}"
+
+
+def name_checkpoint(name: str, kind: str) -> str:
+    """A line on the checkpoint, with its link."""
     return CHECKPOINT_TEXT.format(name=name, url=DOWNLOADS[name]["url"], kind=kind)
 
 
@@ -225,8 +235,5 @@ def _explain(info: Info, title: str, text: str, models: list[str], sees_photos: 
     about = graph.group("About this workflow", GREY)
     sample = f"\n\n{SAMPLES}" if sees_photos else ""
     about.note("What it does", f"## {title}\n\n{text}{sample}", 0, 3, NOTE_HEIGHT)
-    listed = "\n".join(f"- {file}" for file in NEEDED)
-    own = "\n".join(filter(None, models))
-    needs = f"## Models\n\n{own}\n\n{LOADER_TEXT.format(files=listed)}"
-    about.note("Models it needs", needs, 3, 3, NOTE_HEIGHT)
+    about.note("Models it needs", write_models(models), 3, 3, NOTE_HEIGHT)
     return Scene(graph, graph.group("Models", BLUE), 1)

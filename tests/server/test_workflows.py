@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from pack.dev.cache import ROOT
 from pack.dev.comfyui import DEFAULT
-from pack.dev.gallery import draw
+from pack.dev.gallery import draw, draw_blueprint
+from pack.dev.gallery.blueprint import NAME
 from pack.dev.miniature import gallery_models
 from pack.dev.server_api import Server
 from pack.dev.workflow import read, to_prompt, workflow_file, workflow_files
@@ -39,3 +41,5 @@ def test_files_are_what_the_nodes_of_today_give(server: Server) -> None:
     drawn = draw(server.object_info())
     stale = [p.name for p in workflow_files() if json.loads(p.read_text("utf-8")) != drawn[p.stem]]
     assert stale == [], "run: python -m dev workflows"
+    blueprint = json.loads((ROOT / "subgraphs" / f"{NAME}.json").read_text("utf-8"))
+    assert blueprint == draw_blueprint(server.object_info()), "run: python -m dev workflows"

@@ -14,7 +14,7 @@ from pack.dev.gallery.downloads import DOWNLOADS, NEEDED
 from pack.dev.gallery.thumbnails import MOST_BYTES, SIDE
 from pack.dev.miniature import gallery_models, input_pictures
 from pack.dev.serve import fit_templates
-from pack.dev.workflow import NOTES, read, to_prompt, workflow_files
+from pack.dev.workflow import NOTES, list_nodes, read, to_prompt, workflow_files
 from pack.infinite_id.presets import CLIP_MODELS, FACE_PACKS, PLUS_V2, PRESETS
 from PIL import Image
 
@@ -184,7 +184,7 @@ def test_no_socket_is_dead(workflow: dict[str, Any]) -> None:
 def test_first_pictures_follow_the_recipe(workflow: dict[str, Any]) -> None:
     """FaceID PlusV2 with its LoRA at 0.6 and a weight of 0.8 to 1; another seed each time."""
     draws = False
-    for node in workflow["nodes"]:
+    for node in list_nodes(workflow):
         values = node.get("widgets_values")
         if node["type"] == "InfiniteIDUnifiedLoader":
             assert values[:2] == ["IP-Adapter FaceID PlusV2", 0.6]
@@ -195,7 +195,7 @@ def test_first_pictures_follow_the_recipe(workflow: dict[str, Any]) -> None:
             assert 0.8 <= values[0] <= 1
         if node["type"] == "KSampler":
             assert values[1] == "randomize"
-    kinds = {node["type"] for node in workflow["nodes"]}
+    kinds = {node["type"] for node in list_nodes(workflow)}
     assert not draws or kinds & {"InfiniteIDUnifiedLoader", "InfiniteIDFaceLoRA"}
 
 
@@ -208,18 +208,19 @@ def test_notes_say_what_it_does_and_what_it_needs(workflow: dict[str, Any]) -> N
 
 
 def test_nodes_say_whose_they_are(workflow: dict[str, Any]) -> None:
-    for node in workflow["nodes"]:
+    subgraphs = {g["id"] for g in workflow.get("definitions", {}).get("subgraphs", ())}
+    for node in list_nodes(workflow):
         if node["type"] in NOTES:
             continue
         properties = node["properties"]
-        ours = node["type"].startswith("InfiniteID")
+        ours = node["type"].startswith("InfiniteID") or node["type"] in subgraphs
         assert properties["cnr_id"] == ("infinite-id" if ours else "comfy-core")
         assert properties["ver"].count(".") == 2
         assert properties["Node name for S&R"] == node["type"]
 
 
 def test_loaders_offer_their_models(workflow: dict[str, Any]) -> None:
-    for node in workflow["nodes"]:
+    for node in list_nodes(workflow):
         offered = node["properties"].get("models", [])
         if node["type"] not in LOADERS:
             assert offered == []
@@ -244,7 +245,7 @@ def test_templates_are_fitted_to_the_miniature(path: Path, tmp_path: Path) -> No
 
 
 def model_names(workflow: dict[str, Any]) -> Iterator[str]:
-    for node in workflow["nodes"]:
+    for node in list_nodes(workflow):
         if node["type"] in LOADERS:
             yield node["widgets_values"][0]
 
@@ -257,6 +258,44 @@ def test_the_note_on_models_says_what_the_loader_says() -> None:
         for file in (preset.adapter, pack, clip)
         if file
     ]
+
+
+def test_the_starter_is_found_by_what_people_search() -> None:
+    """The blueprint is the template's node, and says by which words the search finds it."""
+    root = workflow_files()[0].parents[1]
+    (path,) = (root / "subgraphs").glob("*.json")
+    blueprint = json.loads(path.read_text(encoding="utf-8"))
+    assert path.stem == blueprint["nodes"][0]["title"] == "Photo to Person (Infinite-ID)"
+    words = [
+        "face",
+        "portrait",
+        "identity",
+        "ipadapter",
+        "instantid",
+        "faceid",
+        "pulid",
+        "character",
+    ]
+    found = blueprint["extra"]["BlueprintSearchAliases"]
+    assert {*words, "face swap", "photo to person"} == set(found)
+    (definition,) = blueprint["definitions"]["subgraphs"]
+    assert blueprint["nodes"][0]["type"] == definition["id"]
+    template = json.loads((root / "workflows" / "photo_to_person.json").read_text("utf-8"))
+    assert template["definitions"] == blueprint["definitions"]
+
+
+def test_nodes_of_a_subgraph_are_queued_with_their_wires() -> None:
+    """What the page makes of the starter: nodes named by both numbers, wires led through."""
+    path = workflow_files()[0].with_name("photo_to_person.json")
+    prompt = to_prompt(read(path, {"prompt": "a test"}))
+    kinds = {entry["class_type"]: number for number, entry in prompt.items()}
+    encode, saved = prompt[kinds["InfiniteIDEncode"]], prompt[kinds["SaveImage"]]
+    assert encode["inputs"]["image"] == [kinds["LoadImage"], 0]
+    assert encode["inputs"]["encoder"] == [kinds["InfiniteIDUnifiedLoader"], 1]
+    assert ":" in kinds["InfiniteIDEncode"]
+    assert saved["inputs"]["images"] == [kinds["VAEDecode"], 0]
+    texts = [e["inputs"]["text"] for e in prompt.values() if e["class_type"] == "CLIPTextEncode"]
+    assert texts[0] == "a test"
 
 
 def test_every_photo_is_shipped(workflow: dict[str, Any]) -> None:
