@@ -57,6 +57,8 @@ class Order(Enum):
 class FaceError(ValueError):
     """No usable face, or no usable face model; the message says which and what to do."""
 
+    __module__ = "infinite_id"  # the page shows it; as a node pack's it would be a path
+
 
 @dataclass(frozen=True, eq=False)
 class Face:

@@ -57,6 +57,11 @@ class SaveIdentity(io.ComfyNode):
     def execute(
         cls, identity: Identity, filename_prefix: str, overwrite: str, include_thumbnail: bool
     ) -> io.NodeOutput:
+        if not Path(filename_prefix).name.strip(". "):
+            raise ValueError(
+                "Save Identity: give the file a name in filename_prefix, such as "
+                "'identities/person'."
+            )
         output = folder_paths.get_output_directory()
         try:
             folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
@@ -98,6 +103,10 @@ def _save_numbered(identity: Identity, path: Path, number: int, thumbnails: bool
             return numbered
 
 
+NOTHING_SAVED = "no identity file yet"
+"""Stands in an empty list, where the page would show `undefined`."""
+
+
 class LoadIdentity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -111,7 +120,7 @@ class LoadIdentity(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "identity_name",
-                    options=folders.list_identities(),
+                    options=folders.list_identities() or [NOTHING_SAVED],
                     tooltip="A .safetensors file in models/infinite_id_identities, in the input "
                     "folder, or in output/identities.",
                 ),

@@ -19,6 +19,8 @@ KNOWN = (
 class FormatError(ValueError):
     """A file is not what it should be; the message names the file and what to do."""
 
+    __module__ = "infinite_id"  # the page shows it; as a node pack's it would be a path
+
 
 def check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:
     """Compare a file's tensors with what its format demands, before any is read.

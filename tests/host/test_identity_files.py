@@ -106,6 +106,13 @@ def test_says_where_and_how_large(least: World, base: Path) -> None:
     assert text == f"Saved output/identities/friends/anna_00001_.safetensors, {size / 1e6:.2f} MB."
 
 
+@pytest.mark.parametrize("prefix", ["", " ", "identities/..", "."])
+def test_a_file_without_a_name(least: World, base: Path, prefix: str) -> None:
+    with pytest.raises(ValueError, match="give the file a name in filename_prefix"):
+        save(least.identity, prefix)
+    assert list(base.rglob("*.safetensors")) == []
+
+
 @pytest.mark.parametrize("prefix", ["../person", "identities/../../person", "/person", "a/../../b"])
 @pytest.mark.parametrize("overwrite", ["number", "replace"])
 def test_nothing_is_saved_outside_the_output_folder(
