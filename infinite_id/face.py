@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .metrics.scores import cosine, direction
+
 Photo = NDArray[np.uint8]
 Points = NDArray[np.float32]
 Vector = NDArray[np.float32]
@@ -195,15 +197,9 @@ def _describe_incomplete(pack: Path, missing: str) -> str:
     )
 
 
-def similarity(a: Vector, b: Vector) -> float:
-    """The cosine of two embeddings: 1 is the same photo, 0 nothing in common."""
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
 def average_person(faces: Sequence[Face]) -> Vector:
     """The mean direction of the faces' embeddings, `(512,)`: each photo counts alike."""
-    unit = [face.embedding / np.linalg.norm(face.embedding) for face in faces]
-    return np.mean(unit, axis=0)
+    return np.mean([direction(face.embedding) for face in faces], axis=0)
 
 
 def sort_faces(faces: Sequence[Face], order: Order, person: Vector | None = None) -> list[Face]:
@@ -215,5 +211,5 @@ def sort_faces(faces: Sequence[Face], order: Order, person: Vector | None = None
     if order is Order.LEFT_TO_RIGHT:
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
     if order is Order.MOST_SIMILAR and person is not None:
-        return sorted(faces, key=lambda face: similarity(face.embedding, person), reverse=True)
+        return sorted(faces, key=lambda face: cosine(face.embedding, person), reverse=True)
     return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)

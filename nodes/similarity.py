@@ -7,7 +7,8 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..infinite_id import annotate
-from ..infinite_id.face import Face, Order, Photo, Vector, similarity, sort_faces
+from ..infinite_id.face import Face, Order, Photo, Vector, sort_faces
+from ..infinite_id.metrics.scores import cosine
 from ..infinite_id.photo import read_photos, to_image
 from . import sockets
 from .detection import face_analysis_input, look_through, read_person
@@ -90,7 +91,7 @@ class FaceSimilarity(io.ComfyNode):
         lines, best, pictures = [], [], []
         for name, photo, found in look_through(face_analysis, photos):
             faces = sort_faces(found, Order.MOST_SIMILAR, person)
-            best += [similarity(face.embedding, person) for face in faces[:1]]
+            best += [cosine(face.embedding, person) for face in faces[:1]]
             lines.append(f"{name}: {_judge(best[-1], threshold) if faces else 'no face'}")
             pictures.append(to_image(_draw(photo, faces, person, threshold)))
         annotated = torch.cat(pictures)
@@ -107,7 +108,7 @@ def _judge(score: float, threshold: float) -> str:
 
 
 def _draw(photo: Photo, faces: list[Face], person: Vector, threshold: float) -> Photo:
-    scores = [similarity(face.embedding, person) for face in faces]
+    scores = [cosine(face.embedding, person) for face in faces]
     marks = [
         annotate.Mark(
             face, f"{score:.2f}", annotate.CHOSEN if score >= threshold else annotate.WRONG

@@ -24,6 +24,7 @@ from infinite_id.economy import Economy
 from infinite_id.host.patch import economise
 from infinite_id.host.state import STEP
 from infinite_id.identity import Identity
+from infinite_id.metrics.scores import direction
 from miniature.experiment import cast
 from miniature.experiment.studio import SCHEDULER, Pixels, Studio
 from miniature.training.publish import OWN
@@ -132,4 +133,4 @@ class _Way:
 def _read_faces(studio: Studio, picture: Pixels) -> list[Vector]:
     """The recogniser's features of each face, of length 1; the largest face first."""
     faces = detect(studio.analysis, np.ascontiguousarray(picture[..., ::-1]))
-    return [face.embedding / np.linalg.norm(face.embedding) for face in faces]
+    return [direction(face.embedding) for face in faces]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from infinite_id.detection import detect
+from infinite_id.metrics.scores import count
 
 from ..faces import render
 from ..shapes import WEIGHTS
@@ -64,7 +65,8 @@ class Jury:
 
     def resembles(self, pictures: Pixels, person: Tensor) -> NDArray[np.float64]:
         """The cosine between the largest face and the person; 0 where there is no face."""
-        return np.array([self._resembles(picture, person) for picture in pictures])
+        found = np.array([self._resembles(picture, person) for picture in pictures])
+        return count(found, clipped=False)
 
     def portray(self, person: int) -> Tensor:
         """What a person looks like: the mean of drawn pictures' features, `(128,)`."""
@@ -77,6 +79,6 @@ class Jury:
     def _resembles(self, picture: Pixels, person: Tensor) -> float:
         faces = detect(self.analysis, np.ascontiguousarray(picture[..., ::-1]))
         if not faces:
-            return 0.0
+            return np.nan
         features = recogniser.embed(self.likeness, picture[None], faces[0].landmarks[None])
         return float(features[0] @ person)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from infinite_id.metrics.statistics import bootstrap
+
 from ..training.judge import QUESTIONS
 from ..world.scene import STYLES
 from . import plots
@@ -29,7 +31,6 @@ from .trial import (
     Trial,
 )
 
-RESAMPLES = 2000
 NOTES = Path(__file__).with_name("notes.md")
 PAPER = {
     # M_FaceNet, CLIP-T
@@ -82,18 +83,9 @@ def means(scores: Scores, measure: str) -> NDArray[np.float64]:
     return np.nanmean(scores[measure], axis=1)
 
 
-def bounds(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The mean's 95 % interval, bootstrapped over people."""
-    rng = np.random.default_rng(0)
-    resampled = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return float(low), float(high)
-
-
 def interval(values: NDArray[np.float64], signed: bool = False) -> str:
-    low, high = bounds(values)
-    form = "+.3f" if signed else ".3f"
-    return f"{values.mean():{form}} [{low:{form}}, {high:{form}}]"
+    """The mean's 95 % interval, bootstrapped over people."""
+    return bootstrap(values).describe(signed)
 
 
 def write(path: Path, results: Results) -> None:
@@ -234,11 +226,10 @@ def _findings(trial: Trial) -> str:
     for finding in FINDINGS:
         ways = (both[way] for way in (finding.first, finding.second))
         first, second = (means(scores, finding.measure) for scores in ways)
-        low, high = bounds(first - second)
-        seen = 1 if low > 0 else -1 if high < 0 else 0
+        here = bootstrap(first - second)
+        seen = 1 if here.low > 0 else -1 if here.high < 0 else 0
         verdict = {finding.sign: "the same", 0: "undecided"}.get(seen, "the opposite")
-        here = interval(first - second, signed=True)
-        rows.append([finding.claim, finding.paper, here, verdict])
+        rows.append([finding.claim, finding.paper, here.describe(signed=True), verdict])
     return _table(["finding", "paper", "here, paired", ""], rows)
 
 

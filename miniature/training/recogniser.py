@@ -17,6 +17,8 @@ from insightface.utils.face_align import estimate_norm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from infinite_id.metrics.scores import same_and_different
+
 from . import workers
 from .export import write_recogniser
 from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
@@ -121,11 +123,9 @@ def verification(model: nn.Module, people: int = 100) -> str:
     pictures = held_out(people)
     features = embed(model, pictures.pixels, pictures.landmarks)
     similar = features @ features.T
-    same = torch.from_numpy(pictures.people[:, None] == pictures.people[None])
-    pairs = ~torch.eye(len(features), dtype=torch.bool)
-    own, other = similar[same & pairs], similar[~same]
-    thresholds = torch.linspace(-1, 1, 401)
-    right = [((own > t).float().mean() + (other <= t).float().mean()) / 2 for t in thresholds]
+    own, other = same_and_different(features.numpy(), pictures.people)
+    thresholds = np.linspace(-1, 1, 401)
+    right = [((own > t).mean() + (other <= t).mean()) / 2 for t in thresholds]
     nearest = (similar - 2 * torch.eye(len(features))).argmax(1)
     found = (pictures.people[nearest.numpy()] == pictures.people).mean()
     return (

@@ -25,6 +25,12 @@ from pack.infinite_id.host.encode import Encoder as Encoding
 from pack.infinite_id.identity import Identity
 from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.mappers.ip_adapter import PooledConfig
+
+
+from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.identity import Identity
+from pack.infinite_id.mappers import MapperConfig
+from pack.infinite_id.metrics.scores import cosine
 from pack.infinite_id.photo import read_photo
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
@@ -106,7 +112,7 @@ def of_person(analysis: Any, identity: Identity, name: str) -> float:
     """Similarity of an identity's face vector with the largest face of a photo."""
     assert identity.features is not None
     (face, *_) = detect(analysis, read_photo(load(name)[0]))
-    return similarity(identity.features.face[0].numpy(), face.embedding)
+    return cosine(identity.features.face[0].numpy(), face.embedding)
 
 
 # --- Photos -------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ def test_every_face_from_left_to_right(encoder: Encoder, analysis: Any) -> None:
     for index, face in enumerate(sorted(faces, key=lambda face: face.box[0])):
         identity, _, mask, _, info = encoder.run(group, face="left to right", face_number=index + 1)
         vector = identity.features.face[0].numpy()
-        assert similarity(vector, face.embedding) == pytest.approx(1, abs=1e-4)
+        assert cosine(vector, face.embedding) == pytest.approx(1, abs=1e-4)
         x, y = face.landmarks[2].astype(int)
         assert mask[0, y, x] == 1
         assert f"face {index + 1} of {GROUP}" in info

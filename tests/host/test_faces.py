@@ -13,7 +13,8 @@ from pack.dev.photos import photos
 from pack.infinite_id.alignment import align, draw_mask
 from pack.infinite_id.annotate import CHOSEN, WRONG
 from pack.infinite_id.detection import detect
-from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis, similarity
+from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.metrics.scores import cosine
 from pack.infinite_id.photo import read_photo, to_image
 from pack.nodes.similarity import FaceSimilarity
 from PIL import Image
@@ -46,7 +47,7 @@ def faces(analysis: Any) -> dict[str, Face]:
 
 
 def alike(a: Face, b: Face) -> float:
-    return similarity(a.embedding, b.embedding)
+    return cosine(a.embedding, b.embedding)
 
 
 def test_finds_every_face(faces: dict[str, Face]) -> None:

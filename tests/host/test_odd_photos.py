@@ -15,6 +15,9 @@ from pack.infinite_id.annotate import fit_side
 from pack.infinite_id.detection import detect
 from pack.infinite_id.face import list_packs, load_analysis, similarity
 from pack.infinite_id.identity import Identity, Source
+
+
+from pack.infinite_id.metrics.scores import cosine
 from pack.infinite_id.photo import read_photo
 from pack.infinite_id.sheet import draw_sheet
 from pack.nodes.faces import CropFaces, PasteFaces
@@ -39,8 +42,8 @@ def test_turned_photo_gives_the_upright_ones_faces(analysis: Any, name: str, tur
     before, after = detect(analysis, upright), detect(analysis, turned)
     assert len(after) == len(before)
     for face in after:
-        same = max(before, key=lambda other: similarity(other.embedding, face.embedding))
-        assert similarity(same.embedding, face.embedding) > 0.95
+        same = max(before, key=lambda other: cosine(other.embedding, face.embedding))
+        assert cosine(same.embedding, face.embedding) > 0.95
         assert face.turn == -turn % 4
         x, y = face.landmarks.round().astype(int).T
         place = np.zeros(turned.shape[:2])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...metrics.scores import direction, unit
 from .photos import Rejected
 
 Record = dict[str, Any]
@@ -44,15 +45,15 @@ def choose(
     Returns:
         The records, those that are not used with a `kind` and a `reason`.
     """
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    likeness = unit @ _mean_person(unit, choice.likeness)
+    faces = unit(vectors)
+    likeness = faces @ _mean_person(faces, choice.likeness)
     kept: list[int] = []
     done = [dict(record) for record in records]
     for n, record in enumerate(done):
         try:
             _check_person(float(likeness[n]), choice)
             _check_file(record, seen)
-            _check_pictures(n, done, unit, kept)
+            _check_pictures(n, done, faces, kept)
         except Rejected as rejected:
             record |= {"kind": rejected.kind, "reason": str(rejected)}
         else:
@@ -66,18 +67,18 @@ def choose(
     return done
 
 
-def _mean_person(unit: NDArray[np.float32], likeness: float) -> NDArray[np.float32]:
+def _mean_person(faces: NDArray[np.float32], likeness: float) -> NDArray[np.float32]:
     """The mean direction of the most photos that are alike: who the folder is of, strangers apart.
 
     The photo that most others are like gathers them. Two rounds more let the mean of the gathered
     decide, which knows the person better than one photo.
     """
-    alike = unit @ unit.T >= likeness
-    mean = unit[int(alike.sum(axis=1).argmax())]
+    alike = faces @ faces.T >= likeness
+    mean = faces[int(alike.sum(axis=1).argmax())]
     for _ in range(3):
-        own = unit[unit @ mean >= likeness]
+        own = faces[faces @ mean >= likeness]
         mean = own.mean(axis=0) if len(own) else mean
-        mean = mean / np.linalg.norm(mean)
+        mean = direction(mean)
     return mean
 
 
@@ -96,10 +97,10 @@ def _check_file(record: Record, seen: dict[str, str]) -> None:
 
 
 def _check_pictures(
-    n: int, records: Sequence[Record], unit: NDArray[np.float32], kept: Sequence[int]
+    n: int, records: Sequence[Record], faces: NDArray[np.float32], kept: Sequence[int]
 ) -> None:
     own = int(records[n]["picture"], 16)
     for other in kept:
         differing = (own ^ int(records[other]["picture"], 16)).bit_count()
-        if differing <= _SAME_PICTURE and unit[n] @ unit[other] >= _SAME_FACE:
+        if differing <= _SAME_PICTURE and faces[n] @ faces[other] >= _SAME_FACE:
             raise Rejected("double", f"it is nearly the same picture as {records[other]['name']}")
