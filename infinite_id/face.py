@@ -145,7 +145,7 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
             f"Face analysis needs InsightFace and onnxruntime ({error}). Install them with "
             "`pip install -r requirements.txt` in this node pack's folder and restart."
         ) from error
-    providers = _choose_providers(provider, onnxruntime.get_available_providers())
+    providers = choose_providers(provider, onnxruntime.get_available_providers())
     try:
         analysis = FaceAnalysis(
             name=str(pack), allowed_modules=["detection", "recognition"], providers=providers
@@ -161,7 +161,7 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
     return analysis
 
 
-def _choose_providers(choice: str, available: Sequence[str]) -> list[str]:
+def choose_providers(choice: str, available: Sequence[str]) -> list[str]:
     if choice == "auto":
         # onnxruntime-gpu lists CUDA on machines without a GPU, too, and complains when it is used.
         useless = set() if torch.cuda.is_available() else {PROVIDERS["CUDA"]}

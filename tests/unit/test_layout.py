@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {
     *("insightface", "onnxruntime", "onnx", "cv2", "skimage"),
     *("accelerate", "tensorboard", "ray", "webdataset", "jinja2"),
+    *("open_clip", "torchmetrics", "dlib", "face_recognition_models", "aiohttp", "transformers"),
 }
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server"}
 
@@ -41,12 +42,18 @@ def test_the_method_knows_no_nodes_and_only_its_host_part_the_host(path: Path) -
 
 
 def may_import_the_host(path: Path) -> bool:
-    """The seams to it: `host/`, the trainer's `host*.py`, and the one who finds it."""
-    in_training = path.parts[0] == "training" and path.name.startswith("host")
-    return path.parts[0] == "host" or in_training or path.name == "launch.py"
+    """The seams to it: `host/`, the learners' `host*.py`, and the one who finds it."""
+    is_seam = path.parts[0] in ("training", "metrics") and path.name.startswith("host")
+    return path.parts[0] == "host" or is_seam or path.name == "launch.py"
 
 
-@pytest.mark.parametrize("name", ["launch", "training/__main__", "training/command"])
+COMMANDS = [
+    "launch",
+    *(f"{folder}/{name}" for folder in ("training", "metrics") for name in ("__main__", "command")),
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_commands_start_on_a_bare_python(name: str) -> None:
     """`--help` works where neither torch nor a host is."""
     found = imports(ROOT / "infinite_id" / f"{name}.py", top_level_only=True)

@@ -1,0 +1,229 @@
+"""The command: `score` measures pictures of people, `draw` makes them by a plan, `calibrate` says
+what a face net's numbers mean.
+"""
+
+# torch and ComfyUI are imported inside the functions: `--help` needs neither.
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import launch
+from .errors import MetricsError
+
+if TYPE_CHECKING:
+    from .clips import Clip
+    from .evaluate import Evaluation
+    from .faces import FaceNet
+    from .features import Nets
+
+_SCORE = """Measures pictures and writes scores.csv, figures.json and report.html. Features are
+stored by the files' contents: give the same command again after an interruption, and it goes on."""
+_MATERIAL = """a folder of pictures with a plan.json, as `draw` leaves it, or a .csv file whose
+columns are file, kind ("picture" or "photo"), person, method, prompt and seed"""
+_EXIT = "The exit code is 0, 1 after an error, and 2 if a mean lies below a --fail-under."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 an error, 2 below --fail-under."""
+    options = _parse(arguments)
+    from ..training.errors import TrainingError
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    try:
+        return int(_VERBS[options.verb](options))
+    except (MetricsError, TrainingError, launch.HostError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m infinite_id.metrics",
+        description="Says how alike, how obedient and how varied pictures of people are.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_score(
+        verbs.add_parser("score", help="pictures -> a report", description=_SCORE, epilog=_EXIT)
+    )
+    return parser.parse_args(arguments)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", type=Path, metavar="PICTURES", help=_MATERIAL)
+    parser.add_argument("--out", type=Path, required=True, metavar="REPORT", help="a folder")
+    _add_face_nets(parser)
+    group = parser.add_argument_group("CLIP: by open_clip, or by ComfyUI")
+    group.add_argument(
+        "--clip",
+        nargs=2,
+        metavar=("MODEL", "FILE"),
+        help="open_clip's name, such as ViT-L-14-quickgelu, and its weights as .safetensors",
+    )
+    group.add_argument("--clip-text", metavar="FILE", help="text encoder: a path or a name")
+    group.add_argument("--clip-vision", metavar="FILE", help="CLIP vision: a path or a name")
+    parser.add_argument(
+        "--against", metavar="METHOD", help="compare the others with it; default: the first"
+    )
+    parser.add_argument(
+        "--fail-under",
+        action="append",
+        default=[],
+        metavar="MEASURE=VALUE",
+        help="end with exit code 2 if a method's mean is lower, such as 'CLIP-T=0.25'",
+    )
+    launch.add_options(parser)
+
+
+def _add_face_nets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("face nets: best others than encoding and training used")
+    group.add_argument(
+        "--face-pack",
+        action="append",
+        default=[],
+        metavar="PACK",
+        help="InsightFace model pack, a path or a name; may be given several times",
+    )
+    group.add_argument("--facenet", type=Path, metavar="FILE", help="FaceNet as .onnx")
+    group.add_argument("--dlib", action="store_true", help="dlib's ResNet")
+    group.add_argument(
+        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
+    )
+    group.add_argument(
+        "--detection-size",
+        type=int,
+        default=640,
+        help="side to which pictures are scaled for detection; default: 640",
+    )
+
+
+def _score(options: argparse.Namespace) -> int:
+    limits = dict(_split(text) for text in options.fail_under)
+    from .material import read_material
+
+    material = read_material(options.pictures)
+    against = options.against or material.methods[0]
+    if against not in material.methods:
+        raise MetricsError(f"--against: the methods are {', '.join(material.methods)}.")
+    _use_host(options)
+    from .evaluate import evaluate
+    from .features import Nets, Store
+    from .report import HTML, write_all
+
+    nets = Nets(_load_faces(options), _load_clip(options))
+    if not nets.faces and nets.clip is None:
+        raise MetricsError("There is no net to measure with: give --face-pack, --clip or both.")
+    root = options.pictures if options.pictures.is_dir() else options.pictures.parent
+    store = Store(options.out / "features.sqlite")
+    evaluation = evaluate(material, nets, store, root)
+    store.close()
+    write_all(options.out, evaluation, nets, against)
+    _print(evaluation, nets)
+    print(f"{options.out / HTML}: {len(evaluation.rows)} pictures")
+    return _check(evaluation, limits)
+
+
+def _use_host(options: argparse.Namespace) -> None:
+    """Find ComfyUI, if a name has to be looked up in its folders or its CLIP is asked for."""
+    named = [pack for pack in options.face_pack if not Path(pack).is_dir()]
+    if named or getattr(options, "clip_text", None) or getattr(options, "clip_vision", None):
+        launch.use_host(launch.read_options(options))
+
+
+def _load_faces(options: argparse.Namespace) -> list[FaceNet]:
+    from ..face import FaceError
+    from .faces import DlibNet, FaceNetOnnx, PackNet
+
+    if (options.facenet or options.dlib) and not options.face_pack:
+        raise MetricsError("--facenet and --dlib need a --face-pack, whose detector finds faces.")
+    try:
+        packs = [
+            PackNet(_find_pack(pack), options.provider, options.detection_size)
+            for pack in options.face_pack
+        ]
+        others: list[FaceNet] = []
+        if options.facenet:
+            others.append(FaceNetOnnx(options.facenet, packs[0], options.provider))
+        if options.dlib:
+            others.append(DlibNet(packs[0]))
+    except FaceError as error:
+        raise MetricsError(str(error)) from error
+    return [*packs, *others]
+
+
+def _find_pack(choice: str) -> Path:
+    if Path(choice).is_dir():
+        return Path(choice)
+    from ..training.host_models import find_face_pack
+
+    return find_face_pack(choice)
+
+
+def _load_clip(options: argparse.Namespace) -> Clip | None:
+    if options.clip:
+        from .clips import OpenClip
+
+        model, file = options.clip
+        return OpenClip(model, Path(file), "cpu" if options.cpu else "auto")
+    if not options.clip_text and not options.clip_vision:
+        return None
+    if not options.clip_text or not options.clip_vision:
+        raise MetricsError("--clip-text and --clip-vision go together: give both files.")
+    from ..training.host_models import find_file
+    from .host_clip import HostClip
+
+    return HostClip.load(
+        find_file("--clip-text", "text_encoders", options.clip_text),
+        find_file("--clip-vision", "clip_vision", options.clip_vision),
+    )
+
+
+def _print(evaluation: Evaluation, nets: Nets) -> None:
+    """The means, with what judged and how it was counted."""
+    from .report import describe_nets
+
+    for net in describe_nets(nets):
+        print(f"{net['kind']} {net['name']}: {net['scale']}; {net['input']}; {net['licence']}")
+    for method in evaluation.methods:
+        for measure in evaluation.measures:
+            interval = evaluation.interval(method, measure)
+            print(f"{method}: {measure} {interval.describe() if interval else 'unknown'}")
+    for sentence in evaluation.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    for problem in evaluation.problems:
+        print(f"not used: {problem}", file=sys.stderr)
+
+
+def _split(text: str) -> tuple[str, float]:
+    measure, equals, value = text.rpartition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return measure, float(value)
+    except ValueError as error:
+        raise MetricsError(f"--fail-under {text}: expected MEASURE=VALUE.") from error
+
+
+def _check(evaluation: Evaluation, limits: dict[str, float]) -> int:
+    unknown = sorted(limits.keys() - set(evaluation.measures))
+    if unknown:
+        raise MetricsError(
+            f"--fail-under: there is no '{unknown[0]}'; there are {', '.join(evaluation.measures)}."
+        )
+    failed = 0
+    for method in evaluation.methods:
+        for measure, limit in limits.items():
+            interval = evaluation.interval(method, measure)
+            if interval is None or interval.mean < limit:
+                found = "unknown" if interval is None else f"{interval.mean:.4f}"
+                print(f"below {limit:g}: {method}: {measure} is {found}", file=sys.stderr)
+                failed = 2
+    return failed
+
+
+_VERBS = {"score": _score}

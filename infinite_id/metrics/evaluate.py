@@ -1,0 +1,333 @@
+"""From features to scores of pictures, and from these to figures of methods."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from .faces import FaceNet
+from .features import Nets, Seen, Store, look, read_texts
+from .material import Material, Picture
+from .scores import Scores, Vector, among, average, clip_scores, copy_paste, count, diversity
+from .scores import similarities as face_similarities
+from .statistics import FEWEST_PEOPLE, Interval, bootstrap
+
+Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Method -> measure -> person -> mean over the person's pictures."""
+
+CLIP_T, CLIP_I, DIVERSITY = "CLIP-T", "CLIP-I", "diversity"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture and its scores.
+
+    Attributes:
+        scores: by measure; NaN if there is none.
+        problem: why the picture, or one of its scores, counts for nothing; empty if all is well.
+        readable: whether there are scores at all.
+    """
+
+    picture: Picture
+    scores: Mapping[str, float]
+    problem: str
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is normal for a person, by one face net.
+
+    Attributes:
+        own: the mean similarity of the person's photos among themselves; NaN for a single one.
+        strangers: the mean similarity of the given photo to those of the others.
+    """
+
+    own: float
+    strangers: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is known of the pictures.
+
+    Attributes:
+        rows: in the order of the material.
+        baselines: face net -> person -> what is normal.
+        problems: each file or picture that could not be used, and why.
+        warnings: what a reader must know before the figures.
+    """
+
+    methods: Sequence[str]
+    measures: Sequence[str]
+    rows: Sequence[Row]
+    figures: Figures
+    baselines: Mapping[str, Mapping[str, Baseline]]
+    problems: Sequence[str]
+    warnings: Sequence[str]
+
+    def interval(self, method: str, measure: str) -> Interval | None:
+        """The mean over people and its interval; None if nobody has this figure."""
+        values = list(self.figures[method][measure].values())
+        return bootstrap(np.array(values)) if values else None
+
+    def difference(self, method: str, other: str, measure: str) -> Interval | None:
+        """How much a method has more than another, paired by person."""
+        own, against = self.figures[method][measure], self.figures[other][measure]
+        both = [own[person] - against[person] for person in own if person in against]
+        return bootstrap(np.array(both)) if both else None
+
+
+@dataclass
+class _Person:
+    """A person's photos as one face net sees them."""
+
+    reference: Vector | None
+    others: Vector | None
+    baseline: Baseline
+
+
+@dataclass
+class _Problems:
+    """Collects sentences, each once."""
+
+    said: dict[str, None] = field(default_factory=dict)
+
+    def add(self, sentence: str) -> None:
+        self.said[sentence] = None
+
+
+def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evaluation:
+    """Look at all files and score all pictures.
+
+    Args:
+        root: the folder that paths in messages start at.
+    """
+    problems = _Problems()
+    photos = [path for own in material.photos.values() for path in own]
+    seen = look([*photos, *(picture.path for picture in material.pictures)], nets, store)
+    for path, reason in seen.problems.items():
+        problems.add(f"{_show(path, root)}: {reason}")
+    for path in material.surplus:
+        problems.add(f"{_show(path, root)}: the plan has no such picture; it is not scored")
+    people = {
+        net.name: _know(net, material.photos, seen, store, problems, root) for net in nets.faces
+    }
+    rows = _score(material, nets, store, seen, people)
+    for row in rows:
+        if row.readable and row.problem:
+            problems.add(f"{_show(row.picture.path, root)}: {row.problem}")
+    figures = {
+        method: _summarise([row for row in rows if row.picture.method == method], nets, store, seen)
+        for method in material.methods
+    }
+    baselines = {
+        name: {person: known.baseline for person, known in own.items()}
+        for name, own in people.items()
+    }
+    return Evaluation(
+        methods=material.methods,
+        measures=list(next(iter(figures.values()))),
+        rows=rows,
+        figures=figures,
+        baselines=baselines,
+        problems=list(problems.said),
+        warnings=_warn(material, figures, rows),
+    )
+
+
+def _show(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _know(
+    net: FaceNet,
+    photos: Mapping[str, Sequence[Path]],
+    seen: Seen,
+    store: Store,
+    problems: _Problems,
+    root: Path,
+) -> dict[str, _Person]:
+    """Each person's faces, and what is normal for them."""
+    found: dict[str, list[Vector | None]] = {}
+    for person, paths in photos.items():
+        found[person] = []
+        for path in paths:
+            content = seen.contents.get(path)
+            vector = None if content is None else store.get(net.digest, content)
+            if content is not None and vector is None:
+                problems.add(f"{_show(path, root)}: no face was found in this photo of {person}")
+            found[person].append(vector)
+    given = {person: own[0] for person, own in found.items() if own[0] is not None}
+    return {
+        person: _describe(net, own, [v for name, v in given.items() if name != person])
+        for person, own in found.items()
+    }
+
+
+def _describe(net: FaceNet, own: Sequence[Vector | None], strangers: Sequence[Vector]) -> _Person:
+    reference, *rest = own
+    usable = [vector for vector in own if vector is not None]
+    others = [vector for vector in rest if vector is not None]
+    among_own = float(among(np.stack(usable), net.measure).mean()) if len(usable) > 1 else np.nan
+    to_strangers = np.nan
+    if reference is not None and strangers:
+        to_strangers = float(face_similarities(strangers, reference, net.measure).mean())
+    return _Person(
+        reference,
+        average(np.stack(others), net.measure) if others else None,
+        Baseline(among_own, to_strangers),
+    )
+
+
+def _score(
+    material: Material,
+    nets: Nets,
+    store: Store,
+    seen: Seen,
+    people: Mapping[str, Mapping[str, _Person]],
+) -> list[Row]:
+    texts = {} if nets.clip is None else _read_prompts(material, nets, store)
+    return [
+        _score_one(picture, material, nets, store, seen, people, texts)
+        for picture in material.pictures
+    ]
+
+
+def _read_prompts(material: Material, nets: Nets, store: Store) -> dict[str, str]:
+    assert nets.clip is not None
+    return read_texts({p.text for p in material.pictures if p.text}, nets.clip, store)
+
+
+def _score_one(
+    picture: Picture,
+    material: Material,
+    nets: Nets,
+    store: Store,
+    seen: Seen,
+    people: Mapping[str, Mapping[str, _Person]],
+    texts: Mapping[str, str],
+) -> Row:
+    content = seen.contents.get(picture.path)
+    if content is None:
+        return Row(picture, {}, seen.problems[picture.path], readable=False)
+    scores: dict[str, float] = {}
+    problems: list[str] = []
+    for net in nets.faces:
+        vector, person = store.get(net.digest, content), people[net.name].get(picture.person)
+        if vector is None:
+            problems.append(f"no face for {net.name}")
+        if person is None or person.reference is None:
+            problems.append(f"no photo of {picture.person} with a face for {net.name}")
+        else:
+            scores |= _score_face(net, vector, person)
+    if nets.clip is not None:
+        own = store.get(nets.clip.digest, content)
+        photo = next(iter(material.photos.get(picture.person, ())), None)
+        given = None if photo is None else seen.contents.get(photo)
+        if not picture.text:
+            problems.append("no prompt")
+        sources = {CLIP_T: texts.get(picture.text), CLIP_I: given}
+        for name, source in sources.items():
+            other = None if source is None else store.get(nets.clip.digest, source)
+            if own is not None and other is not None:
+                scores[name] = float(clip_scores(own[None], other[None])[0])
+    return Row(picture, scores, "; ".join(problems), readable=True)
+
+
+def _score_face(net: FaceNet, vector: Vector | None, person: _Person) -> dict[str, float]:
+    assert person.reference is not None
+    (found,) = face_similarities([vector], person.reference, net.measure)
+    scores = {_similarity(net): float(found)}
+    if vector is not None and person.others is not None:
+        scores[_copy_paste(net)] = copy_paste(vector, person.reference, person.others)
+    if not np.isnan(person.baseline.own):
+        scores[_percent(net)] = 100 * float(found) / person.baseline.own
+    return scores
+
+
+def _similarity(net: FaceNet) -> str:
+    return f"similarity {net.name}"
+
+
+def _percent(net: FaceNet) -> str:
+    return f"% of own {net.name}"
+
+
+def _copy_paste(net: FaceNet) -> str:
+    return f"copy-paste {net.name}"
+
+
+def _summarise(
+    rows: Sequence[Row], nets: Nets, store: Store, seen: Seen
+) -> dict[str, dict[str, float]]:
+    """Measure -> person -> figure."""
+    figures: dict[str, dict[str, float]] = {}
+    by_person: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.readable:
+            by_person.setdefault(row.picture.person, []).append(row)
+
+    def add(title: str, measure: str, mean: Callable[[Scores], float]) -> None:
+        figures[title] = {}
+        for person, own in by_person.items():
+            values = [row.scores[measure] for row in own if measure in row.scores]
+            if values:
+                figures[title][person] = mean(np.array(values))
+
+    for net in nets.faces:
+        name = _similarity(net)
+        add(name, name, lambda values: float(count(values, clipped=False).mean()))
+        add(f"{name}, clipped", name, lambda values: float(count(values, clipped=True).mean()))
+        add(f"no face {net.name}", name, lambda values: float(np.isnan(values).mean()))
+        add(_percent(net), _percent(net), lambda v: float(count(v, clipped=False).mean()))
+        add(_copy_paste(net), _copy_paste(net), lambda values: float(values.mean()))
+    if nets.clip is not None:
+        for name in (CLIP_T, CLIP_I):
+            add(name, name, lambda values: float(values.mean()))
+        varied = {p: _vary(own, nets.clip.digest, store, seen) for p, own in by_person.items()}
+        figures[DIVERSITY] = {p: value for p, value in varied.items() if not np.isnan(value)}
+    return figures
+
+
+def _vary(rows: Sequence[Row], net: str, store: Store, seen: Seen) -> float:
+    """The mean diversity between seeds over a person's prompts; NaN if all have one seed."""
+    found = []
+    for _, group in groupby(sorted(rows, key=_prompt), key=_prompt):
+        vectors = [store.get(net, seen.contents[row.picture.path]) for row in group]
+        if len(vectors) > 1:
+            found.append(diversity(np.stack([v for v in vectors if v is not None])))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _prompt(row: Row) -> str:
+    return row.picture.prompt
+
+
+def _warn(
+    material: Material,
+    figures: Mapping[str, Mapping[str, Mapping[str, float]]],
+    rows: Sequence[Row],
+) -> list[str]:
+    warnings = []
+    for method, own in figures.items():
+        people = len({person for values in own.values() for person in values})
+        if people < FEWEST_PEOPLE:
+            warnings.append(
+                f"{method}: {people} people are too few for an interval; the true one is wider. "
+                f"Score {FEWEST_PEOPLE} or more."
+            )
+        asked = [row for row in rows if row.picture.method == method]
+        lost = sum(not row.readable for row in asked)
+        if lost:
+            warnings.append(
+                f"{method}: {lost} of {len(asked)} pictures are missing or unreadable, and count "
+                "for nothing."
+            )
+    if any(len(own) < 2 for own in material.photos.values()):
+        warnings.append(
+            "Some people have a single photo: they have no baseline and no copy-paste score."
+        )
+    return warnings

@@ -1,0 +1,113 @@
+"""What is scored: pictures with their prompts, and photos of the people in them."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import MetricsError
+from .plan import FILE, read_plan
+
+_COLUMNS = ("file", "kind", "person", "method", "prompt", "seed")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to score.
+
+    Attributes:
+        prompt: a name of the prompt; pictures that share person and prompt differ by their seed.
+        text: the prompt itself, of which CLIP-T is taken; empty if nobody knows it.
+        path: the file, which may be missing.
+    """
+
+    method: str
+    person: str
+    prompt: str
+    seed: str
+    text: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that is scored.
+
+    Attributes:
+        photos: of each person; the first is the one that the methods were given.
+        surplus: picture files in the folder that no cell of the plan names.
+    """
+
+    pictures: Sequence[Picture]
+    photos: Mapping[str, Sequence[Path]]
+    surplus: Sequence[Path] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(picture.method for picture in self.pictures))
+
+
+def read_material(source: Path) -> Material:
+    """Read a folder with a plan.json, or a .csv file.
+
+    The CSV's columns are file (from the CSV's folder on), kind ("picture" or "photo"), person,
+    method, prompt (the text) and seed; photos need the first three, and the first photo of a person
+    is the one that the methods were given.
+
+    Raises:
+        MetricsError: if it is neither, or names nothing to score.
+    """
+    if source.is_dir():
+        return _read_folder(source)
+    if source.suffix.lower() == ".csv" and source.is_file():
+        return _read_csv(source)
+    raise MetricsError(
+        f"{source} is neither a folder with a {FILE} nor a .csv file. docs/metrics.md shows both."
+    )
+
+
+def _read_folder(folder: Path) -> Material:
+    plan = read_plan(folder / FILE)
+    pictures = [
+        Picture(c.method, c.person, c.prompt, str(c.seed), plan.text(c), folder / c.path)
+        for c in plan.cells()
+    ]
+    known = {picture.path for picture in pictures}
+    there = [p for method in plan.methods for p in sorted((folder / method).rglob("*.png"))]
+    surplus = [path for path in there if path not in known]
+    return Material(pictures, {name: p.photos for name, p in plan.people.items()}, surplus)
+
+
+def _read_csv(path: Path) -> Material:
+    pictures: list[Picture] = []
+    photos: dict[str, list[Path]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line, row in _rows(path, csv.DictReader(file)):
+            target = path.parent / row["file"]
+            if row["kind"] == "photo":
+                photos.setdefault(row["person"], []).append(target)
+            elif row["kind"] == "picture":
+                prompt = row["prompt"]
+                method, seed = row["method"] or "pictures", row["seed"] or str(line)
+                pictures.append(Picture(method, row["person"], prompt, seed, prompt, target))
+            else:
+                raise MetricsError(
+                    f"{path}, line {line}: the kind is '{row['kind']}'. Expected picture or photo."
+                )
+    if not pictures:
+        raise MetricsError(f"{path} names no pictures. Their lines have the kind 'picture'.")
+    return Material(pictures, photos)
+
+
+def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, str]]]:
+    given = set(reader.fieldnames or ())
+    if given - set(_COLUMNS) or not {"file", "kind", "person"} <= given:
+        raise MetricsError(
+            f"{path}: its first line names {', '.join(sorted(given)) or 'nothing'}. Expected the "
+            f"columns {', '.join(_COLUMNS)}; the first three must be there."
+        )
+    for row in reader:
+        values = {name: (row.get(name) or "").strip() for name in _COLUMNS}
+        if not values["file"] or not values["person"]:
+            raise MetricsError(f"{path}, line {reader.line_num}: file and person must be there.")
+        yield reader.line_num, values

@@ -1,0 +1,168 @@
+"""A plan: people x prompts x seeds x methods, in one JSON file; each picture of it is a cell.
+
+    {
+      "people": {"anna": {"photos": ["photos/anna/1.jpg", "photos/anna/2.jpg"], "noun": "woman"}},
+      "prompts": {"beach": "a photo of a {noun} on the beach"},
+      "seeds": [0, 1, 2, 3],
+      "methods": {"infinite-id": {"workflow": "photo.json", "inputs": {...}}}
+    }
+
+The first photo is the one that methods are given; the others say what the person looks like
+elsewhere. `prompts` may name a file in `plans/`, such as "paper". Paths start at the plan's folder.
+Pictures lie in `<method>/<person>/<prompt>/<seed>.png`. `draw` explains the methods.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import MetricsError
+
+FILE = "plan.json"
+SHIPPED = Path(__file__).with_name("plans")
+_KEYS = {"people", "prompts", "seeds", "methods"}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whom a plan draws.
+
+    Attributes:
+        photos: the one that methods are given, and maybe others.
+        noun: what prompts call the person, such as "woman".
+    """
+
+    photos: tuple[Path, ...]
+    noun: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """How pictures are drawn.
+
+    Attributes:
+        workflow: a file in ComfyUI's form.
+        inputs: "title.input" or "class.input" -> a value; text in it may hold {photo}, {prompt},
+            {noun}, {seed} and {person}.
+    """
+
+    workflow: Path
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a plan."""
+
+    method: str
+    person: str
+    prompt: str
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where the picture lies, from the folder of pictures on."""
+        return Path(self.method, self.person, self.prompt, f"{self.seed}.png")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn and scored."""
+
+    people: Mapping[str, Person]
+    prompts: Mapping[str, str]
+    seeds: tuple[int, ...]
+    methods: Mapping[str, Method]
+
+    def cells(self) -> Iterator[Cell]:
+        """All pictures; the same person's one after another, so that servers load less."""
+        for method in self.methods:
+            for person in self.people:
+                for prompt in self.prompts:
+                    for seed in self.seeds:
+                        yield Cell(method, person, prompt, seed)
+
+    def text(self, cell: Cell) -> str:
+        """The prompt of a cell, about its person."""
+        return self.prompts[cell.prompt].replace("{noun}", self.people[cell.person].noun)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan file.
+
+    Raises:
+        MetricsError: if the file is not there, is no plan, or names what cannot be a folder.
+    """
+    data = _read_json(path)
+    unknown = sorted(data.keys() - _KEYS)
+    missing = sorted(_KEYS - data.keys())
+    if unknown or missing:
+        wrong = f"has an unknown key '{unknown[0]}'" if unknown else f"lacks '{missing[0]}'"
+        raise MetricsError(f"{path} {wrong}. A plan has people, prompts, seeds and methods.")
+    try:
+        plan = _build(data, path.absolute().parent)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MetricsError(
+            f"{path} is no plan ({type(error).__name__}: {error}). docs/metrics.md shows one."
+        ) from error
+    _check(plan, path)
+    return plan
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MetricsError(f"There is no {path}. Give a plan file; see docs/metrics.md.") from error
+    except (OSError, ValueError) as error:
+        raise MetricsError(f"{path} cannot be read ({error}). Expected JSON, in UTF-8.") from error
+    if not isinstance(data, dict):
+        raise MetricsError(f"{path} holds no JSON object. Expected a plan; see docs/metrics.md.")
+    return data
+
+
+def _build(data: Mapping[str, Any], folder: Path) -> Plan:
+    people = {
+        str(name): Person(tuple(folder / str(p) for p in person["photos"]), str(person["noun"]))
+        for name, person in data["people"].items()
+    }
+    methods = {
+        str(name): Method(folder / str(method["workflow"]), dict(method["inputs"]))
+        for name, method in data["methods"].items()
+    }
+    prompts = data["prompts"]
+    if isinstance(prompts, str):
+        prompts = shipped_prompts(prompts)
+    texts = {str(name): str(text) for name, text in prompts.items()}
+    return Plan(people, texts, tuple(int(seed) for seed in data["seeds"]), methods)
+
+
+def shipped_prompts(name: str) -> dict[str, str]:
+    """The prompts of a file in `plans/`.
+
+    Raises:
+        MetricsError: if there is none of this name.
+    """
+    names = sorted(path.stem for path in SHIPPED.glob("*.json"))
+    if name not in names:
+        raise MetricsError(f"There are no prompts '{name}'; there are {', '.join(names)}.")
+    found: dict[str, str] = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _check(plan: Plan, path: Path) -> None:
+    """Refuse what has no pictures, and names that lead out of the folder of pictures."""
+    for what in ("people", "prompts", "seeds", "methods"):
+        if not getattr(plan, what):
+            raise MetricsError(f"{path} has no {what}. Add at least one.")
+    for name in (*plan.people, *plan.prompts, *plan.methods):
+        if name in ("", ".", "..") or any(sign in name for sign in '/\\:*?"<>|\0'):
+            raise MetricsError(
+                f"{path} has the name {name!r}, which cannot be a folder's. Use letters, digits, "
+                "spaces, dots and dashes."
+            )
+    bare = [name for name, person in plan.people.items() if not person.photos]
+    if bare:
+        raise MetricsError(f"{path} has no photo of '{bare[0]}'. Each person needs one at least.")
