@@ -77,9 +77,13 @@ class HostClip:
     def _read(self, text: str) -> torch.Tensor:
         # In prompts, brackets are weights; here they are only brackets.
         plain = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-        pooled: torch.Tensor = self._clip.encode_from_tokens(
-            self._clip.tokenize(plain), return_pooled=True
-        )[1]
+        tokens = self._clip.tokenize(plain)
+        self._clip.load_model(tokens)
+        model, device = self._clip.cond_stage_model, self._clip.patcher.load_device
+        model.reset_clip_options()
+        # By itself ComfyUI leaves the projection out for text encoders of SD 1.5's kind.
+        model.set_clip_options({"projected_pooled": True, "execution_device": device})
+        pooled: torch.Tensor = model.encode_token_weights(tokens)[1]
         return pooled
 
 
