@@ -60,6 +60,10 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
         "refine_small_faces",
         ("Picture with a small face", "InfiniteIDCropFaces"),
     ),
+
+
+    "InfiniteIDPickBest": ("best_of_batch", ("VAEDecode", "InfiniteIDPickBest", "SaveImage")),
+    "InfiniteIDCropFaces": ("refine_small_faces", ("VAEDecode", "InfiniteIDCropFaces")),
     "InfiniteIDPasteFaces": (
         "refine_small_faces",
         ("InfiniteIDCropFaces", "InfiniteIDPasteFaces", "SaveImage"),
@@ -71,6 +75,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDEncodeIdentity": ("LoadImage", "InfiniteIDEncodeIdentity", "InfiniteIDApply"),
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
+    "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDDiagnose": ("InfiniteIDDiagnose",),
 }
 

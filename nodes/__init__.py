@@ -15,6 +15,7 @@ from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mixing import BlendIdentities, MixIdentities
 from .pictures import ContactSheet
+from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
 
 
@@ -37,6 +38,8 @@ class InfiniteIDExtension(ComfyExtension):
             LoadIdentity,
             FaceMasks,
             FaceSimilarity,
+            PickBest,
+            ScorePictures,
             CropFaces,
             PasteFaces,
             ContactSheet,

@@ -15,12 +15,13 @@ from ..infinite_id.photo import read_photos
 from . import sockets
 
 
-def face_analysis_input(advice: str = "") -> io.MultiType.Input:
+def face_analysis_input(advice: str = "", optional: bool = False) -> io.MultiType.Input:
     """The input of a face analysis, this pack's or another's."""
     tooltip = "From Load Face Analysis, or another pack's InsightFace loader."
     return io.MultiType.Input(
         "face_analysis",
         sockets.FACE_ANALYSIS_TYPES,
+        optional=optional,
         tooltip=f"{tooltip} {advice}".rstrip(),
     )
 
@@ -51,8 +52,8 @@ def _log_turned(name: str, faces: list[Face]) -> None:
         )
 
 
-def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
-    """The mean embedding of the largest faces of an IMAGE batch.
+def read_faces(face_analysis: Any, reference: torch.Tensor) -> list[Face]:
+    """The largest face of each photo of an IMAGE batch.
 
     Raises:
         FaceError: naming the photo without a face.
@@ -62,4 +63,9 @@ def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
         if not faces:
             raise FaceError(f"No face found in {name}. Use a photo in which the face is sharp.")
         largest.append(faces[0])
-    return average_person(largest)
+    return largest
+
+
+def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
+    """The mean embedding of the largest faces of an IMAGE batch. Raises FaceError likewise."""
+    return average_person(read_faces(face_analysis, reference))

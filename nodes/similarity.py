@@ -1,5 +1,6 @@
 """How alike pictures are to a person."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,22 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..infinite_id import annotate
-from ..infinite_id.face import Face, Order, Photo, Vector, sort_faces
+from ..infinite_id.face import Face, FaceError, Order, Photo, Vector, average_person, sort_faces
 from ..infinite_id.metrics.scores import cosine
 from ..infinite_id.photo import read_photos, to_image
 from . import sockets
-from .detection import face_analysis_input, look_through, read_person
+from .detection import face_analysis_input, look_through, read_faces
 
 THRESHOLD = 0.4
 """Between the least that photos of one person score, .5, and the most that strangers do, .35."""
+PACK_THRESHOLDS = {
+    "rec_fr.onnx": 0.40,
+    "w600k_r50.onnx": 0.32,
+    "glintr100.onnx": 0.32,
+}
+"""By the recogniser's file: where 1 in 1000 strangers passes for yunet-fr (docs/metrics.md), and
+for InsightFace's buffalo_l and antelopev2 the distance .68 that ArcFace is used with."""
+OWN, OF_PACK = "threshold", "face model"
 SMALLEST_PICTURE = 512
 """In pixels: in what is smaller the numbers would hide the face."""
 
@@ -55,6 +64,14 @@ class FaceSimilarity(io.ComfyNode):
                     tooltip="From which similarity on a face is called the same person. The "
                     "numbers do not depend on it.",
                 ),
+                io.Combo.Input(
+                    "verdict_at",
+                    options=[OWN, OF_PACK],
+                    default=OWN,
+                    optional=True,
+                    tooltip="'threshold': at the number above. 'face model': where that model "
+                    "tells people apart; known of yunet-fr, buffalo_l and antelopev2.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -74,6 +91,13 @@ class FaceSimilarity(io.ComfyNode):
                     tooltip="The pictures with the similarity at each face, green from the "
                     "threshold on; small pictures are enlarged.",
                 ),
+                io.Float.Output(
+                    "percent",
+                    display_name="percent",
+                    tooltip="The mean similarity in percent of how alike the reference photos are "
+                    "among themselves: 100 is as alike as the person's own photos. 0 for a single "
+                    "reference photo.",
+                ),
             ],
             is_output_node=True,
         )
@@ -85,26 +109,58 @@ class FaceSimilarity(io.ComfyNode):
         reference: torch.Tensor,
         images: torch.Tensor,
         threshold: float = THRESHOLD,
+        verdict_at: str = OWN,
     ) -> io.NodeOutput:
-        person = read_person(face_analysis, reference)
+        own = read_faces(face_analysis, reference)
+        person, baseline = average_person(own), find_baseline(own)
+        if verdict_at == OF_PACK:
+            threshold = pack_threshold(face_analysis)
         photos = read_photos([images], "image")
         lines, best, pictures = [], [], []
         for name, photo, found in look_through(face_analysis, photos):
             faces = sort_faces(found, Order.MOST_SIMILAR, person)
             best += [cosine(face.embedding, person) for face in faces[:1]]
-            lines.append(f"{name}: {_judge(best[-1], threshold) if faces else 'no face'}")
+            lines.append(f"{name}: {_judge(best[-1], threshold, baseline) if faces else 'no face'}")
             pictures.append(to_image(_draw(photo, faces, person, threshold)))
         annotated = torch.cat(pictures)
+        mean = float(np.mean(best)) if best else 0.0
         return io.NodeOutput(
             "\n".join(lines),
-            float(np.mean(best)) if best else 0.0,
+            mean,
             annotated,
+            100 * mean / baseline if baseline else 0.0,
             ui=ui.PreviewImage(annotated, cls=cls),
         )
 
 
-def _judge(score: float, threshold: float) -> str:
-    return f"{score:.3f}, {'the same person' if score >= threshold else 'another person'}"
+def find_baseline(own: list[Face]) -> float | None:
+    """How alike the person's photos are to their mean, each left out in turn; None for one."""
+    if len(own) < 2:
+        return None
+    rest = [average_person([*own[:n], *own[n + 1 :]]) for n in range(len(own))]
+    return float(np.mean([cosine(o.embedding, r) for o, r in zip(own, rest, strict=True)]))
+
+
+def pack_threshold(face_analysis: Any) -> float:
+    """Where the recogniser of a pack tells people apart.
+
+    Raises:
+        FaceError: if it is not known.
+    """
+    file = Path(face_analysis.models["recognition"].model_file).name
+    if file not in PACK_THRESHOLDS:
+        raise FaceError(
+            f"The threshold of {file} is not known; known are {', '.join(PACK_THRESHOLDS)}. Set "
+            f"verdict_at to '{OWN}', and threshold to what `python -m infinite_id.metrics "
+            "calibrate` finds on photos of yours."
+        )
+    return PACK_THRESHOLDS[file]
+
+
+def _judge(score: float, threshold: float, baseline: float | None) -> str:
+    verdict = "the same person" if score >= threshold else "another person"
+    percent = f", {score / baseline:.0%} of the person's own photos" if baseline else ""
+    return f"{score:.3f}{percent}, {verdict}"
 
 
 def _draw(photo: Photo, faces: list[Face], person: Vector, threshold: float) -> Photo:

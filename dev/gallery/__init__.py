@@ -8,6 +8,7 @@ from typing import Any
 from ..graphs import Graph, Info
 from .blueprint import Blueprint
 from .one_person import (
+    best_of_batch,
     few_steps,
     load_identity,
     photo,
@@ -46,6 +47,9 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     load_identity,
     score,
     separate_models,
+
+
+    best_of_batch,
 )
 
 

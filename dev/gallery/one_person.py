@@ -207,4 +207,31 @@ def separate_models(info: Info) -> Graph:
     model = scene.apply(group, 3, identity)
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
     scene.save(group, 6, picture, "separate-models")
+
+
+def best_of_batch(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Four pictures, of which the best is kept",
+        "*Pick Best Pictures* compares the faces of a batch with the photo's and keeps the most "
+        "alike; its text says how alike each one was.\n\n"
+        "**Try**: a larger *batch_size* and *count*, and a face model for the choice that the "
+        "adapter was not trained with.",
+    )
+    identity = scene.person("face.jpg")
+    (loaded,) = [node for node in scene.graph.groups[-1].nodes if node.data["type"] == "LoadImage"]
+    prompts = scene.prompts("a photo of a woman, smiling, wearing a red sweater, in the garden")
+    group = scene.group("Four pictures", PURPLE)
+    model = scene.apply(group, 3, identity)
+    pictures = scene.sample(group, 4, model, prompts, scene.empty(group, 3, batch=4))
+    group = scene.group("The best", BROWN)
+    best = group.add(
+        "InfiniteIDPickBest",
+        6,
+        rows=PREVIEW,
+        face_analysis=scene.analysis["face_analysis"],
+        reference=loaded["IMAGE"],
+        images=pictures,
+    )
+    scene.save(group, 7, best["best"], "best-of-batch")
     return scene.graph

@@ -94,8 +94,10 @@ class Scene:
         node = group.add("InfiniteIDApply", column, identity=identity, **settings)
         return node["model"]
 
-    def empty(self, group: Group, column: int, width: int = 1024, height: int = 1024) -> Output:
-        latent = group.add("EmptyLatentImage", column, width=width, height=height, batch_size=1)
+    def empty(
+        self, group: Group, column: int, width: int = 1024, height: int = 1024, batch: int = 1
+    ) -> Output:
+        latent = group.add("EmptyLatentImage", column, width=width, height=height, batch_size=batch)
         return latent["LATENT"]
 
     def sample(

@@ -26,6 +26,11 @@ _SCORE = """Measures pictures and writes scores.csv, figures.json and report.htm
 stored by the files' contents: give the same command again after an interruption, and it goes on."""
 _MATERIAL = """a folder of pictures with a plan.json, as `draw` leaves it, or a .csv file whose
 columns are file, kind ("picture" or "photo"), person, method, prompt and seed"""
+_DRAW = """Draws every person x prompt x seed x method of a plan that is not there yet, through
+one or several ComfyUI servers. A server may go and come back: no picture is lost, none is drawn
+twice."""
+_CALIBRATE = """Compares all pairs of photos, and prints how alike one person's and two people's
+are, the thresholds at 1 % and 0.1 % false accepts, and how face nets correlate, as Markdown."""
 _EXIT = "The exit code is 0, 1 after an error, and 2 if a mean lies below a --fail-under."
 
 
@@ -51,7 +56,37 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_score(
         verbs.add_parser("score", help="pictures -> a report", description=_SCORE, epilog=_EXIT)
     )
+    _add_draw(verbs.add_parser("draw", help="a plan -> pictures", description=_DRAW))
+    _add_calibrate(
+        verbs.add_parser("calibrate", help="photos -> thresholds", description=_CALIBRATE)
+    )
     return parser.parse_args(arguments)
+
+
+def _add_draw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="a .json; docs/metrics.md has one")
+    parser.add_argument("--out", type=Path, required=True, metavar="PICTURES", help="a folder")
+    parser.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="URL",
+        help="such as http://127.0.0.1:8188; may be given several times",
+    )
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="a folder with a folder of photos for each person",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where features are stored"
+    )
+    _add_face_nets(parser)
+    launch.add_options(parser)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +161,38 @@ def _score(options: argparse.Namespace) -> int:
     _print(evaluation, nets)
     print(f"{options.out / HTML}: {len(evaluation.rows)} pictures")
     return _check(evaluation, limits)
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from .draw import draw
+
+    outcome = draw(options.plan, options.out, options.server)
+    for cell, reason in outcome.failed.items():
+        print(f"failed: {cell.path.as_posix()}: {reason}", file=sys.stderr)
+    for method, lacking in outcome.skipped.items():
+        nodes = ", ".join(sorted(lacking))
+        print(f"skipped: {method}: no server has {nodes}", file=sys.stderr)
+    print(f"{options.out}: {outcome.drawn} pictures drawn, {len(outcome.failed)} failed")
+    return 1 if outcome.failed else 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    _use_host(options)
+    from ..training.prepare.sources import list_sources
+    from .calibrate import calibrate, describe
+    from .features import Store
+
+    nets = _load_faces(options)
+    if not nets:
+        raise MetricsError("There is no net to calibrate: give --face-pack.")
+    photos = [(s.person, s.path) for s in list_sources(options.photos, captions=False)]
+    store = Store(options.out / "features.sqlite")
+    calibration = calibrate(photos, nets, store)
+    store.close()
+    for problem in calibration.problems:
+        print(f"not used: {problem}", file=sys.stderr)
+    print(describe(calibration))
+    return 0
 
 
 def _use_host(options: argparse.Namespace) -> None:
@@ -226,4 +293,4 @@ def _check(evaluation: Evaluation, limits: dict[str, float]) -> int:
     return failed
 
 
-_VERBS = {"score": _score}
+_VERBS = {"score": _score, "draw": _draw, "calibrate": _calibrate}

@@ -19,29 +19,58 @@ from .scores import Vectors
 _PROJECTIONS = ("text_projection.weight", "text_projection", "visual_projection.weight")
 
 
-class HostClip:
-    """Text and picture features by a loaded CLIP and CLIP vision."""
+PREPROCESSING = "ComfyUI's: bicubic to the shorter side, centre crop, CLIP's mean and deviation"
 
-    preprocessing = "ComfyUI's: bicubic to the shorter side, centre crop, CLIP's mean and deviation"
+
+@torch.inference_mode()
+def see(vision: Any, photos: Sequence[Photo]) -> Vectors:
+    """Photos -> `(n, d)` float32, projected, by a CLIP_VISION."""
+    found = [vision.encode_image(to_image(photo))["image_embeds"] for photo in photos]
+    vectors: Vectors = torch.cat(found).float().cpu().numpy()
+    return vectors
+
+
+@torch.inference_mode()
+def read(clip: Any, texts: Sequence[str]) -> Vectors:
+    """Texts -> `(n, d)` float32, projected, by a CLIP; of SDXL's two text encoders by CLIP-G."""
+    vectors: Vectors = torch.cat([_read(clip, text) for text in texts]).float().cpu().numpy()
+    return vectors
+
+
+def _read(clip: Any, text: str) -> torch.Tensor:
+    # In prompts, brackets are weights; here they are only brackets.
+    plain = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
+    tokens = clip.tokenize(plain)
+    clip.load_model(tokens)
+    model, device = clip.cond_stage_model, clip.patcher.load_device
+    model.reset_clip_options()
+    # By itself ComfyUI leaves the projection out for text encoders of SD 1.5's kind.
+    model.set_clip_options({"projected_pooled": True, "execution_device": device})
+    pooled: torch.Tensor = model.encode_token_weights(tokens)[1]
+    return pooled
+
+
+def check_widths(texts: Vectors, pictures: Vectors) -> None:
+    """Raise MetricsError if features are not of one CLIP: they have different widths."""
+    text, picture = texts.shape[1], pictures.shape[1]
+    if text != picture:
+        raise MetricsError(
+            f"The CLIP gives {text} numbers and the CLIP vision {picture}: they are not of one "
+            "CLIP. For CLIP-T take both of one model, such as ViT-L/14's text encoder (clip_l) "
+            "and its CLIP vision."
+        )
+
+
+class HostClip:
+    """ComfyUI's CLIP and CLIP_VISION as one `clips.Clip`."""
+
+    preprocessing = PREPROCESSING
 
     def __init__(self, clip: Any, vision: Any, name: str = "", digest: str = "") -> None:
-        """Take ComfyUI's CLIP and CLIP_VISION.
-
-        Raises:
-            MetricsError: if they are not of one CLIP: their features have different widths.
-        """
+        """Take both. Raises MetricsError if they are not of one CLIP."""
         self._clip, self._vision = clip, vision
         self.name, self.digest = name, digest
-        text, picture = (
-            vectors.shape[1]
-            for vectors in (self.read([""]), self.see([np.zeros((8, 8, 3), np.uint8)]))
-        )
-        if text != picture:
-            raise MetricsError(
-                f"The CLIP gives {text} numbers and the CLIP vision {picture}: they are not of one "
-                "CLIP. For CLIP-T take both of one model, such as ViT-L/14's text encoder "
-                "(clip_l) and its CLIP vision."
-            )
+        check_widths(self.read([""]), self.see([np.zeros((8, 8, 3), np.uint8)]))
 
     @classmethod
     def load(cls, text: Path, vision: Path) -> "HostClip":
@@ -62,29 +91,13 @@ class HostClip:
         digest = digest_of(file_digest(text), file_digest(vision))
         return cls(clip, loaded, f"{text.name} and {vision.name}", digest)
 
-    @torch.inference_mode()
     def see(self, photos: Sequence[Photo]) -> Vectors:
-        found = [self._vision.encode_image(to_image(photo))["image_embeds"] for photo in photos]
-        vectors: Vectors = torch.cat(found).float().cpu().numpy()
-        return vectors
+        """Photos -> `(n, d)`."""
+        return see(self._vision, photos)
 
-    @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> Vectors:
-        found = [self._read(text) for text in texts]
-        vectors: Vectors = torch.cat(found).float().cpu().numpy()
-        return vectors
-
-    def _read(self, text: str) -> torch.Tensor:
-        # In prompts, brackets are weights; here they are only brackets.
-        plain = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-        tokens = self._clip.tokenize(plain)
-        self._clip.load_model(tokens)
-        model, device = self._clip.cond_stage_model, self._clip.patcher.load_device
-        model.reset_clip_options()
-        # By itself ComfyUI leaves the projection out for text encoders of SD 1.5's kind.
-        model.set_clip_options({"projected_pooled": True, "execution_device": device})
-        pooled: torch.Tensor = model.encode_token_weights(tokens)[1]
-        return pooled
+        """Texts -> `(n, d)`."""
+        return read(self._clip, texts)
 
 
 def _check_projection(option: str, path: Path) -> None:

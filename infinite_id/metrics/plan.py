@@ -4,12 +4,13 @@
       "people": {"anna": {"photos": ["photos/anna/1.jpg", "photos/anna/2.jpg"], "noun": "woman"}},
       "prompts": {"beach": "a photo of a {noun} on the beach"},
       "seeds": [0, 1, 2, 3],
-      "methods": {"infinite-id": {"workflow": "photo.json", "inputs": {...}}}
+      "methods": {"ours": {"workflow": "infinite-id", "inputs": {"LoadImage.image": "{photo}"}}}
     }
 
 The first photo is the one that methods are given; the others say what the person looks like
-elsewhere. `prompts` may name a file in `plans/`, such as "paper". Paths start at the plan's folder.
-Pictures lie in `<method>/<person>/<prompt>/<seed>.png`. `draw` explains the methods.
+elsewhere. `prompts` may name a file in `plans/`, such as "paper", and `workflow` one in
+`workflows/`. Paths start at the plan's folder. Pictures lie in
+`<method>/<person>/<prompt>/<seed>.png`.
 """
 
 import json
@@ -22,6 +23,7 @@ from .errors import MetricsError
 
 FILE = "plan.json"
 SHIPPED = Path(__file__).with_name("plans")
+WORKFLOWS = Path(__file__).with_name("workflows")
 _KEYS = {"people", "prompts", "seeds", "methods"}
 
 
@@ -129,7 +131,7 @@ def _build(data: Mapping[str, Any], folder: Path) -> Plan:
         for name, person in data["people"].items()
     }
     methods = {
-        str(name): Method(folder / str(method["workflow"]), dict(method["inputs"]))
+        str(name): Method(_find_workflow(folder, str(method["workflow"])), dict(method["inputs"]))
         for name, method in data["methods"].items()
     }
     prompts = data["prompts"]
@@ -137,6 +139,11 @@ def _build(data: Mapping[str, Any], folder: Path) -> Plan:
         prompts = shipped_prompts(prompts)
     texts = {str(name): str(text) for name, text in prompts.items()}
     return Plan(people, texts, tuple(int(seed) for seed in data["seeds"]), methods)
+
+
+def _find_workflow(folder: Path, name: str) -> Path:
+    shipped = WORKFLOWS / f"{name}.json"
+    return shipped if shipped.is_file() else folder / name
 
 
 def shipped_prompts(name: str) -> dict[str, str]:

@@ -1,0 +1,222 @@
+"""Draws a plan through several ComfyUI servers at once.
+
+A picture that is there is not drawn again. A cell belongs to nobody until its picture is on the
+disk: if a server goes, the others take its cell, and it gets cells again when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..training.files import write_text, write_whole
+from ..training.progress import make_bar
+from .errors import MetricsError
+from .plan import FILE, Cell, Plan, read_plan
+from .server import DrawError, Server
+from .workflow import Prompt, fill, list_classes, read_workflow
+
+PATIENCE = 120.0
+"""Seconds without any server before the command gives up."""
+_RETRY_SECONDS = 2.0
+
+
+@dataclass
+class _Work:
+    """What all servers share; one event loop, so that no lock is needed.
+
+    Attributes:
+        waiting: cells that nobody draws at the moment.
+        running: how many cells are drawn at the moment.
+        alive: servers that answered last and can draw what is left.
+        failed: cells that a server could not draw, and why.
+    """
+
+    plan: Plan
+    out: Path
+    workflows: dict[str, Prompt]
+    waiting: deque[Cell]
+    bar: Any
+    running: int = 0
+    alive: set[str] = field(default_factory=set)
+    failed: dict[Cell, str] = field(default_factory=dict)
+
+    def take(self, methods: set[str]) -> Cell | None:
+        """The next cell of one of these methods."""
+        for cell in self.waiting:
+            if cell.method in methods:
+                self.waiting.remove(cell)
+                return cell
+        return None
+
+    @property
+    def is_done(self) -> bool:
+        return not self.waiting and not self.running
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the cells.
+
+    Attributes:
+        failed: cells that a server could not draw, and why; skipped: those whose method no server
+            has the nodes for, and what is missing.
+    """
+
+    drawn: int
+    failed: dict[Cell, str]
+    skipped: dict[str, set[str]]
+
+
+def draw(plan_file: Path, out: Path, urls: Sequence[str]) -> Outcome:
+    """Draw what is not there yet.
+
+    Args:
+        out: the folder of pictures; the plan and the photos go there too, so that `score` finds
+            all it needs.
+
+    Raises:
+        MetricsError: if the plan or a workflow cannot be used, or no server answers for long. What
+            was drawn is kept.
+    """
+    plan = read_plan(plan_file)
+    workflows = {name: read_workflow(m.workflow) for name, m in plan.methods.items()}
+    _try_inputs(plan, workflows)
+    _keep_plan(plan_file, plan, out)
+    cells = list(plan.cells())
+    missing = [cell for cell in cells if not (out / cell.path).exists()]
+    with make_bar(len(cells), "drawing", "picture", len(cells) - len(missing)) as bar:
+        work = _Work(plan, out, workflows, deque(missing), bar)
+        missing_classes = asyncio.run(_draw_all(work, urls))
+    skipped = {cell.method for cell in work.waiting}
+    return Outcome(
+        drawn=len(missing) - len(work.waiting) - len(work.failed),
+        failed=work.failed,
+        skipped={method: missing_classes[method] for method in sorted(skipped)},
+    )
+
+
+def _try_inputs(plan: Plan, workflows: dict[str, Prompt]) -> None:
+    """Fill each workflow once, before any server is asked."""
+    for name, method in plan.methods.items():
+        try:
+            fill(workflows[name], method.inputs, {})
+        except MetricsError as error:
+            raise MetricsError(f"Method '{name}': {error}") from error
+
+
+def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
+    """Copy the photos, and write a plan that names the copies."""
+    data = json.loads(plan_file.read_text(encoding="utf-8"))
+    for person, known in plan.people.items():
+        names = []
+        for n, photo in enumerate(known.photos):
+            if not photo.is_file():
+                raise MetricsError(f"There is no photo {photo} of '{person}'. Correct the plan.")
+            name = Path("photos", person, f"{n}{photo.suffix}")
+            write_whole(out / name, partial(shutil.copyfile, photo))
+            names.append(name.as_posix())
+        data["people"][person]["photos"] = names
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    if (out / FILE).exists() and (out / FILE).read_text(encoding="utf-8") != text:
+        raise MetricsError(f"{out} holds pictures of another plan. Give another --out.")
+    write_text(out / FILE, text)
+
+
+async def _draw_all(work: _Work, urls: Sequence[str]) -> dict[str, set[str]]:
+    """Let every server draw until nothing is left that one of them can; what each method lacks."""
+    import aiohttp
+
+    needed = {name: list_classes(workflow) for name, workflow in work.workflows.items()}
+    lacking = dict(needed)
+    async with aiohttp.ClientSession() as session:
+        servers = [Server(url, session) for url in dict.fromkeys(urls)]
+        tasks = [asyncio.create_task(_serve(work, server, needed, lacking)) for server in servers]
+        watch = asyncio.create_task(_watch(work))
+        serving = asyncio.gather(*tasks)
+        try:
+            both: list[asyncio.Future[Any]] = [watch, serving]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+            await serving
+        finally:
+            for task in (watch, *tasks):
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+    return lacking
+
+
+async def _watch(work: _Work) -> None:
+    """Raise MetricsError if no server has answered for long."""
+    silent = 0.0
+    while not work.is_done:
+        await asyncio.sleep(1.0)
+        silent = 0.0 if work.alive else silent + 1.0
+        if silent >= PATIENCE:
+            raise MetricsError(
+                "No server that can draw what is left answers. What was drawn is kept: start one "
+                "and give the same command again."
+            )
+
+
+async def _serve(
+    work: _Work, server: Server, needed: dict[str, set[str]], lacking: dict[str, set[str]]
+) -> None:
+    """Draw on one server; if it goes, ask now and then whether it is back."""
+    import aiohttp
+
+    while not work.is_done:
+        try:
+            classes = await server.classes()
+            work.alive.add(server.url)
+            for method, wanted in needed.items():
+                lacking[method] = min(lacking[method], wanted - classes, key=len)
+            methods = {method for method, wanted in needed.items() if wanted <= classes}
+            while not work.is_done:
+                cell = work.take(methods)
+                if cell is not None:
+                    await _draw_cell(work, server, cell)
+                elif work.running:  # it may come back from a server that goes
+                    await asyncio.sleep(_RETRY_SECONDS / 4)
+                else:
+                    work.alive.discard(server.url)
+                    return
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            work.alive.discard(server.url)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _draw_cell(work: _Work, server: Server, cell: Cell) -> None:
+    """Draw one picture. If the server goes, the cell waits again, before the others."""
+    person, method = work.plan.people[cell.person], work.plan.methods[cell.method]
+    work.running += 1
+    try:
+        values: dict[str, str | int] = {
+            "photo": await server.upload(person.photos[0]),
+            "prompt": work.plan.text(cell),
+            "noun": person.noun,
+            "person": cell.person,
+            "seed": cell.seed,
+        }
+        picture = await server.draw(fill(work.workflows[cell.method], method.inputs, values))
+        write_whole(work.out / cell.path, lambda path: _write(path, picture))
+        work.bar.update()
+    except DrawError as error:
+        work.failed[cell] = str(error)
+    except BaseException:
+        work.waiting.appendleft(cell)
+        raise
+    finally:
+        work.running -= 1
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

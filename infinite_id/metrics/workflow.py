@@ -1,0 +1,81 @@
+"""Workflows in ComfyUI's API form, filled in for one picture."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from .errors import MetricsError
+
+Prompt = dict[str, dict[str, Any]]
+
+
+def read_workflow(path: Path) -> Prompt:
+    """Read a file of the page's *Export (API)*.
+
+    Raises:
+        MetricsError: if it is none.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MetricsError(f"The workflow {path} cannot be read ({error}).") from error
+    nodes = data.values() if isinstance(data, dict) else []
+    if not nodes or not all(
+        isinstance(n, dict) and {"class_type", "inputs"} <= n.keys() for n in nodes
+    ):
+        raise MetricsError(
+            f"{path} is no workflow in API form. In ComfyUI's page choose Workflow, Export (API)."
+        )
+    return dict(data)
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict) and {"class_type", "inputs"} <= node.keys()
+
+
+def fill(workflow: Prompt, inputs: Mapping[str, Any], values: Mapping[str, str | int]) -> Prompt:
+    """A copy of a workflow with its inputs set.
+
+    Args:
+        inputs: "title.input" or "class.input" -> a value. Text may hold names in braces, such as
+            {photo}; a text that is nothing but one takes the value as it is.
+        values: what the names stand for.
+
+    Raises:
+        MetricsError: if the workflow has no such input.
+    """
+    filled = deepcopy(workflow)
+    for place, value in inputs.items():
+        owner, _, name = place.rpartition(".")
+        nodes = [n for n in filled.values() if owner in _names(n) and name in n["inputs"]]
+        if not nodes:
+            known = sorted({f"{_names(n)[0]}.{i}" for n in filled.values() for i in n["inputs"]})
+            raise MetricsError(
+                f"The workflow has no input '{place}'; it has {', '.join(known)}. Name it by the "
+                "node's title or class."
+            )
+        for node in nodes:
+            node["inputs"][name] = _insert(value, values)
+    return filled
+
+
+def _names(node: Mapping[str, Any]) -> tuple[str, str]:
+    kind = str(node["class_type"])
+    return str(node.get("_meta", {}).get("title", kind)), kind
+
+
+def _insert(value: Any, values: Mapping[str, str | int]) -> Any:
+    if not isinstance(value, str):
+        return value
+    for name, own in values.items():
+        if value == f"{{{name}}}":
+            return own
+        value = value.replace(f"{{{name}}}", str(own))
+    return value
+
+
+def list_classes(workflow: Prompt) -> set[str]:
+    """The node classes that a server must have to run it."""
+    return {str(node["class_type"]) for node in workflow.values()}

@@ -1,0 +1,301 @@
+"""Plans, and their drawing by servers that go and come back; the servers are small stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pack.infinite_id.metrics import command, draw, server
+from pack.infinite_id.metrics.errors import MetricsError
+from pack.infinite_id.metrics.plan import SHIPPED, read_plan, shipped_prompts
+from pack.infinite_id.metrics.workflow import fill, list_classes, read_workflow
+
+WORKFLOW = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": ""}},
+    "2": {
+        "class_type": "Text",
+        "inputs": {"text": "", "from": ["1", 0]},
+        "_meta": {"title": "Prompt"},
+    },
+    "3": {"class_type": "SaveImage", "inputs": {"seed": 0, "images": ["2", 0]}},
+}
+INPUTS = {
+    "LoadImage.image": "{photo}",
+    "Prompt.text": "{prompt}, {seed}",
+    "SaveImage.seed": "{seed}",
+}
+
+
+class StandIn:
+    """As much of ComfyUI's API as `draw` asks for; a picture is its prompt as text."""
+
+    def __init__(self, classes: set[str], dies_at: int = 10**6, back: bool = False) -> None:
+        self.classes, self.dies_at, self.back = classes, dies_at, back
+        self.drawn: list[str] = []
+        self.uploads = self.deaths = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_get("/object_info", self._info)
+        app.router.add_post("/upload/image", self._upload)
+        app.router.add_post("/prompt", self._prompt)
+        app.router.add_get("/queue", self._queue)
+        app.router.add_get("/history/{number}", self._history)
+        app.router.add_get("/view", self._view)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._loop.run_until_complete(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _info(self, request: web.Request) -> web.Response:
+        if len(self.drawn) >= self.dies_at:
+            self.deaths += 1
+            if not self.back or self.deaths < 3:
+                request.transport.abort()
+            else:
+                self.dies_at = 10**6
+        return web.json_response({name: {} for name in self.classes})
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        self.uploads += 1
+        return web.json_response({"name": (await request.post())["image"].filename})
+
+    async def _prompt(self, request: web.Request) -> web.Response:
+        prompt = (await request.json())["prompt"]
+        if "refuse" in prompt["2"]["inputs"]["text"]:
+            error = {"message": "Value not in list", "details": "text"}
+            report = {"class_type": "Text", "errors": [error]}
+            return web.json_response({"node_errors": {"2": report}, "error": {}}, status=400)
+        self.waiting = json.dumps(prompt)
+        return web.json_response({"prompt_id": "7"})
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        if len(self.drawn) >= self.dies_at:
+            request.transport.abort()
+        return web.json_response({"queue_running": [[0, "7"]], "queue_pending": []})
+
+    async def _history(self, _: web.Request) -> web.Response:
+        await asyncio.sleep(0.01)
+        self.drawn.append(self.waiting)
+        image = {"filename": "a.png", "subfolder": "", "type": "output"}
+        entry = {"status": {"messages": []}, "outputs": {"3": {"images": [image]}}}
+        if "fail" in self.waiting:
+            data = {"node_type": "Text", "exception_message": "no room \n"}
+            entry["status"]["messages"].append(["execution_error", data])
+        return web.json_response({"7": entry})
+
+    async def _view(self, _: web.Request) -> web.Response:
+        return web.Response(body=self.waiting.encode())
+
+
+ALL = {"LoadImage", "Text", "SaveImage"}
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    running: list[StandIn] = []
+
+    def begin(*args: Any, **options: Any) -> StandIn:
+        running.append(StandIn(*args, **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(draw, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(draw, "PATIENCE", 2.0)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Two people, two prompts, three seeds: twelve cells."""
+    (tmp_path / "flow.json").write_text(json.dumps(WORKFLOW))
+    people = {}
+    for name in ("anna", "bert"):
+        (tmp_path / f"{name}.jpg").write_bytes(name.encode())
+        people[name] = {"photos": [f"{name}.jpg"], "noun": "person"}
+    data = {
+        "people": people,
+        "prompts": {"a": "a {noun}", "b": "a {noun} outside"},
+        "seeds": [0, 1, 2],
+        "methods": {"ours": {"workflow": "flow.json", "inputs": INPUTS}},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    return tmp_path / "plan.json"
+
+
+def change(plan: Path, **values: Any) -> None:
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), **values}))
+
+
+def pictures(out: Path) -> dict[str, Any]:
+    return {
+        path.relative_to(out).as_posix(): json.loads(path.read_bytes())
+        for path in out.rglob("*.png")
+    }
+
+
+def test_a_plan_is_drawn_once(plan: Path, start: Any, tmp_path: Path) -> None:
+    one, out = start(ALL), tmp_path / "out"
+    outcome = draw.draw(plan, out, [one.url])
+    assert (outcome.drawn, outcome.failed, outcome.skipped) == (12, {}, {})
+    found = pictures(out)
+    assert len(found) == len(one.drawn) == 12
+    prompt = found["ours/bert/b/2.png"]
+    assert prompt["2"]["inputs"]["text"] == "a person outside, 2"
+    assert prompt["3"]["inputs"]["seed"] == 2
+    assert prompt["2"]["inputs"]["from"] == ["1", 0]
+    assert one.uploads == 2
+    assert draw.draw(plan, out, [one.url]).drawn == 0
+    assert len(one.drawn) == 12
+    (out / "ours" / "anna" / "a" / "1.png").unlink()
+    assert draw.draw(plan, out, [one.url]).drawn == 1
+    kept = read_plan(out / "plan.json")
+    assert kept.people["anna"].photos[0].read_bytes() == b"anna"
+
+
+def test_a_server_that_dies_loses_nothing(plan: Path, start: Any, tmp_path: Path) -> None:
+    one, other = start(ALL), start(ALL, dies_at=3)
+    outcome = draw.draw(plan, tmp_path / "out", [one.url, other.url])
+    assert outcome.drawn == len(pictures(tmp_path / "out")) == 12
+    saved = {json.dumps(prompt) for prompt in pictures(tmp_path / "out").values()}
+    assert len(saved) == 12
+    assert len(other.drawn) == 3
+    assert len(one.drawn) + len(other.drawn) == 12, "none was drawn twice"
+
+
+def test_a_server_that_comes_back_goes_on(plan: Path, start: Any, tmp_path: Path) -> None:
+    one = start(ALL, dies_at=3, back=True)
+    assert draw.draw(plan, tmp_path / "out", [one.url]).drawn == 12
+    assert one.deaths == 3
+    assert len(one.drawn) == 12
+
+
+def test_without_any_server_what_was_drawn_is_kept(plan: Path, start: Any, tmp_path: Path) -> None:
+    one = start(ALL, dies_at=5)
+    with pytest.raises(MetricsError, match=r"No server that can draw what is left answers"):
+        draw.draw(plan, tmp_path / "out", [one.url])
+    assert len(pictures(tmp_path / "out")) == 5
+    assert draw.draw(plan, tmp_path / "out", [start(ALL).url]).drawn == 7
+
+
+def test_a_method_goes_to_the_servers_that_have_its_nodes(
+    plan: Path, start: Any, tmp_path: Path
+) -> None:
+    peer = {**WORKFLOW, "4": {"class_type": "Peer", "inputs": {}}}
+    (tmp_path / "peer.json").write_text(json.dumps(peer))
+    own = {"workflow": "flow.json", "inputs": INPUTS}
+    change(plan, methods={"ours": own, "peer": {"workflow": "peer.json", "inputs": INPUTS}})
+    one, other = start(ALL), start({*ALL, "Peer"})
+    outcome = draw.draw(plan, tmp_path / "out", [one.url])
+    assert (outcome.drawn, outcome.skipped) == (12, {"peer": {"Peer"}})
+    assert draw.draw(plan, tmp_path / "out", [one.url, other.url]).drawn == 12
+    assert len(one.drawn) == len(other.drawn) == 12
+
+
+def test_what_a_server_refuses_is_told(
+    plan: Path, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(plan, prompts={"a": "a {noun}", "b": "refuse", "c": "fail"}, seeds=[0])
+    arguments = ["draw", str(plan), "--out", str(tmp_path / "out"), "--server", start(ALL).url]
+    assert command.main(arguments) == 1
+    told = capsys.readouterr()
+    assert "2 pictures drawn, 4 failed" in told.out
+    assert "failed: ours/anna/b/0.png: Text: Value not in list text" in told.err
+    assert "failed: ours/bert/c/0.png: Text: no room\n" in told.err
+
+
+def test_another_plan_goes_elsewhere(plan: Path, start: Any, tmp_path: Path) -> None:
+    one = start(ALL)
+    draw.draw(plan, tmp_path / "out", [one.url])
+    change(plan, seeds=[5])
+    with pytest.raises(MetricsError, match="holds pictures of another plan"):
+        draw.draw(plan, tmp_path / "out", [one.url])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seeds": []}, "has no seeds"),
+        ({"people": {"../x": {"photos": ["a"], "noun": "b"}}}, "cannot be a folder's"),
+        ({"prompts": {"a/b": "c"}}, "cannot be a folder's"),
+        ({"people": {"x": {"photos": [], "noun": "b"}}}, "no photo of 'x'"),
+        ({"people": {"x": {"noun": "b"}}}, "KeyError: 'photos'"),
+        ({"prompts": "none"}, "no prompts 'none'; there are forty, paper"),
+        ({"more": 1}, "unknown key 'more'"),
+        ({"methods": {"m": {"workflow": "flow.json", "inputs": {"X.y": 1}}}}, "no input 'X.y'"),
+        ({"methods": {"m": {"workflow": "gone.json", "inputs": {}}}}, "gone.json cannot be read"),
+        ({"methods": {"m": {"workflow": "plan.json", "inputs": {}}}}, "choose Workflow, Export"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_mistakes_in_a_plan_are_explained(plan: Path, values: dict[str, Any], words: str) -> None:
+    change(plan, **values)
+    with pytest.raises(MetricsError, match=words):
+        draw.draw(plan, plan.parent / "out", ["http://127.0.0.1:1"])
+    assert not list((plan.parent / "out").rglob("*.png"))
+
+
+def test_what_is_shipped() -> None:
+    for path in SHIPPED.glob("*.json"):
+        prompts = shipped_prompts(path.stem)
+        assert all("{noun}" in text for text in prompts.values())
+        assert len(set(prompts.values())) == len(prompts)
+    kinds = [name.split()[0] for name in shipped_prompts("forty")]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
+        ("accessory", "style", "context", "action"), 10
+    )
+
+
+def test_the_shipped_workflow_is_the_first_template() -> None:
+    """As `dev.workflow` makes it of `workflows/photo.json`, with titles."""
+    from pack.dev.workflow import read, to_prompt, workflow_file
+
+    path = SHIPPED.with_name("workflows") / "infinite-id.json"
+    shipped = read_workflow(path)
+    expected = to_prompt(read(workflow_file("photo"), {}))
+    assert {n: {k: v for k, v in x.items() if k != "_meta"} for n, x in shipped.items()} == expected
+    inputs = {"LoadImage.image": "{photo}", "Prompt.text": "{prompt}", "KSampler.seed": "{seed}"}
+    filled = fill(shipped, inputs, {"photo": "p.jpg", "prompt": "x", "seed": 3})
+    changed = {
+        (filled[n]["class_type"], k): v
+        for n in filled
+        for k, v in filled[n]["inputs"].items()
+        if v != shipped[n]["inputs"][k]
+    }
+    assert changed == {
+        ("LoadImage", "image"): "p.jpg",
+        ("CLIPTextEncode", "text"): "x",
+        ("KSampler", "seed"): 3,
+    }
+    assert "InfiniteIDApply" in list_classes(shipped)
