@@ -108,15 +108,10 @@ def describe(calibration: Calibration) -> str:
         ["area under the ROC curve", *(f"{area(d.same, d.different):.5f}" for d in shown)],
     ]
     for n, rate in enumerate(RATES):
-        rows.append(
-            [f"threshold at {rate:.1%} false accepts", *(f"{d.thresholds[n]:.3f}" for d in shown)]
-        )
-        rows.append(
-            [
-                "... one person is accepted",
-                *(f"{(d.same >= d.thresholds[n]).mean():.2%}" for d in shown),
-            ]
-        )
+        name = f"threshold at {100 * rate:g} % false accepts"
+        rows.append([name, *(f"{d.thresholds[n]:.3f}" for d in shown)])
+        accepted = (f"{(d.same >= d.thresholds[n]).mean():.2%}" for d in shown)
+        rows.append(["... one person is accepted", *accepted])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     facts = [
         f"{calibration.photos} photos of {calibration.people} people: {len(one.same)} pairs of one "

@@ -39,6 +39,9 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path)
+            # Safe from a kill; what a power cut loses is computed anew.
+            self._base.execute("PRAGMA journal_mode = WAL")
+            self._base.execute("PRAGMA synchronous = NORMAL")
             self._base.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
             raise MetricsError(
