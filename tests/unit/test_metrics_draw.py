@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ def start() -> Iterator[Any]:
     yield begin
     for one in running:
         one.stop()
+    gc.collect()  # closed connections' tasks; later they would end within pytest's own parsing
 
 
 @pytest.fixture(autouse=True)
