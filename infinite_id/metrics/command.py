@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,14 @@ _EXIT = "The exit code is 0, 1 after an error, and 2 if a mean lies below a --fa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 2 below --fail-under."""
     options = _parse(arguments)
+    lacking = [name for name in ("aiohttp", "jinja2", "tqdm") if find_spec(name) is None]
+    if lacking:
+        print(
+            f"error: {' and '.join(lacking)} must be installed: `pip install -r "
+            "requirements/metrics.txt` in this pack's folder.",
+            file=sys.stderr,
+        )
+        return 1
     from ..training.errors import TrainingError
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much

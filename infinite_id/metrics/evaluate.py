@@ -316,7 +316,7 @@ def _warn(
         people = len({person for values in own.values() for person in values})
         if people < FEWEST_PEOPLE:
             warnings.append(
-                f"{method}: {people} people are too few for an interval; the true one is wider. "
+                f"{method}: too few people for an interval ({people}); the true one is wider. "
                 f"Score {FEWEST_PEOPLE} or more."
             )
         asked = [row for row in rows if row.picture.method == method]

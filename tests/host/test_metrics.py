@@ -106,7 +106,7 @@ def test_every_picture_has_a_line_and_bad_ones_a_reason(report: Path) -> None:
         "wrong/anna/a/0.png: no face for miniature",
     ]
     assert any("2 of 8 pictures are missing" in warning for warning in figures["warnings"])
-    assert any("2 people are too few" in warning for warning in figures["warnings"])
+    assert any("too few people for an interval (2)" in warning for warning in figures["warnings"])
 
 
 def test_scores_are_those_of_the_net(report: Path, pictures: Path) -> None:
