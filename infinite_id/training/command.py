@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .prepare.encode import Sizes
     from .prepare.people import Choice
     from .prepare.photos import Limits
+    from .settings import Settings
 
 _PREPARE = """Finds the face in each photo, drops what is of no use with the reason for each, and
 stores what the frozen nets make of the others. Give the same command again after an interruption:
@@ -25,6 +26,9 @@ it goes on where it was."""
 _TRAIN = """Trains an adapter. Give the same command again after an interruption: it goes on from
 the newest checkpoint, and ends as if it had not been interrupted. In several processes:
 `accelerate launch -m infinite_id.training train ...`."""
+_WARM_START = """Begins a run with what fits of another adapter: K', V' of any file that this pack
+reads, the face mapper of FaceID's files, all of a native one (so a second stage begins at another
+size). Prints what was taken. `train` with the same options goes on from there."""
 _PHOTOS = """a folder with a folder of photos for each person; a .jsonl file with a line
 {"file": ..., "person": ...} for each photo, and maybe "caption" and "bbox"; a WebDataset .tar, or a
 folder of them, with {"person": ...} in each sample's .json"""
@@ -49,6 +53,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_prepare(verbs.add_parser("prepare", help="photos -> data", description=_PREPARE))
     _add_train(verbs.add_parser("train", help="data -> a run", description=_TRAIN))
+    _add_warm_start(
+        verbs.add_parser(
+            "warm-start", help="an adapter file -> a run at step 0", description=_WARM_START
+        )
+    )
     _add_export(verbs.add_parser("export", help="a run -> an adapter file and its model card"))
     verbs.add_parser(
         "settings", help="print a TOML file with every setting of `train`, to change and to give"
@@ -132,6 +141,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="one setting, such as run.steps=20000; goes before the file's",
     )
     launch.add_options(parser)
+
+
+def _add_warm_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="native Infinite-ID, IP-Adapter FaceID, FaceID PlusV2, Plus Face or InstantID",
+    )
+    _add_train(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -223,14 +242,33 @@ def _pack_digest(pack: Path, detection_size: int) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .settings import read
-
-    changes = dict(_split(text) for text in options.set)
-    settings = read(options.settings, changes)
+    settings = _read_settings(options)
     launch.use_host(launch.read_options(options))
     from .host_train import train
 
     return 0 if train(options.data, options.model, options.out, settings) else 3
+
+
+def _warm_start(options: argparse.Namespace) -> int:
+    settings = _read_settings(options)
+    launch.use_host(launch.read_options(options))
+    from .host_train import warm_start
+
+    done = warm_start(options.file, options.data, options.model, options.out, settings)
+    print(f"{options.out} begins with {options.file.name}")
+    for label, parts in (
+        ("taken", done.taken),
+        ("fresh", done.fresh),
+        ("not used", done.unused),
+    ):
+        print(f"  {label}: {', '.join(parts) or 'nothing'}")
+    return 0
+
+
+def _read_settings(options: argparse.Namespace) -> Settings:
+    from .settings import read
+
+    return read(options.settings, dict(_split(text) for text in options.set))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -255,4 +293,10 @@ def _print_settings(_: argparse.Namespace) -> int:
     return 0
 
 
-_VERBS = {"prepare": _prepare, "train": _train, "export": _export, "settings": _print_settings}
+_VERBS = {
+    "prepare": _prepare,
+    "train": _train,
+    "warm-start": _warm_start,
+    "export": _export,
+    "settings": _print_settings,
+}

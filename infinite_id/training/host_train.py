@@ -1,16 +1,21 @@
-"""`train`: the parts put together, with the diffusion model by ComfyUI."""
+"""`train` and `warm-start`: the parts put together, with the diffusion model by ComfyUI."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from comfy import model_management
+from comfy.model_base import BaseModel
 
-from ..attention.blocks import context_width
+from .. import formats
+from ..adapter import Adapter, check_fits
+from ..attention.blocks import context_width, list_layers
 from ..mappers import MapperConfig
+from . import checkpoints
 from .data import Pairs, Prepared
 from .errors import TrainingError
 from .files import file_digest, write_text
@@ -22,6 +27,7 @@ from .objective import Objective
 from .processes import Alone, join
 from .settings import Settings
 from .trainee import Trainee
+from .warm_start import Taken, take_over
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _MAY_CHANGE = {
@@ -62,27 +68,50 @@ def train(data: Path, model: str, out: Path, settings: Settings) -> bool:
         processes.end()
 
 
+def warm_start(source: Path, data: Path, model: str, out: Path, settings: Settings) -> Taken:
+    """Begin a run at step 0 with parts of an adapter file; `train` goes on from there.
+
+    Raises:
+        TrainingError: if the file is none that the pack reads, or of another kind of model; or if
+            the run has begun already.
+    """
+    if checkpoints.list_checkpoints(out):
+        raise TrainingError(f"{out} holds a run that has begun. Choose another --out.")
+    prepared = Prepared(data, settings.data.size)
+    path = find_file("--model", "checkpoints", model)
+    _check_autoencoder(prepared, path)
+    loaded = load_model(path)
+    adapter = _make_adapter(prepared, loaded, settings)
+    try:
+        other = formats.load(source)
+        check_fits(other, list_layers(loaded.diffusion_model), adapter.config.mapper.token_width)
+    except (FileNotFoundError, ValueError) as error:
+        raise TrainingError(f"warm-start: {error}") from error
+    taken = take_over(adapter, other)
+    state = {
+        f"{kind}.{name}": weight.detach().clone()
+        for kind in ("adapter", "average")
+        for name, weight in adapter.named_parameters()
+    }
+    metadata = _describe(adapter, prepared, path, settings) | {
+        "step": 0,
+        "lowest": float("inf"),
+        "warm_start": {"name": source.name, "digest": file_digest(source), **asdict(taken)},
+    }
+    checkpoints.save(out, checkpoints.Checkpoint(state, metadata), settings.run.keep)
+    return taken
+
+
 def build(prepared: Prepared, path: Path, out: Path, settings: Settings, processes: Alone) -> Loop:
     """A run at its first step."""
     training, held_out = (Pairs(prepared, part) for part in prepared.split(settings.data.held_out))
     model = load_model(path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.run.seed)
-        unet = model.diffusion_model
-        mapper = _mapper(prepared, unet, settings)
-        adapter = new_adapter(unet, mapper)
+    adapter = _make_adapter(prepared, model, settings)
     dtype = _DTYPES[settings.run.precision]
     frozen = HostFrozen(model, processes.device, dtype, settings.run.checkpointing)
     objective = Objective(adapter, frozen, settings.objective.min_snr)
     trainee = Trainee(objective, processes, settings.optimiser)
-    metadata = {
-        "layers": {str(block): width for block, width in adapter.config.layers.items()},
-        "mapper": asdict(mapper),
-        "model": file_digest(path),
-        "data": prepared.digest,
-        **_name_models(prepared),
-        **_fixed(settings),
-    }
+    metadata = _describe(adapter, prepared, path, settings)
     return Loop(
         out,
         settings,
@@ -93,6 +122,28 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
         len(frozen.alphas_cumprod),
         metadata,
     )
+
+
+def _make_adapter(prepared: Prepared, model: BaseModel, settings: Settings) -> Adapter:
+    """The adapter that a fresh run begins with, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.run.seed)
+        unet = model.diffusion_model
+        return new_adapter(unet, _mapper(prepared, unet, settings))
+
+
+def _describe(
+    adapter: Adapter, prepared: Prepared, path: Path, settings: Settings
+) -> dict[str, Any]:
+    """What a run is of: goes into each checkpoint, and must be the same to go on."""
+    return {
+        "layers": {str(block): width for block, width in adapter.config.layers.items()},
+        "mapper": asdict(cast(MapperConfig, adapter.config.mapper)),
+        "model": file_digest(path),
+        "data": prepared.digest,
+        **_name_models(prepared),
+        **_fixed(settings),
+    }
 
 
 def _mapper(prepared: Prepared, unet: torch.nn.Module, settings: Settings) -> MapperConfig:

@@ -192,6 +192,7 @@ class Loop:
         if checkpoint is not None:
             checkpoints.check_same(self.metadata, checkpoint.metadata, self.out)
             self.trainee.restore(checkpoint)
+            self.metadata = {**checkpoint.metadata, **self.metadata}  # a warm start's origin
             self.lowest = float(checkpoint.metadata["lowest"])
         return self.trainee.step
 

@@ -25,6 +25,7 @@ from pack.infinite_id.training.files import file_digest
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Settings, parse
 from pack.tests.host.training_data import write_data
+from pack.tests.unit.adapter_files import make, write_safetensors
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -117,7 +118,11 @@ def lines(out: Path, *without: str) -> list[dict[str, Any]]:
 
 
 def start(
-    files: tuple[Path, Path], out: Path, *options: str, environment: dict[str, str] | None = None
+    files: tuple[Path, Path],
+    out: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    verb: tuple[str, ...] = ("train",),
 ) -> subprocess.Popen[str]:
     """The command in a process of its own, from a directory that has nothing to do with it."""
     checkpoint, data = files
@@ -129,7 +134,7 @@ def start(
         for t, values in tables.items()
     )
     path.write_text(text + "\n" + "\n".join(run) + "\n", encoding="utf-8")
-    command = [sys.executable, str(COMMAND), "train", str(data), "--model", str(checkpoint)]
+    command = [sys.executable, str(COMMAND), *verb, str(data), "--model", str(checkpoint)]
     return subprocess.Popen(
         [*command, "--out", str(out), "--settings", str(path), *options],
         text=True,
@@ -245,6 +250,52 @@ def test_a_mirrored_target_is_the_mirrored_photos(files: tuple[Path, Path]) -> N
     assert torch.equal(mirrored.latents, plain.latents.flip(-1))
     assert torch.equal(mirrored.face, plain.face)
     assert torch.equal(mirrored.noise, plain.noise)
+
+
+# --- Warm start -------------------------------------------------------------------------------
+
+
+def warm_start(files: tuple[Path, Path], source: Path, out: Path) -> subprocess.Popen[str]:
+    return start(files, out, verb=("warm-start", str(source)))
+
+
+def test_a_run_begins_with_a_file(
+    whole: Path, files: tuple[Path, Path], train: Any, tmp_path: Path
+) -> None:
+    """By the command; the run goes on from there, and its file says where it began."""
+    source, out = tmp_path / "mine.safetensors", tmp_path / "run"
+    export(whole, source)
+    text = finish(warm_start(files, source, out))
+    assert "taken: K', V' of 4 layers, face mapper, CLIP mapper\n" in text
+    begun = at_step(out, 0)
+    for name, x in formats.load(source).state_dict().items():
+        assert torch.equal(begun[f"adapter.{name}"], x.float())
+        assert torch.equal(begun[f"average.{name}"], x.float())
+    train(out, validate_every=1, save_every=1)
+    first = [line["validation_loss"] for line in lines(whole) if "validation_loss" in line]
+    own = [line["validation_loss"] for line in lines(out) if "validation_loss" in line]
+    assert own[0] == pytest.approx(min(first), rel=1e-3), "it goes on where the other run was"
+    export(out, tmp_path / "next.safetensors")
+    with safe_open(tmp_path / "next.safetensors", framework="pt") as file:
+        origin = json.loads(file.metadata()["provenance"])
+    assert origin["warm_start"]["digest"] == file_digest(source)
+
+
+def test_what_cannot_begin_a_run_is_explained(
+    whole: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    checkpoint, data = files
+    options = data, str(checkpoint), tmp_path / "run", settings()
+    with pytest.raises(TrainingError, match=r"warm-start: .*least\.safetensors is no adapter"):
+        host_train.warm_start(checkpoint, *options)
+    with pytest.raises(TrainingError, match=r"warm-start: .*no\.safetensors"):
+        host_train.warm_start(tmp_path / "no.safetensors", *options)
+    other = write_safetensors(tmp_path / "other.safetensors", make("FaceID", 64))
+    with pytest.raises(TrainingError, match=r"warm-start: .* does not fit this model"):
+        host_train.warm_start(other, *options)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TrainingError, match="holds a run that has begun"):
+        host_train.warm_start(other, data, str(checkpoint), whole, settings())
 
 
 # --- Several processes ------------------------------------------------------------------------
