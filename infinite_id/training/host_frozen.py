@@ -24,10 +24,10 @@ _PREDICTIONS = {
 class HostFrozen:
     """What `objective.Frozen` asks for."""
 
-    def __init__(
-        self, model: BaseModel, device: torch.device, dtype: torch.dtype, checkpointing: bool
-    ) -> None:
-        """Move the model to a device and a dtype; it is changed.
+    def __init__(self, model: BaseModel, checkpointing: bool) -> None:
+        """
+        Args:
+            model: on the device and in the dtype in which it is to run; it is changed.
 
         Raises:
             TrainingError: if it is no SDXL-like UNet that predicts noise or velocity.
@@ -38,12 +38,12 @@ class HostFrozen:
                 f"{type(model).__name__} of the type {model.model_type.name}."
             )
         self._model = model.requires_grad_(False).eval()
-        self.unet: Any = model.diffusion_model.to(device=device, dtype=dtype)
-        self.unet.dtype, model.manual_cast_dtype = dtype, None
-        self.dtype = dtype
+        self.unet: Any = model.diffusion_model
+        weight = next(self.unet.parameters())
+        self.dtype = weight.dtype
         self.prediction = _PREDICTIONS[model.model_type]
-        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(device)
-        self._embedder = model.embedder.to(device)
+        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
+        self._embedder = model.embedder
         if checkpointing:
             compute_twice(self.unet)
 
@@ -81,6 +81,6 @@ def _compute_twice(block: Any) -> None:
         def run(x: Tensor, context: Any) -> Any:
             return forward(x, context=context, transformer_options=options)
 
-        return checkpoint(run, x, context, use_reentrant=False)
+        return checkpoint(run, x, context, use_reentrant=False, preserve_rng_state=False)
 
     block.forward = twice

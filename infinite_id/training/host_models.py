@@ -109,3 +109,10 @@ def load_model(path: Path) -> BaseModel:
     model: BaseModel = patcher[0].model
     model.requires_grad_(False)
     return model
+
+
+def place_model(model: BaseModel, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    """Move a diffusion model to a device and a dtype, in which it then runs; it is changed."""
+    model.diffusion_model.to(device=device, dtype=dtype)
+    model.diffusion_model.dtype, model.manual_cast_dtype = dtype, None
+    return model

@@ -20,7 +20,7 @@ from .data import Pairs, Prepared
 from .errors import TrainingError
 from .files import file_digest, write_text
 from .host_frozen import HostFrozen
-from .host_models import autoencoder_digest, find_file, load_model
+from .host_models import autoencoder_digest, find_file, load_model, place_model
 from .initialise import new_adapter
 from .loop import Loop
 from .objective import Objective
@@ -107,8 +107,8 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
     training, held_out = (Pairs(prepared, part) for part in prepared.split(settings.data.held_out))
     model = load_model(path)
     adapter = _make_adapter(prepared, model, settings)
-    dtype = _DTYPES[settings.run.precision]
-    frozen = HostFrozen(model, processes.device, dtype, settings.run.checkpointing)
+    place_model(model, processes.device, _DTYPES[settings.run.precision])
+    frozen = HostFrozen(model, settings.run.checkpointing)
     objective = Objective(adapter, frozen, settings.objective.min_snr)
     trainee = Trainee(objective, processes, settings.optimiser)
     metadata = _describe(adapter, prepared, path, settings)

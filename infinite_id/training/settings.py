@@ -72,7 +72,7 @@ class Run:
     batch: int = _setting(64, "samples of an update, of all processes together", 1)
     at_once: int = _setting(4, "samples of a forward in one process; the rest accumulates", 1)
     seed: int = _setting(0, "of everything that is drawn", 0)
-    precision: Literal["bf16", "fp32"] = _setting("bf16", "of the frozen UNet and of the forward")
+    precision: Literal["bf16", "fp32"] = _setting("bf16", "of the frozen UNet")
     checkpointing: bool = _setting(True, "compute activations twice: less memory, slower")
     sharded: bool = _setting(False, "share weights and optimiser among processes (FSDP2)")
     log_every: int = _setting(10, "steps between lines of stats.jsonl", 1)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pack.tests.host.world import World
 
 MAPPER = MapperConfig(16, 32, 4, 24, 24, token_width=128)
-CPU = torch.device("cpu")
 
 
 def draw_batch(rows: int = 4) -> Batch:
@@ -42,7 +41,7 @@ def draw_batch(rows: int = 4) -> Batch:
 def make(world: World, checkpointing: bool = False, min_snr: float = 0.0) -> Objective:
     torch.manual_seed(0)
     adapter = new_adapter(world.unet, MAPPER)
-    frozen = HostFrozen(world.model.model, CPU, torch.float32, checkpointing)
+    frozen = HostFrozen(world.model.model, checkpointing)
     return Objective(adapter, frozen, min_snr)
 
 
@@ -185,10 +184,8 @@ def test_text_attention_never_runs(tiny: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_bfloat16_is_near(worlds: Any) -> None:
-    world = worlds("tiny", torch.bfloat16)
-    objective = make(world)
-    whole = objective(draw_batch()).mean()
-    objective._frozen = HostFrozen(world.model.model, CPU, torch.bfloat16, False)
+    whole = make(worlds("tiny"))(draw_batch()).mean()
+    objective = make(worlds("tiny", torch.bfloat16))
     half = objective(draw_batch()).mean()
     half.backward()
     assert half.item() == pytest.approx(whole.item(), rel=2e-2)
