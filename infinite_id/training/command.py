@@ -29,6 +29,9 @@ the newest checkpoint, and ends as if it had not been interrupted. In several pr
 _WARM_START = """Begins a run with what fits of another adapter: K', V' of any file that this pack
 reads, the face mapper of FaceID's files, all of a native one (so a second stage begins at another
 size). Prints what was taken. `train` with the same options goes on from there."""
+_PLAN = """Says before a run what it takes, for the paper's set-up, a card of 24 GB and this
+machine: memory of each GPU, counted at SDXL's true size on tensors without storage, steps a second,
+days, and room for the data. Takes a minute or two."""
 _PHOTOS = """a folder with a folder of photos for each person; a .jsonl file with a line
 {"file": ..., "person": ...} for each photo, and maybe "caption" and "bbox"; a WebDataset .tar, or a
 folder of them, with {"person": ...} in each sample's .json"""
@@ -58,6 +61,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "warm-start", help="an adapter file -> a run at step 0", description=_WARM_START
         )
     )
+    _add_plan(verbs.add_parser("plan", help="what a run takes, before it", description=_PLAN))
     _add_export(verbs.add_parser("export", help="a run -> an adapter file and its model card"))
     verbs.add_parser(
         "settings", help="print a TOML file with every setting of `train`, to change and to give"
@@ -130,6 +134,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="DATA", help="a folder that prepare has written")
     parser.add_argument("--model", required=True, help="SDXL checkpoint: a path or a name")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="a folder")
+    _add_settings(parser)
+    launch.add_options(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings", type=Path, metavar="TOML", help="see the verb `settings`; default: its values"
     )
@@ -140,7 +149,6 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         metavar="TABLE.KEY=VALUE",
         help="one setting, such as run.steps=20000; goes before the file's",
     )
-    launch.add_options(parser)
 
 
 def _add_warm_start(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +159,15 @@ def _add_warm_start(parser: argparse.ArgumentParser) -> None:
         help="native Infinite-ID, IP-Adapter FaceID, FaceID PlusV2, Plus Face or InstantID",
     )
     _add_train(parser)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--photos", type=int, default=10_000, metavar="N", help="how many; default: 10000"
+    )
+    parser.add_argument("--size", type=int, default=1024, help="pixels; default: 1024")
+    _add_settings(parser)
+    launch.add_options(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -265,6 +282,17 @@ def _warm_start(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(options: argparse.Namespace) -> int:
+    settings = _read_settings(options)
+    if options.size < 64 or options.size % 64:
+        raise TrainingError(f"--size is {options.size}; it must be a multiple of 64.")
+    launch.use_host(launch.read_options(options))
+    from .host_plan import plan
+
+    print(plan(settings, options.size, options.photos), end="")
+    return 0
+
+
 def _read_settings(options: argparse.Namespace) -> Settings:
     from .settings import read
 
@@ -297,6 +325,7 @@ _VERBS = {
     "prepare": _prepare,
     "train": _train,
     "warm-start": _warm_start,
+    "plan": _plan,
     "export": _export,
     "settings": _print_settings,
 }

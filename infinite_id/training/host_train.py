@@ -29,7 +29,7 @@ from .settings import Settings
 from .trainee import Trainee
 from .warm_start import Taken, take_over
 
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _MAY_CHANGE = {
     "run": {
         "steps",
@@ -107,7 +107,7 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
     training, held_out = (Pairs(prepared, part) for part in prepared.split(settings.data.held_out))
     model = load_model(path)
     adapter = _make_adapter(prepared, model, settings)
-    place_model(model, processes.device, _DTYPES[settings.run.precision])
+    place_model(model, processes.device, DTYPES[settings.run.precision])
     frozen = HostFrozen(model, settings.run.checkpointing)
     objective = Objective(adapter, frozen, settings.objective.min_snr)
     trainee = Trainee(objective, processes, settings.optimiser)

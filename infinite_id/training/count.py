@@ -1,0 +1,70 @@
+"""Counts what a computation takes, on tensors that need not have any storage."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+
+class PeakMemory(TorchDispatchMode):
+    """Within it, the storages that operators make are counted until nobody holds them.
+
+    Attributes:
+        peak: the most bytes at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live = 0
+        self._own: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {_key(x) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_iter(result):
+            if isinstance(x, Tensor) and not (_key(x) in given or _key(x) in self._own):
+                self._note(x)
+        return result
+
+    def _note(self, x: Tensor) -> None:
+        storage = x.untyped_storage()
+        key, size = _key(x), storage.nbytes()
+        self._own.add(key)
+        self._live += size
+        self.peak = max(self.peak, self._live)
+        weakref.finalize(storage, self._free, key, size).atexit = False
+
+    def _free(self, key: int, size: int) -> None:
+        self._own.discard(key)
+        self._live -= size
+
+
+def _key(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def count_flops() -> FlopCounterMode:
+    """PyTorch's counter; it passes over the attention of CPUs, which is told it here."""
+    aten = torch.ops.aten
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _count_forward,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_backward,
+        },
+    )
+
+
+def _count_forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+def _count_backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(gradient, q, k, v)
