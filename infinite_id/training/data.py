@@ -15,6 +15,7 @@ from torch import Tensor
 from .draws import Draw, draw_chance, draw_index, generator
 from .errors import TrainingError
 from .files import file_digest
+from .settings import Settings
 
 VERSION = 1
 SETTINGS, INDEX, NOTHING = "settings.json", "index.jsonl", "nothing.safetensors"
@@ -36,6 +37,7 @@ class Photo:
         latents_row: of the bucket's latents in the shard.
         sizes: SDXL's size conditioning: original height and width, top and left of the cut, height
             and width of the cut.
+        caption: may be empty.
     """
 
     person: str
@@ -45,6 +47,7 @@ class Photo:
     bucket: Bucket
     latents_row: int
     sizes: tuple[int, int, int, int, int, int]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Batch:
         clip: `(b, l, clip_width)` of the sources; of the zero picture if dropped.
         sizes: `(b, 6)`, see `Photo`.
         names: for messages: target and source of each sample.
+        captions: of the targets; empty ones where there is none.
     """
 
     latents: Tensor
@@ -68,6 +72,7 @@ class Batch:
     clip: Tensor
     sizes: Tensor
     names: tuple[str, ...]
+    captions: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         tensors = ("latents", "noise", "times", "face", "clip", "sizes")
@@ -134,7 +139,8 @@ class Prepared:
             f"{self.photos[draw.target].name} (identity: {self.photos[draw.source].name})"
             for draw in draws
         )
-        return Batch(latents, noise, times, face, clip, sizes, names)
+        captions = tuple("" if d.untold else self.photos[d.target].caption for d in draws)
+        return Batch(latents, noise, times, face, clip, sizes, names, captions)
 
     def _load(self, draw: Draw) -> tuple[Tensor, ...]:
         target, source = self.photos[draw.target], self.photos[draw.source]
@@ -169,7 +175,14 @@ def _read_photo(line: dict[str, Any], size: int) -> Photo:
     bucket = (own["bucket"][0], own["bucket"][1])
     sizes = (line["height"], line["width"], *own["crop"], *bucket)
     return Photo(
-        line["person"], line["name"], line["shard"], line["row"], bucket, own["row"], sizes
+        line["person"],
+        line["name"],
+        line["shard"],
+        line["row"],
+        bucket,
+        own["row"],
+        sizes,
+        line.get("caption", ""),
     )
 
 
@@ -188,6 +201,14 @@ class Pairs:
     def __len__(self) -> int:
         """How many photos there are."""
         return len(self._targets)
+
+    def read(self, step: int, samples: Sequence[int], settings: Settings, times: int) -> Batch:
+        """Draw some of a step's samples and read them; see `draw`."""
+        own = settings.data
+        draws = self.draw(settings.run.seed, step, samples, own.mirrored, own.dropped, times)
+        seeds = [generator(settings.run.seed, "caption", step, n) for n in samples]
+        untold = [draw_chance(own.untold, random) for random in seeds]
+        return self.data.load([replace(d, untold=x) for d, x in zip(draws, untold, strict=True)])
 
     def draw(
         self,

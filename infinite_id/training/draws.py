@@ -27,6 +27,7 @@ class Draw:
         dropped: whether there is no identity.
         time: the timestep.
         noise: seeds the noise.
+        untold: whether there is no caption.
     """
 
     target: int
@@ -35,6 +36,7 @@ class Draw:
     dropped: bool
     time: int
     noise: int
+    untold: bool = False
 
 
 def draw_index(count: int, random: torch.Generator) -> int:

@@ -35,13 +35,7 @@ def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torc
     if out.suffix != ".safetensors":
         raise TrainingError(f"--out {out}: the name must end in .safetensors.")
     checkpoint = load(_choose(run, newest))
-    config = AdapterConfig(
-        MapperConfig(**checkpoint.metadata["mapper"]),
-        {Block.parse(block): width for block, width in checkpoint.metadata["layers"].items()},
-    )
-    with torch.device("meta"):
-        adapter = Adapter(config)
-    adapter.load_state_dict(checkpoint.under("average"), assign=True)
+    adapter = make_averaged(checkpoint)
     origin = describe(checkpoint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +44,18 @@ def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torc
         raise TrainingError(str(error)) from error
     write_text(out.with_suffix(".md"), make_card(out.stem, origin))
     return checkpoint.step
+
+
+def make_averaged(checkpoint: Checkpoint) -> Adapter:
+    """The adapter with the averaged weights, float32 on the CPU."""
+    config = AdapterConfig(
+        MapperConfig(**checkpoint.metadata["mapper"]),
+        {Block.parse(block): width for block, width in checkpoint.metadata["layers"].items()},
+    )
+    with torch.device("meta"):
+        adapter = Adapter(config)
+    adapter.load_state_dict(checkpoint.under("average"), assign=True)
+    return adapter.requires_grad_(False)
 
 
 def _choose(run: Path, newest: bool) -> Path:

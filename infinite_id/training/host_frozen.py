@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from comfy.model_base import BaseModel, ModelType
+from comfy.sd import CLIP
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -20,14 +23,18 @@ _PREDICTIONS = {
     ModelType.V_PREDICTION: Prediction.VELOCITY,
 }
 
+_TOKENS = 77
+"""Of a prompt of ordinary length."""
+
 
 class HostFrozen:
     """What `objective.Frozen` asks for."""
 
-    def __init__(self, model: BaseModel, checkpointing: bool) -> None:
+    def __init__(self, model: BaseModel, checkpointing: bool, text: CLIP | None = None) -> None:
         """
         Args:
             model: on the device and in the dtype in which it is to run; it is changed.
+            text: the text encoders, if the text attention is to be active.
 
         Raises:
             TrainingError: if it is no SDXL-like UNet that predicts noise or velocity.
@@ -44,21 +51,53 @@ class HostFrozen:
         self.prediction = _PREDICTIONS[model.model_type]
         self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
         self._embedder = model.embedder
+        self._text = None if text is None else _Captions(text)
         if checkpointing:
             compute_twice(self.unet)
 
     def scale(self, latents: Tensor) -> Tensor:
         return self._model.process_latent_in(latents)
 
-    def predict(self, noised: Tensor, t: Tensor, key_values: KeyValues, sizes: Tensor) -> Tensor:
-        y = self.condition(sizes).to(self.dtype)
-        return make_predict(self._model, y)(noised.to(self.dtype), t.float(), key_values)
+    def predict(
+        self,
+        noised: Tensor,
+        t: Tensor,
+        key_values: KeyValues,
+        sizes: Tensor,
+        captions: Sequence[str],
+    ) -> Tensor:
+        context, pooled = (None, None) if self._text is None else self._text.encode(captions)
+        y = self.condition(sizes, pooled).to(self.dtype)
+        if context is not None:
+            context = context.to(noised.device, self.dtype)
+        predict = make_predict(self._model, y, context)
+        return predict(noised.to(self.dtype), t.float(), key_values)
 
-    def condition(self, sizes: Tensor) -> Tensor:
-        """SDXL's vector `(b, adm)`: zeros for the pooled prompt, and embedded sizes `(b, 6)`."""
+    def condition(self, sizes: Tensor, pooled: Tensor | None = None) -> Tensor:
+        """SDXL's vector `(b, adm)`: the pooled prompt, or zeros, and embedded sizes `(b, 6)`."""
         embedded = self._embedder(sizes.flatten().float()).reshape(len(sizes), -1)
-        pooled = embedded.new_zeros(len(sizes), self._model.adm_channels - embedded.shape[1])
-        return torch.cat([pooled, embedded], dim=1)
+        if pooled is None:
+            pooled = embedded.new_zeros(len(sizes), self._model.adm_channels - embedded.shape[1])
+        return torch.cat([pooled.to(embedded), embedded], dim=1)
+
+
+class _Captions:
+    """Encoded captions; each is encoded once as long as it is among the last thousand."""
+
+    def __init__(self, text: CLIP) -> None:
+        self._text = text
+        self._one = lru_cache(1000)(self._encode)
+
+    def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Context `(b, 77, width)`, of longer captions the first 77 tokens, and pooled vectors."""
+        contexts, pooled = zip(*(self._one(caption) for caption in captions), strict=True)
+        return torch.cat(contexts), torch.cat(pooled)
+
+    @torch.no_grad()
+    def _encode(self, caption: str) -> tuple[Tensor, Tensor]:
+        tokens = self._text.tokenize(caption)
+        context, pooled = self._text.encode_from_tokens(tokens, return_pooled=True)
+        return context[:, :_TOKENS], pooled
 
 
 def compute_twice(unet: Any) -> None:

@@ -9,7 +9,7 @@ import folder_paths
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_base import BaseModel
-from comfy.sd import VAE
+from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError, safe_open
 
 from ..face import list_packs
@@ -109,6 +109,17 @@ def load_model(path: Path) -> BaseModel:
     model: BaseModel = patcher[0].model
     model.requires_grad_(False)
     return model
+
+
+def load_text_encoders(path: Path) -> CLIP:
+    """The text encoders of a checkpoint. Raises TrainingError if there are none in it."""
+    clip = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_model=False)[1]
+    if clip is None:
+        raise TrainingError(
+            f"objective.text is true, and {path.name} holds no text encoder: give a whole "
+            "checkpoint with --model."
+        )
+    return clip
 
 
 def place_model(model: BaseModel, device: torch.device, dtype: torch.dtype) -> BaseModel:

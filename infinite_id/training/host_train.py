@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,11 @@ from ..mappers import MapperConfig
 from . import checkpoints
 from .data import Pairs, Prepared
 from .errors import TrainingError
+from .export import make_averaged
 from .files import file_digest, write_text
 from .host_frozen import HostFrozen
-from .host_models import autoencoder_digest, find_file, load_model, place_model
+from .host_models import autoencoder_digest, find_file, load_model, load_text_encoders, place_model
+from .host_pictures import Pictures
 from .initialise import new_adapter
 from .loop import Loop
 from .objective import Objective
@@ -28,6 +31,7 @@ from .processes import Alone, join
 from .settings import Settings
 from .trainee import Trainee
 from .warm_start import Taken, take_over
+from .watch import watch_signals
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _MAY_CHANGE = {
@@ -44,6 +48,7 @@ _MAY_CHANGE = {
         "tensorboard",
     },
     "optimiser": {"rate", "schedule", "final", "clip", "warm_up"},
+    "pictures": {"people", "prompt", "steps", "guidance"},
 }
 """Settings with which a run may go on that began with others."""
 
@@ -63,7 +68,8 @@ def train(data: Path, model: str, out: Path, settings: Settings) -> bool:
         step = loop.resume()
         if processes.rank == 0:
             _announce(loop, step)
-        return loop.train()
+        with watch_signals() as watch:
+            return loop.train(watch)
     finally:
         processes.end()
 
@@ -81,7 +87,7 @@ def warm_start(source: Path, data: Path, model: str, out: Path, settings: Settin
     path = find_file("--model", "checkpoints", model)
     _check_autoencoder(prepared, path)
     loaded = load_model(path)
-    adapter = _make_adapter(prepared, loaded, settings)
+    adapter = make_adapter(prepared, loaded, settings)
     try:
         other = formats.load(source)
         check_fits(other, list_layers(loaded.diffusion_model), adapter.config.mapper.token_width)
@@ -93,7 +99,7 @@ def warm_start(source: Path, data: Path, model: str, out: Path, settings: Settin
         for kind in ("adapter", "average")
         for name, weight in adapter.named_parameters()
     }
-    metadata = _describe(adapter, prepared, path, settings) | {
+    metadata = describe_run(adapter, prepared, file_digest(path), settings) | {
         "step": 0,
         "lowest": float("inf"),
         "warm_start": {"name": source.name, "digest": file_digest(source), **asdict(taken)},
@@ -106,13 +112,14 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
     """A run at its first step."""
     training, held_out = (Pairs(prepared, part) for part in prepared.split(settings.data.held_out))
     model = load_model(path)
-    adapter = _make_adapter(prepared, model, settings)
+    adapter = make_adapter(prepared, model, settings)
     place_model(model, processes.device, DTYPES[settings.run.precision])
-    frozen = HostFrozen(model, settings.run.checkpointing)
+    text = load_text_encoders(path) if settings.objective.text else None
+    frozen = HostFrozen(model, settings.run.checkpointing, text)
     objective = Objective(adapter, frozen, settings.objective.min_snr)
     trainee = Trainee(objective, processes, settings.optimiser)
-    metadata = _describe(adapter, prepared, path, settings)
-    return Loop(
+    metadata = describe_run(adapter, prepared, file_digest(path), settings)
+    loop = Loop(
         out,
         settings,
         trainee,
@@ -122,9 +129,32 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
         len(frozen.alphas_cumprod),
         metadata,
     )
+    if settings.pictures.people and held_out:
+        loop.show = _make_show(loop, model, path, prepared)
+    return loop
 
 
-def _make_adapter(prepared: Prepared, model: BaseModel, settings: Settings) -> Adapter:
+def _make_show(
+    loop: Loop, model: BaseModel, path: Path, prepared: Prepared
+) -> Callable[[], Mapping[str, float]]:
+    """Draws by the first process; the others wait."""
+    is_first = loop.processes.rank == 0
+    held_out = prepared.split(loop.settings.data.held_out)[1]
+    pictures = Pictures(path, prepared, held_out, loop.settings.pictures) if is_first else None
+
+    def show() -> Mapping[str, float]:
+        checkpoint = loop.trainee.capture(loop.metadata)
+        told: Mapping[str, float] = {}
+        if pictures is not None:
+            adapter = make_averaged(checkpoint)
+            told = pictures.draw(model, adapter, checkpoint.step, loop.out)
+        loop.processes.wait()
+        return told
+
+    return show
+
+
+def make_adapter(prepared: Prepared, model: BaseModel, settings: Settings) -> Adapter:
     """The adapter that a fresh run begins with, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.run.seed)
@@ -132,14 +162,14 @@ def _make_adapter(prepared: Prepared, model: BaseModel, settings: Settings) -> A
         return new_adapter(unet, _mapper(prepared, unet, settings))
 
 
-def _describe(
-    adapter: Adapter, prepared: Prepared, path: Path, settings: Settings
+def describe_run(
+    adapter: Adapter, prepared: Prepared, model: str, settings: Settings
 ) -> dict[str, Any]:
     """What a run is of: goes into each checkpoint, and must be the same to go on."""
     return {
         "layers": {str(block): width for block, width in adapter.config.layers.items()},
         "mapper": asdict(cast(MapperConfig, adapter.config.mapper)),
-        "model": file_digest(path),
+        "model": model,
         "data": prepared.digest,
         **_name_models(prepared),
         **_fixed(settings),
@@ -187,7 +217,7 @@ def _announce(loop: Loop, step: int) -> None:
     whole, here = loop.trainee.count_weights()
     shared = f", a part of them in each of {loop.processes.count} processes"
     print(
-        f"{len(loop.pairs)} photos to train on, {len(loop.held_out)} of people held out; "
+        f"{len(loop.samples)} photos to train on, {len(loop.held_out or ())} of people held out; "
         f"{whole / 1e6:.1f} M weights{shared if here < whole else ''}; "
         + (f"going on after step {step}" if step else "from the start"),
         flush=True,

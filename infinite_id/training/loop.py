@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +20,19 @@ from .processes import Alone
 from .settings import Settings
 from .stats import Silent, Stats
 from .trainee import Trainee, learning_rate
+from .watch import Watch
+
+
+class Samples(Protocol):
+    """What is trained on."""
+
+    def __len__(self) -> int:
+        """How many photos there are."""
+        ...
+
+    def read(self, step: int, samples: Sequence[int], settings: Settings, times: int) -> Batch:
+        """Some of a step's samples, by their numbers in the step: always the same ones."""
+        ...
 
 
 class Loop:
@@ -31,14 +43,15 @@ class Loop:
         out: Path,
         settings: Settings,
         trainee: Trainee,
-        pairs: Pairs,
-        held_out: Pairs,
+        samples: Samples,
+        held_out: Pairs | None,
         processes: Alone,
         times: int,
         metadata: Mapping[str, Any],
     ) -> None:
         """
         Args:
+            held_out: of people who are not trained on; None: nothing is validated.
             times: how many timesteps the model has.
             metadata: what the run is of; goes into each checkpoint.
 
@@ -46,9 +59,11 @@ class Loop:
             TrainingError: if the batch cannot be shared among the processes.
         """
         self.out, self.settings, self.trainee = out, settings, trainee
-        self.pairs, self.held_out = pairs, held_out
+        self.samples, self.held_out = samples, held_out
         self.processes, self.times, self.metadata = processes, times, metadata
         self.lowest = math.inf
+        self.show: Callable[[], Mapping[str, float]] | None = None
+        """Shows the averaged weights at a validation, and tells numbers about it."""
         run = settings.run
         if run.batch % (run.at_once * processes.count):
             raise TrainingError(
@@ -57,22 +72,23 @@ class Loop:
                 f"{run.at_once * processes.count}."
             )
 
-    def train(self) -> bool:
-        """Train to the last step, or until a signal; whether the last step was done."""
+    def train(self, watch: Watch) -> bool:
+        """Train to the last step, or until asked to stop; whether the last step was done."""
         run, trainee = self.settings.run, self.trainee
         stats = self._open_stats()
         losses: list[float] = []
         skipped = 0
-        with _signals() as asked, ThreadPoolExecutor(1) as reader:
+        with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._read, trainee.step)
             while trainee.step < run.steps:
                 step, batches = trainee.step, following.result()
                 following = reader.submit(self._read, step + 1)
-                loss, stop = self._gather(self._backward(batches), bool(asked))
+                loss, stop = self._gather(self._backward(batches), watch.stop())
                 self._check(loss, batches, step)
                 norm = trainee.descend(run.steps)
                 losses, skipped = [*losses, loss], skipped + (not math.isfinite(norm))
                 stats.advance({"loss": loss})
+                watch.note(trainee.step, loss)
                 done = trainee.step == run.steps
                 if trainee.step % run.log_every == 0 or done or stop:
                     rate = learning_rate(self.settings.optimiser, step, run.steps)
@@ -91,16 +107,13 @@ class Loop:
 
     def _read(self, step: int) -> list[Batch]:
         """This process's samples of a step, in parts of as many as go through the model at once."""
-        run, data = self.settings.run, self.settings.data
+        run = self.settings.run
         rank, count = self.processes.rank, self.processes.count
         batches = []
         for part in range(run.batch // (run.at_once * count)):
             first = (part * count + rank) * run.at_once
             samples = range(first, first + run.at_once)
-            draws = self.pairs.draw(
-                run.seed, step, samples, data.mirrored, data.dropped, self.times
-            )
-            batches.append(self.pairs.data.load(draws))
+            batches.append(self.samples.read(step, samples, self.settings, self.times))
         return batches
 
     def _backward(self, batches: list[Batch]) -> Tensor:
@@ -144,11 +157,13 @@ class Loop:
 
     def _validate(self, stats: Stats | Silent) -> None:
         """The loss of the averaged weights on people who are not trained on; the same samples."""
-        if not len(self.held_out):
+        if not self.held_out:
             return
         with self.trainee.averaged():
-            loss = self.validation_loss()
+            loss = self.validation_loss(self.held_out)
         stats.note(self.trainee.step, {"validation_loss": loss})
+        if self.show is not None:
+            stats.note(self.trainee.step, self.show())
         if loss < self.lowest:
             self.lowest = loss
             checkpoint = self._capture()
@@ -156,18 +171,18 @@ class Loop:
                 checkpoints.save_best(self.out, checkpoint)
 
     @torch.no_grad()
-    def validation_loss(self) -> float:
+    def validation_loss(self, held_out: Pairs) -> float:
         """Mean loss of fixed pairs, noise and timesteps, by the weights that the module has."""
-        draws = self.held_out.fixed(self.settings.run.validation, self.times)
-        draws.sort(key=self.held_out.bucket_of)
+        draws = held_out.fixed(self.settings.run.validation, self.times)
+        draws.sort(key=held_out.bucket_of)
         at_once, rank, count = self.settings.run.at_once, self.processes.rank, self.processes.count
         total = torch.zeros((), dtype=torch.float64)
-        for _, group in groupby(draws, key=self.held_out.bucket_of):
+        for _, group in groupby(draws, key=held_out.bucket_of):
             same = list(group)
             for first in range(0, len(same), at_once * count):
                 own = same[first + rank * at_once :][:at_once]
                 # Sharded weights are gathered in each forward: all processes take part in it.
-                batch = self.held_out.data.load(own or same[first : first + 1])
+                batch = held_out.data.load(own or same[first : first + 1])
                 losses = self.trainee.module(batch.to(self.processes.device))
                 total += losses[: len(own)].double().sum().cpu()
         mean = self.processes.mean(total.float()[None]) * count
@@ -201,22 +216,3 @@ class Loop:
         if self.processes.rank:
             return Silent()
         return Stats(self.out, self.trainee.step, run.steps, run.tensorboard)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that is not empty once SIGINT or SIGTERM came; a second one has its usual effect."""
-    asked: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGINT.value, signal.SIGTERM.value):
-        before[number] = signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,14 +1,16 @@
 """The objective: identity-enhanced training (Infinite-ID, figure 'decoupling', left).
 
 The noised target is a whole photo, the identity comes from a *different* photo of the same person,
-there is no prompt, and the text cross-attention is inactive. Trainable: the two mappers and the
+there is no prompt, and the text cross-attention is inactive (with the setting `objective.text`, the
+paper's ablation, both are there, as in IP-Adapter). Trainable: the two mappers and the
 projections K', V'. For a model that predicts the noise, the loss is
 `E || eps - eps_theta(z_t, t, c_id) ||^2`; for one that predicts the velocity, its target is
 `v = sqrt(a) eps - sqrt(1 - a) z` (Salimans and Ho, 2022).
 """
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +44,19 @@ class Frozen(Protocol):
         """The autoencoder's latents -> what the model works on."""
         ...
 
-    def predict(self, noised: Tensor, t: Tensor, key_values: KeyValues, sizes: Tensor) -> Tensor:
+    def predict(
+        self,
+        noised: Tensor,
+        t: Tensor,
+        key_values: KeyValues,
+        sizes: Tensor,
+        captions: Sequence[str],
+    ) -> Tensor:
         """`(b, c, h, w)`: the prediction, with gradients to K' and V'.
 
         Args:
             sizes: `(b, 6)`, see `data.Photo`.
+            captions: read by a model with text attention alone.
         """
         ...
 
@@ -74,24 +84,67 @@ def min_snr_weight(alpha: Tensor, prediction: Prediction, gamma: float) -> Tenso
     return weight_of_z0 / (snr if prediction is Prediction.NOISE else snr + 1)
 
 
-class Objective(nn.Module):
-    """The adapter and its loss as one module, as DDP and FSDP want it."""
+def estimate_z0(noised: Tensor, output: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
+    """The latents without noise that a model's output speaks of."""
+    a = alpha[:, None, None, None]
+    if prediction is Prediction.NOISE:
+        return (noised - (1 - a).sqrt() * output) / a.sqrt()
+    return a.sqrt() * noised - (1 - a).sqrt() * output
 
-    def __init__(self, adapter: Adapter, frozen: Frozen, min_snr: float = 0.0) -> None:
+
+class Learner(nn.Module):
+    """What trains, and its loss, as one module, as DDP and FSDP want it.
+
+    Attributes:
+        learner: the part whose parameters train.
+    """
+
+    def __init__(self, learner: nn.Module, frozen: Frozen, min_snr: float = 0.0) -> None:
         super().__init__()
-        self.adapter = adapter
+        self.learner = learner
         self._frozen = frozen  # no module of this one: nothing of it is trained, stored or shared
         self._min_snr = min_snr
+
+    def identify(self, batch: Batch) -> KeyValues:
+        """K' and V' of a batch's identities, with gradients to what trains."""
+        raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of each sample, `(b,)` float32."""
         frozen = self._frozen
+        latents, _, alpha, output = self._predict(batch)
+        target = make_target(latents, batch.noise, alpha, frozen.prediction)
+        error = (output - target).square().mean(dim=(1, 2, 3))
+        return min_snr_weight(alpha, frozen.prediction, self._min_snr) * error
+
+    @torch.no_grad()
+    def denoise(self, batch: Batch) -> Tensor:
+        """The model's idea of a batch's pictures `(b, c, h, w)`, in its own scale of latents."""
+        _, noised, alpha, output = self._predict(batch)
+        return estimate_z0(noised, output, alpha, self._frozen.prediction)
+
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scaled latents, noised ones, alpha `(b,)`, and the model's output; float32."""
+        frozen = self._frozen
         latents = frozen.scale(batch.latents)
         alpha = frozen.alphas_cumprod.to(latents)[batch.times]
         noised = add_noise(latents, batch.noise, alpha)
+        output = frozen.predict(
+            noised, batch.times, self.identify(batch), batch.sizes, batch.captions
+        )
+        return latents, noised, alpha, output.float()
+
+
+class Objective(Learner):
+    """An adapter learns to make identities of all people."""
+
+    def __init__(self, adapter: Adapter, frozen: Frozen, min_snr: float = 0.0) -> None:
+        super().__init__(adapter, frozen, min_snr)
+
+    @property
+    def adapter(self) -> Adapter:
+        return cast(Adapter, self.learner)
+
+    def identify(self, batch: Batch) -> KeyValues:
         tokens = self.adapter.mapper(batch.face, batch.clip)  # float32: it is small
-        key_values = self.adapter.project(tokens.to(frozen.dtype))
-        prediction = frozen.predict(noised, batch.times, key_values, batch.sizes)
-        target = make_target(latents, batch.noise, alpha, frozen.prediction)
-        error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
-        return min_snr_weight(alpha, frozen.prediction, self._min_snr) * error
+        return self.adapter.project(tokens.to(self._frozen.dtype))

@@ -82,7 +82,8 @@ class Memory:
 def count_resident(setup: Setup, counts: Counts) -> Memory:
     """What is on each card throughout."""
     sharded = setup.settings.run.sharded and setup.cards > 1
-    state = 4 * counts.adapter // (setup.cards if sharded else 1)
+    moments = {"adamw": 2.0, "adamw8bit": 0.5}[setup.settings.optimiser.kind]
+    state = int((2 + moments) * counts.adapter) // (setup.cards if sharded else 1)
     return Memory(counts.unet, state, counts.adapter if setup.cards > 1 else 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ class Together(Alone):
                 f"Training in several processes needs accelerate ({error}): `pip install -r "
                 "requirements/training.txt` in this pack's folder."
             ) from error
-        self._accelerator: Any = Accelerator(cpu=cpu)
+        self._accelerator: Any = Accelerator(cpu=cpu, mixed_precision="no")  # run.precision says it
         super().__init__(self._accelerator.device)
         self.rank = self._accelerator.process_index
         self.count = self._accelerator.num_processes
@@ -129,9 +129,43 @@ def join(device: torch.device, sharded: bool) -> Alone:
 
     Args:
         device: of a single process.
-        sharded: whether several share the weights.
+        sharded: whether several share the weights; accelerate's config may say so as well.
+
+    Raises:
+        TrainingError: if the launcher's config wants what the trainer does not do.
     """
+    sharded = asks_to_shard(os.environ) or sharded
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Alone(device)
     cpu = device.type == "cpu"
     return Sharded(cpu) if sharded else Together(cpu)
+
+
+def asks_to_shard(environment: Mapping[str, str]) -> bool:
+    """What accelerate's config asks for, as its launcher hands it on: whether to shard (FSDP2).
+
+    Raises:
+        TrainingError: for DeepSpeed, FSDP's first version and offloading.
+    """
+
+    def has(name: str) -> bool:
+        return environment.get(name, "").lower() in ("true", "1", "yes")
+
+    if has("ACCELERATE_USE_DEEPSPEED"):
+        raise TrainingError(
+            "accelerate's config asks for DeepSpeed. Its ZeRO spreads weights, gradients and "
+            "moments over the GPUs; run.sharded = true does the same by FSDP2. Choose "
+            "distributed_type: MULTI_GPU or FSDP in `accelerate config`."
+        )
+    if not has("ACCELERATE_USE_FSDP"):
+        return False
+    if environment.get("FSDP_VERSION", "1") != "2":
+        raise TrainingError(
+            "accelerate's config asks for FSDP's first version; write fsdp_version: 2 into it."
+        )
+    if has("FSDP_OFFLOAD_PARAMS"):
+        raise TrainingError(
+            "accelerate's config asks to offload weights to the CPU: what trains takes 6 GB in "
+            "all, and less on each GPU. Write fsdp_offload_params: false into it."
+        )
+    return True

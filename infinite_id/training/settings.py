@@ -29,6 +29,7 @@ class Data:
     held_out: float = _setting(0.05, "share of the people who are kept for validation", 0, 0.5)
     mirrored: float = _setting(0.5, "share of the targets that are mirror images", 0, 1)
     dropped: float = _setting(0.1, "share of the samples that have no identity", 0, 1)
+    untold: float = _setting(0.1, "share that have no caption; with objective.text alone", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Adapter:
 class Optimiser:
     """[optimiser]: AdamW and its rate."""
 
+    kind: Literal["adamw", "adamw8bit"] = _setting(
+        "adamw", "adamw8bit keeps its moments in 8 bits, by bitsandbytes, which must be installed"
+    )
     rate: float = _setting(1e-4, "learning rate; 1e-5 for a second stage at 1024 px", 0)
     weight_decay: float = _setting(0.01, "AdamW's", 0)
     beta1: float = _setting(0.9, "AdamW's", 0, 1)
@@ -61,6 +65,7 @@ class Optimiser:
 class Objective:
     """[objective]: the denoising loss."""
 
+    text: bool = _setting(False, "keep the text attention, with captions: the paper's ablation")
     min_snr: float = _setting(0.0, "gamma of min-SNR weighting, 5 is usual; 0: off, the paper's", 0)
 
 
@@ -84,6 +89,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """[pictures]: sample sheets at each validation, with the likeness of those who are drawn."""
+
+    people: int = _setting(4, "people on a sheet, held-out ones if there are; 0: no sheets", 0, 64)
+    prompt: str = _setting("a photo of a person, outdoors", "what they are drawn as")
+    steps: int = _setting(20, "of sampling", 1)
+    guidance: float = _setting(5.0, "classifier-free guidance", 1)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings, by the TOML file's tables."""
 
@@ -92,6 +107,7 @@ class Settings:
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     run: Run = Run()
+    pictures: Pictures = Pictures()
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Plain values by table and name."""
@@ -184,6 +200,8 @@ def _check_value(name: str, value: Any, kind: Any, range_: Mapping[str, Any]) ->
     number = float(value) if kind is float and type(value) is int else value
     if type(number) is not kind:
         raise TrainingError(f"{name} is {value!r}; it must be a {_TYPES[kind]}.")
+    if kind is str:
+        return value
     least, most = range_["least"], range_["most"]
     too_small, too_large = (
         least is not None and number < least,
@@ -195,12 +213,17 @@ def _check_value(name: str, value: Any, kind: Any, range_: Mapping[str, Any]) ->
     return number
 
 
-_TYPES = {int: "whole number", float: "number", bool: "true or false"}
+_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
 def check(settings: Settings) -> None:
     """Raises TrainingError for settings that do not go together."""
     run = settings.run
+    if run.sharded and settings.optimiser.kind == "adamw8bit":
+        raise TrainingError(
+            "run.sharded and optimiser.kind = adamw8bit do not go together: sharding spreads the "
+            "moments among the processes already. Choose one of them."
+        )
     if run.batch % run.at_once:
         raise TrainingError(
             f"run.batch is {run.batch}, and must be a multiple of run.at_once, {run.at_once}."

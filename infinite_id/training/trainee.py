@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .checkpoints import Checkpoint
 from .errors import TrainingError
-from .objective import Objective
+from .objective import Learner
+from .optimiser import list_state, make_optimiser, read_state
 from .processes import Alone
 from .settings import Optimiser
 
@@ -34,19 +35,14 @@ def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
 class Trainee:
     """One adapter in training; its tensors are whole, or a process's part of them."""
 
-    def __init__(self, objective: Objective, processes: Alone, settings: Optimiser) -> None:
+    def __init__(self, objective: Learner, processes: Alone, settings: Optimiser) -> None:
         self._processes, self._settings = processes, settings
         self.step = 0
         self.module = processes.wrap(objective)
         # Wrapping changes the adapter's parameters in place, and not their names.
-        self.parameters = dict(objective.adapter.named_parameters())
+        self.parameters = dict(objective.learner.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimiser = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=settings.rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-        )
+        self.optimiser = make_optimiser(self.parameters.values(), settings)
 
     def count_weights(self) -> tuple[int, int]:
         """How many weights there are, and how many of them are in this process."""
@@ -104,7 +100,7 @@ class Trainee:
         tensors = {f"adapter.{name}": whole(p) for name, p in self.parameters.items()}
         tensors |= {f"average.{name}": whole(x) for name, x in self.average.items()}
         for name, p in self.parameters.items():
-            for key, x in self.optimiser.state[p].items():
+            for key, x in list_state(self.optimiser.state[p]):
                 tensors[f"optimiser.{key}.{name}"] = whole(x)
         return Checkpoint(tensors, {**metadata, "step": self.step})
 
@@ -117,10 +113,12 @@ class Trainee:
         for name, p in self.parameters.items():
             p.copy_(part(adapter[name], p))
             self.average[name].copy_(part(average[name], p))
-        for key in ("exp_avg", "exp_avg_sq", "step"):
-            for name, x in checkpoint.under(f"optimiser.{key}").items():
-                p = self.parameters[name]
-                self.optimiser.state[p][key] = x if key == "step" else part(x, p)
+        for path, x in checkpoint.under("optimiser").items():
+            key, _, name = path.partition(".")
+            p = self.parameters[name]
+            of_weights = x.shape == p.shape and x.dtype == p.dtype
+            own = part(x, p) if of_weights else read_state(key, x, self._settings)
+            self.optimiser.state[p][key] = own
         self.step = checkpoint.step
 
 

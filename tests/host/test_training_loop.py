@@ -12,13 +12,16 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from pack.infinite_id import formats
-from pack.infinite_id.training import checkpoints, host_train, loop
+from pack.infinite_id.training import checkpoints, host_models, host_pictures, host_train, loop
 from pack.infinite_id.training.data import Pairs, Prepared
+from pack.infinite_id.training.draws import Draw
 from pack.infinite_id.training.errors import TrainingError
 from pack.infinite_id.training.export import export
 from pack.infinite_id.training.files import file_digest
@@ -26,6 +29,7 @@ from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Settings, parse
 from pack.tests.host.training_data import write_data
 from pack.tests.unit.adapter_files import make, write_safetensors
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 COMMAND = Path(__file__).with_name("training_command.py")
 TABLES: dict[str, Any] = {
     "data": {"held_out": 0.2},
+    "pictures": {"people": 0},
     "adapter": {"face_hidden": 16, "clip_hidden": 16},
     "optimiser": {"rate": 1e-3, "warm_up": 4, "average": 0.9},
     "run": {
@@ -66,8 +71,8 @@ def files(worlds: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return checkpoint, write_data(folder / "data", checkpoint)
 
 
-def settings(**run: Any) -> Settings:
-    return parse({**TABLES, "run": TABLES["run"] | run}, "test")
+def settings(tables: dict[str, Any] | None = None, **run: Any) -> Settings:
+    return parse({**TABLES, **(tables or {}), "run": TABLES["run"] | run}, "test")
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +301,47 @@ def test_what_cannot_begin_a_run_is_explained(
     assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="holds a run that has begun"):
         host_train.warm_start(other, data, str(checkpoint), whole, settings())
+
+
+# --- Pictures ---------------------------------------------------------------------------------
+
+
+def test_sample_sheets_change_nothing_of_the_run(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Drawn by the code of inference, from the averaged weights, after each validation."""
+    checkpoint, data = files
+    tables = {"pictures": {"people": 2, "steps": 2}, "data": {"held_out": 0.4}}
+    host_train.train(data, str(checkpoint), tmp_path / "with", settings(tables))
+    plain = {**tables, "pictures": {"people": 0}}
+    host_train.train(data, str(checkpoint), tmp_path / "without", settings(plain))
+    assert_same(newest(tmp_path / "with"), newest(tmp_path / "without"))
+    sheets = sorted((tmp_path / "with" / "samples").iterdir())
+    assert [path.name for path in sheets] == ["step-00000006.jpg", "step-00000012.jpg"]
+    first, last = (np.asarray(Image.open(path)).astype(float) for path in sheets)
+    assert first.shape == last.shape
+    assert first.shape[0] > 2 * 128
+    assert first.shape[1] > 2 * 128
+    assert np.abs(first - last).max() > 8, "the averaged weights have moved"
+    assert not (tmp_path / "without" / "samples").exists()
+
+
+def test_likeness_is_the_cosine_of_who_is_drawn(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a detector that sees the first person as the photo does, and the second not at all."""
+    checkpoint, data = files
+    prepared = Prepared(data)
+    run = parse({"pictures": {"people": 2, "steps": 1}}, "test").pictures
+    pictures = host_pictures.Pictures(checkpoint, prepared, range(24), run)
+    vector = prepared.load([Draw(0, 0, False, False, 0, 0)]).face[0].numpy()
+    seen = iter([[SimpleNamespace(embedding=3 * vector)], []])
+    monkeypatch.setattr(host_pictures, "detect", lambda *_: next(seen))
+    pictures._analysis = object()
+    model = host_models.load_model(checkpoint)
+    frozen = host_models.place_model(model, torch.device("cpu"), torch.float32)
+    adapter = host_train.make_adapter(prepared, model, settings()).requires_grad_(False)
+    told = pictures.draw(frozen, adapter, 3, tmp_path)
+    assert told == {"faces": 0.5, "likeness": pytest.approx(1.0)}
+    assert (tmp_path / "samples" / "step-00000003.jpg").exists()
 
 
 # --- Several processes ------------------------------------------------------------------------

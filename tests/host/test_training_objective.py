@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.ldm.modules.attention
@@ -154,7 +155,7 @@ def test_min_snr_weights(tiny: World, velocity: bool, gamma: float) -> None:
 
 def test_gradients_exist_exactly_for_what_trains(tiny: World) -> None:
     objective = make(tiny)
-    trains = {f"adapter.{name}" for name, _ in objective.adapter.named_parameters()}
+    trains = {f"learner.{name}" for name, _ in objective.adapter.named_parameters()}
     assert {name for name, _ in objective.named_parameters()} == trains
     objective(draw_batch()).mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
@@ -190,3 +191,64 @@ def test_bfloat16_is_near(worlds: Any) -> None:
     half.backward()
     assert half.item() == pytest.approx(whole.item(), rel=2e-2)
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in objective.parameters())
+
+
+# --- With text: the ablation ------------------------------------------------------------------
+
+
+class Words:
+    """Text encoders that make a tensor of a caption's letters."""
+
+    def __init__(self, width: int, pooled: int) -> None:
+        self.width, self.pooled = width, pooled
+        self.asked: list[str] = []
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, text: str, return_pooled: bool) -> tuple[Tensor, Tensor]:
+        assert return_pooled
+        self.asked.append(text)
+        random = torch.Generator().manual_seed(len(text))
+        return (
+            torch.randn(1, 77 * (1 + len(text) // 300), self.width, generator=random),
+            torch.randn(1, self.pooled, generator=random),
+        )
+
+
+def test_with_text_both_attentions_add_up(tiny: World) -> None:
+    """The stock UNet's text attention, and the image attention beside it, as IP-Adapter has it."""
+    batch = replace(draw_batch(2), captions=("a man", "a woman on the beach"))
+    torch.manual_seed(0)
+    adapter = new_adapter(tiny.unet, MAPPER)
+    model = tiny.model.model
+    embedded = HostFrozen(model, False).condition(batch.sizes)
+    words = Words(MAPPER.token_width, model.adm_channels - 6 * 256)
+    own = Objective(adapter, HostFrozen(model, False, words))(batch)
+    for layer in adapter.layers.values():
+        torch.nn.init.zeros_(layer.to_v.weight)
+    silent = Objective(adapter, HostFrozen(model, False, words)).denoise(batch)
+    encoded = [Words(words.width, words.pooled).encode_from_tokens(c, True) for c in batch.captions]
+    context, pooled = (torch.cat(x) for x in zip(*encoded, strict=True))
+    y = torch.cat([pooled, embedded[:, words.pooled :]], dim=1)
+    alpha = HostFrozen(model, False).alphas_cumprod[batch.times][:, None, None, None]
+    latents = model.process_latent_in(batch.latents)
+    noised = alpha.sqrt() * latents + (1 - alpha).sqrt() * batch.noise
+    with torch.no_grad():
+        stock = tiny.unet(noised, batch.times.float(), context=context, y=y, transformer_options={})
+    expected = (noised - (1 - alpha).sqrt() * stock) / alpha.sqrt()
+    torch.testing.assert_close(silent, expected, rtol=1e-4, atol=1e-4)
+    plain = (stock - batch.noise).square().mean(dim=(1, 2, 3))
+    assert ((own - plain).abs() > 1e-6 * plain).all()
+
+
+def test_captions_are_encoded_once_and_cut(tiny: World) -> None:
+    words = Words(MAPPER.token_width, tiny.model.model.adm_channels - 6 * 256)
+    torch.manual_seed(0)
+    objective = Objective(
+        new_adapter(tiny.unet, MAPPER), HostFrozen(tiny.model.model, False, words)
+    )
+    with torch.no_grad():
+        for _ in range(2):
+            objective(replace(draw_batch(2), captions=("short", "long " * 100)))
+    assert words.asked == ["short", "long " * 100]

@@ -19,7 +19,7 @@ from pack.infinite_id.training.plan import (
     describe,
     steps_a_second,
 )
-from pack.infinite_id.training.settings import Settings
+from pack.infinite_id.training.settings import Optimiser, Settings
 
 GB = 10**9
 
@@ -43,6 +43,15 @@ def test_memory_is_the_sum_of_its_parts() -> None:
     assert count_total(make_setup(), counts) == 5 * GB + 4 * GB + CONTEXT + 4.5 * GB
     counts.sample = 0.1 * GB
     assert count_total(make_setup(), counts) == 5 * GB + 4 * GB + CONTEXT + 2 * GB
+
+
+def test_moments_of_eight_bits_take_a_quarter() -> None:
+    setup = make_setup()
+    small = replace(setup.settings, optimiser=Optimiser(kind="adamw8bit"))
+    saved = count_total(setup, make_counts()) - count_total(
+        replace(setup, settings=small), make_counts()
+    )
+    assert saved == 1.5 * GB
 
 
 def test_several_cards_exchange_and_share() -> None:
