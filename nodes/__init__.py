@@ -17,6 +17,7 @@ from .mixing import BlendIdentities, MixIdentities
 from .pictures import ContactSheet
 from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
+from .training import RefineIdentity, TrainAdapter
 
 
 class InfiniteIDExtension(ComfyExtension):
@@ -44,6 +45,8 @@ class InfiniteIDExtension(ComfyExtension):
             PasteFaces,
             ContactSheet,
             SaveTime,
+            TrainAdapter,
+            RefineIdentity,
             Diagnose,
         ]
 

@@ -16,6 +16,13 @@ ADAPTERS = (OWN, "ipadapter", "instantid")
 """Folders with adapters: the pack's own, and those of the packs whose files it reads."""
 IDENTITIES = "infinite_id_identities"
 
+DATASETS = "datasets"
+"""The host's own folder of what models are trained on."""
+PREPARED = "index.jsonl"
+"""What `prepare` writes last."""
+TRAINED, RUNS = "infinite_id", "infinite_id_runs"
+"""In the output folder: adapters that were trained here, and what a run needs to go on."""
+
 _ADAPTER_EXTENSIONS = {".safetensors", ".bin"}
 _IDENTITY_EXTENSION = ".safetensors"
 
@@ -24,6 +31,10 @@ def register() -> None:
     """Add the pack's folders; ones that another pack or the user has set are kept."""
     for name in ADAPTERS:
         _add(name, _ADAPTER_EXTENSIONS)
+    output = Path(folder_paths.get_output_directory())
+    folder_paths.add_model_folder_path(OWN, str(output / TRAINED))
+    if DATASETS not in folder_paths.folder_names_and_paths:  # older hosts have none
+        folder_paths.add_model_folder_path(DATASETS, str(Path(folder_paths.base_path, DATASETS)))
     _add(FACE_MODELS, {".onnx"})
     _add(IDENTITIES, {_IDENTITY_EXTENSION})
 
@@ -150,6 +161,36 @@ def _missing(
         f"page's lists (R), and choose it in {node}."
         + "".join(f" PROBLEM: {problem}" for problem in known)
     )
+
+
+def list_prepared() -> list[str]:
+    """Folders in the host's datasets folders that the trainer's `prepare` has written."""
+    found = set[str]()
+    for root in roots(DATASETS):
+        try:
+            paths = ask(("prepared", root), partial(_glob, root))
+        except OSError as error:
+            _warn(root, error)
+        else:
+            found |= {path.parent.name for path in paths}
+    return sorted(found)
+
+
+def _glob(root: Path) -> list[Path]:
+    return list(root.glob(f"*/{PREPARED}"))
+
+
+def find_prepared(choice: str) -> Path:
+    """The folder that an entry of `list_prepared` stands for. Raises FileNotFoundError."""
+    found = [Path(root, choice) for root in roots(DATASETS)]
+    path = next((path for path in found if (path / PREPARED).is_file()), None)
+    if path is None or choice not in list_prepared():
+        raise FileNotFoundError(
+            f"There are no prepared photos '{show(choice)[:200]}' in ComfyUI's datasets folder. "
+            "Run `python -m infinite_id.training prepare PHOTOS --out datasets/NAME ...`, refresh "
+            "the page's lists (R), and choose them."
+        )
+    return path
 
 
 def list_identities() -> list[str]:

@@ -68,6 +68,12 @@ def _open_board(run: Path, step: int) -> Any:
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)
 
 
+def read_losses(run: Path) -> list[float]:
+    """The losses that a run has logged, in order."""
+    lines = (run / FILE).read_text("utf-8").splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
 class Silent:
     """What the other processes have for `Stats`."""
 
