@@ -68,6 +68,8 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
         "refine_small_faces",
         ("InfiniteIDCropFaces", "InfiniteIDPasteFaces", "SaveImage"),
     ),
+    "InfiniteIDTrainAdapter": ("train_adapter", ("InfiniteIDTrainAdapter", "LossGraphNode")),
+    "InfiniteIDRefineIdentity": ("refine_identity", ("InfiniteIDRefineIdentity", "LossGraphNode")),
     "InfiniteIDContactSheet": ("style", ("VAEDecode", "InfiniteIDContactSheet", "SaveImage")),
 }
 # Nodes that no workflow has, in a row of their own.

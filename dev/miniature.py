@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cache import ROOT
+from .gallery.training import DATA
+from .people import prepared_people
 from .server import running_server
 from .server_api import Server
 from .small_models import SmallModels
@@ -74,6 +77,9 @@ def gallery_models() -> SmallModels:
             "control_net_name": CONTROL_NET,
             "lora_name": LORA,
             "ImageScaleToTotalPixels.megapixels": 128**2 / 1024**2,
+            "InfiniteIDRefineIdentity.size": 128,
+            "InfiniteIDRefineIdentity.steps": 20,
+            "InfiniteIDTrainAdapter.steps": 20,
             "InfiniteIDContactSheet.cell_size": 256,
             # It has learnt pictures of one person: each gets the room of one.
             "two_people.EmptyLatentImage.width": 256,
@@ -84,8 +90,9 @@ def gallery_models() -> SmallModels:
 
 @contextmanager
 def running_gallery(small: SmallModels) -> Iterator[Server]:
-    """A server with these models, and with the pictures that the workflows name."""
+    """A server with these models, and with the pictures and people that the workflows name."""
     with running_server(models=small.models, custom_nodes=small.custom_nodes) as server:
+        shutil.copytree(prepared_people(), server.base / "datasets" / DATA)
         for picture in input_pictures():
             server.upload(picture)
         yield server

@@ -21,6 +21,7 @@ from .one_person import (
 )
 from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
 from .people import mix, places_from_a_picture, sweep, two_people
+from .training import refine_identity, train_adapter
 
 
 def photo_to_person(info: Info) -> Blueprint:
@@ -50,6 +51,10 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
 
 
     best_of_batch,
+
+
+    refine_identity,
+    train_adapter,
 )
 
 
