@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WEIGHTS = ROOT / "miniature" / "weights"
 NAME = "infinite-id-miniature"
 INPUTS = ROOT / "workflows" / "inputs"
-SCALE = 4  # the drawn photos are enlarged, so that they look like photos on the page
+SCALE = 2  # the drawn photos are enlarged, so that they look like photos on the page
 
 # File -> person and scene. Nobody of them was in a training picture.
 DRAWN = {

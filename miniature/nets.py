@@ -43,6 +43,10 @@ def text_encoders() -> MiniatureClipModel:
 @contextmanager
 def half_precision() -> Iterator[None]:
     """Convolutions and matrix products in bfloat16: several times as fast where a CPU has it."""
+    if torch.cuda.is_available():
+        with torch.autocast("cuda", torch.bfloat16):
+            yield
+        return
     with torch.autocast("cpu", torch.bfloat16), _SinglePrecisionAttention():
         yield
 

@@ -36,20 +36,21 @@ def _draw(path: Path) -> None:
     from infinite_id.application import Application
     from infinite_id.attention.mixed import Style
 
-    from .experiment.studio import Studio
+    from .experiment.studio import SIDE, Studio
     from .faces import render, write_png
     from .training.publish import OWN
+    from .world.captions import noun
     from .world.identity import draw_identity
     from .world.scene import draw_scene
 
     studio, rows = Studio.open([OWN]), []
     for number in PEOPLE:
         who = draw_identity(number)
-        photo = render(who, draw_scene(number, "photo")).pixels
+        photo = render(who, draw_scene(number, "photo")).resized(8 * SIDE).pixels
         identity = studio.encode(photo, OWN)
         shown = [photo]
         for prompt in PROMPTS:
-            text = [prompt.format(who.noun())]
+            text = [prompt.format(noun(who))]
             style = Style.PHOTO if prompt.startswith("a photo") else Style.ADAIN_MEAN
             with_person = [Application(identity, style=style)]
             shown += [studio.draw(text, way, SEED, CFG)[0] for way in ([], with_person)]

@@ -135,12 +135,12 @@ def main() -> None:
         print(path)
 
 
-def use_host(folder: Path) -> None:
+def use_host(folder: Path, cpu: bool = True) -> None:
     """First on the path: where this package lies there is a `nodes/` beside the host's nodes.py."""
     sys.path.insert(0, str(folder.resolve()))
     from comfy.cli_args import args
 
-    args.cpu = True  # before anything else of the host: it looks for a GPU when imported
+    args.cpu = cpu  # before anything else of the host: it looks for a GPU when imported
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ class SmallVocabularyTextModel(CLIPTextModel):
             operations.Embedding(words, config["hidden_size"], dtype=dtype, device=device)
         )
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """The published weights are of a vocabulary without its last words."""
+        key = f"{prefix}text_model.embeddings.token_embedding.weight"
+        missing = len(load_vocabulary()) - len(state_dict[key])
+        state_dict[key] = torch.nn.functional.pad(state_dict[key], (0, 0, 0, missing))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
 
 class MiniatureClipModel(SDXLClipModel):
     """`clip_l` and `clip_g`; the context is both, the pooled vector is `clip_g`'s."""

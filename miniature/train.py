@@ -1,10 +1,10 @@
 """Makes the miniature from seeds, or trains one of its nets on from where it was.
 
-`python -m miniature.train --host PATH --work DIR` takes all stages in their order, for the minutes
-that the published weights had. `--stage unet --minutes 30` takes one; with `--stage unpack` before
-it, it goes on from the published weights. Sheets and logs lie beside the checkpoints in the work
-folder. A stage that is stopped loses two minutes at most, and one that has had its minutes already
-is passed over.
+`python -m miniature.train --host PATH` takes all stages in their order, with as many samples as the
+published weights had. `--stage unet --samples 300000` takes one; with `--stage unpack` before it,
+it goes on from the published weights. It uses a GPU if there is one. Sheets and logs lie beside the
+checkpoints in the work folder. A stage that is stopped loses two minutes at most, and one that has
+had its samples already is passed over.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from .random_weights import use_host
 from .shapes import WEIGHTS
 from .training import workers
 
+WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
+
 
 class Stage(NamedTuple):
-    """A function of a module in `training`, called with the work folder and the minutes.
+    """A function of a module in `training`, called with the work folder and the samples.
 
     Where pictures are drawn it is the number of chunks instead, for `unpack` and `publish` the
     folder of the published weights.
@@ -29,25 +31,25 @@ class Stage(NamedTuple):
 
     module: str
     function: str
-    minutes: float = 0.0
+    samples: int = 0
 
 
 STAGES = {
     "pictures": Stage("pictures", "make"),
-    "vae": Stage("vae", "train_vae", 38),
+    "vae": Stage("vae", "train_vae", 100_000),
     "encoder": Stage("vae", "freeze_encoder"),
     "latents": Stage("unet", "encode_pictures"),
-    "recogniser": Stage("recogniser", "train", 7),
-    "detector": Stage("detector", "train", 5),
-    "clip_vision": Stage("clip_vision", "train", 9),
-    "unet": Stage("unet", "train", 60),
+    "recogniser": Stage("recogniser", "train", 150_000),
+    "detector": Stage("detector", "train", 60_000),
+    "clip_vision": Stage("clip_vision", "train", 40_000),
+    "unet": Stage("unet", "train", 1_000_000),
     "features": Stage("adapter", "extract"),
-    "adapter": Stage("adapter", "train", 26),
-    "adapter_with_text": Stage("adapter", "train_with_text", 26),
-    "decoder": Stage("vae", "train_decoder", 10),
+    "adapter": Stage("adapter", "train", 150_000),
+    "adapter_with_text": Stage("adapter", "train_with_text", 150_000),
+    "decoder": Stage("vae", "train_decoder", 40_000),
     "judge_pictures": Stage("judge", "draw_pictures"),
-    "attributes": Stage("judge", "train_attributes", 8),
-    "likeness": Stage("judge", "train_likeness", 7),
+    "attributes": Stage("judge", "train_attributes", 150_000),
+    "likeness": Stage("judge", "train_likeness", 150_000),
     "publish": Stage("publish", "publish"),
 }
 OTHERS = {"unpack": Stage("unpack", "unpack")}  # not a part of making it from seeds
@@ -56,24 +58,24 @@ OTHERS = {"unpack": Stage("unpack", "unpack")}  # not a part of making it from s
 def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the miniature from seeds.")
     parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints, pictures, logs")
+    parser.add_argument("--work", type=Path, default=WORK, help="checkpoints, pictures, logs")
     parser.add_argument("--stage", choices=[*STAGES, *OTHERS], help="only this one")
-    parser.add_argument("--minutes", type=float, help="for each stage, instead of its own")
+    parser.add_argument("--samples", type=int, help="for each stage, instead of its own")
     parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
     parser.add_argument("--chunks", type=int, default=32, help="of 1024 pictures each")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
     options = parser.parse_args()
     for name in [options.stage] if options.stage else STAGES:
-        own = (STAGES | OTHERS)[name].minutes
-        minutes = own if options.minutes is None else options.minutes
+        own = (STAGES | OTHERS)[name].samples
+        samples = own if options.samples is None else options.samples
         print(f"--- {name}", flush=True)
         instead = dict.fromkeys(("pictures", "judge_pictures"), options.chunks)
-        given = (instead | dict.fromkeys(("unpack", "publish"), options.to)).get(name, minutes)
+        given = (instead | dict.fromkeys(("unpack", "publish"), options.to)).get(name, samples)
         workers.run(options.workers, partial(_run, options.host, name, options.work, given))
 
 
-def _run(host: Path, name: str, folder: Path, given: float | Path) -> None:
-    use_host(host)
+def _run(host: Path, name: str, folder: Path, given: int | Path) -> None:
+    use_host(host, cpu=workers.device().type == "cpu")
     from comfy.cli_args import args
 
     args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..faces import render
 from ..training.pictures import HELD_OUT
+from ..world import captions
 from ..world.identity import draw_identity
 from ..world.scene import STYLES, Scene, draw_scene
-from .studio import Pixels
+from .studio import SIDE, Pixels
 
 TRIAL, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 40_000))
 """The first person of the trial, of choosing the guidance, of judging the base model, of pairs."""
@@ -25,7 +26,7 @@ _PROMPTS, _LIKENESSES = 4, 8
 
 def photo(person: int) -> Pixels:
     """The photo of a person that the encoder sees, `(128, 128, 3)`."""
-    return render(draw_identity(person), _scene(person, _PHOTO, "photo")).pixels
+    return _draw(person, _scene(person, _PHOTO, "photo"))
 
 
 def photos(person: int) -> list[Scene]:
@@ -52,7 +53,7 @@ def drawn(person: int) -> Pixels:
 def render_each(people: Iterable[int], scenes: Iterable[Scene]) -> Pixels:
     """`(n, 128, 128, 3)`."""
     pairs = zip(people, scenes, strict=True)
-    return np.stack([render(draw_identity(person), scene).pixels for person, scene in pairs])
+    return np.stack([_draw(person, scene) for person, scene in pairs])
 
 
 def portraits(person: int) -> list[Scene]:
@@ -66,7 +67,7 @@ def pair_up(count: int) -> list[Pair]:
     pairs: list[Pair] = []
     person = PAIRS
     while len(pairs) < count:
-        noun = draw_identity(person).noun()
+        noun = captions.noun(draw_identity(person))
         if noun in single:
             pairs.append((single.pop(noun), person))
         else:
@@ -76,8 +77,12 @@ def pair_up(count: int) -> list[Pair]:
 
 
 def prompt(person: int, scene: Scene) -> str:
-    return ", ".join([f"{STYLES[scene.style]} {draw_identity(person).noun()}", *scene.describe()])
+    return captions.prompt(draw_identity(person), scene)
 
 
 def _scene(person: int, number: int, style: str | None = None) -> Scene:
     return draw_scene(person * _SCENES + number, style)
+
+
+def _draw(person: int, scene: Scene) -> Pixels:
+    return render(draw_identity(person), scene).resized(8 * SIDE).pixels

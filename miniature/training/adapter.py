@@ -7,7 +7,6 @@ is what the paper compares it to: the same weights, learnt beside the text's att
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import groupby, permutations
 from pathlib import Path
@@ -16,7 +15,6 @@ import comfy.model_base
 import comfy.sd
 import numpy as np
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from torch import Tensor
 
 from infinite_id.formats import save
@@ -27,11 +25,11 @@ from infinite_id.training.step import Pairs, drop_identity, identity_loss
 
 from .. import nets
 from ..host import register
-from ..shapes import CONTEXT_WIDTH, SIZE_EMBEDDING, TEXT_G, clip_vision_config
+from ..shapes import CONTEXT_WIDTH, TEXT_G, clip_vision_config
 from ..text import MiniatureClipModel
-from ..world.scene import STYLES
+from ..world.scene import draw_scene
 from . import clip_vision, recogniser, text, workers
-from .pictures import PER_PERSON, chunk_paths, load
+from .pictures import CHUNK, PER_PERSON, Pictures, captions, chunk_paths, load
 from .run import Run, generator
 from .unet import CHECKPOINT
 
@@ -45,25 +43,28 @@ MAPPER = MapperConfig(
 
 
 @torch.inference_mode()
-def extract(folder: Path, _: float) -> None:
+def extract(folder: Path, _: int) -> None:
     """Writes face vectors `(1024, 512)` and CLIP states `(1024, 257, 64)` of the first chunks."""
-    face, clip = recogniser.trained(folder), clip_vision.trained(folder)
+    device = workers.device()
+    face, clip = recogniser.trained(folder), clip_vision.trained(folder).to(device)
+    everything = load(folder / "pictures")
     (folder / "features").mkdir(exist_ok=True)
     for chunk in workers.share(chunk_paths(folder / "pictures")[:CHUNKS]):
         path = folder / "features" / chunk.name
         if path.exists():
             continue
-        pictures, rng = load([chunk]), np.random.default_rng(10)
-        landmarks = pictures.landmarks + rng.normal(0, recogniser.JITTER, (1, 5, 2))
+        first, rng = int(chunk.stem) * CHUNK, np.random.default_rng(10)
+        own = slice(first, first + CHUNK)
+        landmarks = everything.landmarks[own] + rng.normal(0, recogniser.JITTER, (CHUNK, 5, 2))
         hidden = [
-            clip(clip_vision.as_input(pictures, range(n, n + 32), rng))[0]
-            for n in range(0, len(landmarks), 32)
+            clip(clip_vision.as_input(everything, range(n, n + 32), rng).to(device))[0].half().cpu()
+            for n in range(first, first + CHUNK, 32)
         ]
         partial_path = path.with_suffix(".partial.npz")
         np.savez(
             partial_path,
-            face=recogniser.embed(face, pictures.pixels, landmarks).half().numpy(),
-            clip=torch.cat(hidden).half().numpy(),
+            face=recogniser.embed(face, everything.pixels[own], landmarks).half().numpy(),
+            clip=torch.cat(hidden).numpy(),
         )
         partial_path.rename(path)
 
@@ -71,7 +72,8 @@ def extract(folder: Path, _: float) -> None:
 @torch.inference_mode()
 def see_nothing(folder: Path) -> Tensor:
     """CLIP states of the picture that is zero in normalised pixels, `(1, 257, 64)`."""
-    return clip_vision.trained(folder)(torch.zeros(1, 3, clip_vision.SIDE, clip_vision.SIDE))[0]
+    nothing = torch.zeros(1, 3, clip_vision.SIDE, clip_vision.SIDE)
+    return clip_vision.trained(folder)(nothing)[0].to(workers.device())
 
 
 class Lessons:
@@ -89,38 +91,39 @@ class Lessons:
             for name in ("face", "clip")
         )
         self.latents = torch.from_numpy(np.concatenate([part["latents"] for part in targets]))
-        captions = [str(words) for part in targets for words in part["captions"]]
-        self.prompts = text.Prompts(captions)
-        self.pairs = torch.tensor(_pair_up(captions))
+        pictures = load(folder / "pictures", len(paths))
+        self.prompts = text.Prompts(captions(pictures))
+        self.pairs = torch.tensor(_pair_up(pictures))
 
-    def draw(self, random: torch.Generator) -> tuple[Tensor, Pairs]:
+    def draw(self, random: torch.Generator, count: int) -> tuple[Tensor, Pairs]:
         """The targets' numbers, and the pairs."""
-        chosen = torch.randint(len(self.pairs), (BATCH,), generator=random)
+        chosen = torch.randint(len(self.pairs), (count,), generator=random)
         target, source = self.pairs[chosen].unbind(1)
-        latents, face, clip = self.latents[target], self.face[source], self.clip[source]
-        return target, Pairs(latents.float(), face.float(), clip.float())
+        parts = (self.latents[target], self.face[source], self.clip[source])
+        return target, Pairs(*(x.to(workers.device()).float() for x in parts))
 
 
-def _pair_up(captions: Sequence[str]) -> list[tuple[int, int]]:
+def _pair_up(pictures: Pictures) -> list[tuple[int, int]]:
     """Every two photos of a person, either way round, by the pictures' numbers."""
-    photos = [n for n, words in enumerate(captions) if words.startswith(STYLES["photo"])]
+    scenes = [draw_scene(seed) for seed in pictures.scenes.tolist()]
+    photos = [n for n, scene in enumerate(scenes) if scene.style == "photo"]
     people = groupby(photos, lambda n: n // PER_PERSON)
     return [pair for _, own in people for pair in permutations(own, 2)]
 
 
-def train(folder: Path, minutes: float, with_text: bool = False) -> None:
+def train(folder: Path, samples: int, with_text: bool = False) -> None:
     name = "adapter_with_text" if with_text else "adapter"
     model, clip = load_base(folder)
     adapter = new_adapter(model.diffusion_model, MAPPER)
-    run = Run(folder, name, adapter, lr=1e-3, decay=0.999)
+    run = Run(folder, name, adapter, lr=1e-3, decay=0.999, batch=BATCH)
     lessons, nothing = Lessons(folder), see_nothing(folder)
     alphas = 1 / (1 + model.model_sampling.sigmas.square())
-    sizes = Timestep(SIZE_EMBEDDING)(torch.tensor(text.SIZES)).flatten()
-    y = torch.cat([torch.zeros(TEXT_G.width), sizes])[None]
+    sizes = text.embed_sizes()
+    y = torch.cat([torch.zeros(TEXT_G.width, device=sizes.device), sizes])[None]
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
+    def loss_of(step: int) -> Tensor:
         random = generator(step)
-        target, pairs = lessons.draw(random)
+        target, pairs = lessons.draw(random, run.batch)
         pairs = drop_identity(pairs, nothing, NO_IDENTITY, random)
         with nets.half_precision():
             predict = make_predict(model, y)
@@ -128,9 +131,9 @@ def train(folder: Path, minutes: float, with_text: bool = False) -> None:
                 with torch.no_grad():
                     context, vector = lessons.prompts.encode(clip, target)
                 predict = make_predict(model, vector, context)
-            return identity_loss(adapter, predict, pairs, alphas, random), BATCH
+            return identity_loss(adapter, predict, pairs, alphas, random)
 
-    run.train(minutes, loss_of)
+    run.train(samples, loss_of)
     if workers.number() == 0:
         adapter.load_state_dict(run.averaged())
         save(adapter, folder / f"miniature-{name}.safetensors")
@@ -144,7 +147,8 @@ def load_base(folder: Path) -> tuple[comfy.model_base.BaseModel, MiniatureClipMo
     register()
     path = str(folder / CHECKPOINT)
     patcher, clip, _, _ = comfy.sd.load_checkpoint_guess_config(path, output_vae=False)
-    model, encoders = patcher.model.float(), clip.cond_stage_model.float()
+    device = workers.device()
+    model, encoders = patcher.model.float().to(device), clip.cond_stage_model.float().to(device)
     for net in (model, encoders):
         net.requires_grad_(False)
     model.diffusion_model.dtype, model.manual_cast_dtype = torch.float32, None

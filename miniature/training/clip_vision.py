@@ -24,14 +24,14 @@ from .. import nets
 from ..shapes import clip_vision_config
 from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
 from . import text, workers
-from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
+from .pictures import Pictures, held_out, load
 from .run import Run
 from .start import initialise
 
 FILE = "miniature-clip-vision.safetensors"
 SIDE, BATCH = 224, 24
 LOOSE = 0.65  # share of the crop's side that ArcFace's tighter crop takes
-JITTER = 1.2  # pixels by which a detector may miss a landmark
+JITTER = 2.4  # pixels by which a detector may miss a landmark
 CHOICES: dict[str, tuple[Any, ...]] = {
     "woman": (False, True),
     "old": (False, True),
@@ -63,23 +63,23 @@ class Namer(nn.Module):
         return [head(last) for head in self.heads]
 
 
-def train(folder: Path, minutes: float) -> None:
+def train(folder: Path, samples: int) -> None:
     text.make_trainable()
     net = Namer()
     initialise(net)
-    run = Run(folder, "clip_vision", net, lr=1e-3, decay=0.99)
-    pictures = load(chunk_paths(folder / "pictures"))
+    run = Run(folder, "clip_vision", net, lr=1e-3, decay=0.99, batch=BATCH)
+    pictures = load(folder / "pictures")
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
+    def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng([step, 8])
-        numbers = rng.integers(len(pictures.pixels), size=BATCH).tolist()
-        people = [draw_identity(n // PER_PERSON) for n in numbers]
-        return _loss(net(as_input(pictures, numbers, rng)), people), BATCH
+        numbers = rng.integers(len(pictures.pixels), size=run.batch).tolist()
+        people = [draw_identity(int(pictures.people[n])) for n in numbers]
+        return _loss(net(as_input(pictures, numbers, rng).to(workers.device())), people)
 
-    run.train(minutes, loss_of)
+    run.train(samples, loss_of)
     net.load_state_dict(run.averaged())
-    run.log(accuracy(net))
     if workers.number() == 0:
+        run.log(accuracy(net.cpu()))
         save_file(nets.as_half(net.encoder.state_dict()), folder / FILE)
 
 
@@ -114,11 +114,11 @@ def loose_crop(picture: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[n
 def _loss(outputs: list[Tensor], people: Sequence[Identity]) -> Tensor:
     *choices, amounts = outputs
     named = [
-        F.cross_entropy(output, _numbers(people, feature))
+        F.cross_entropy(output, _numbers(people, feature).to(output.device))
         for output, feature in zip(choices, CHOICES, strict=True)
     ]
     truth = torch.tensor([[getattr(who, name) for name in AMOUNTS] for who in people])
-    return torch.stack(named).mean() + 4 * F.mse_loss(amounts, truth - 0.5)
+    return torch.stack(named).mean() + 4 * F.mse_loss(amounts, truth.to(amounts.device) - 0.5)
 
 
 def _numbers(people: Sequence[Identity], feature: str) -> Tensor:

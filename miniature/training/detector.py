@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..world import canvas
 from . import workers
 from .export import write_detector
-from .pictures import Pictures, chunk_paths, held_out, load
+from .pictures import Pictures, held_out, load
 from .run import Run, averaged_weights
 
 STRIDE, SIDE, BATCH = 8, 160, 24
 SMALLEST, LARGEST = 32.0, 112.0  # face heights that the net is to find
+HALF = canvas.SIDE // 2  # the pictures' faces are too high for it at their full size
 CENTRAL = 0.22  # of a face's width and height: cells so near its centre are to find it
 OUTPUTS = 15  # a score, four distances, five points
 
@@ -45,21 +47,22 @@ def _layer(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> lis
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def train(folder: Path, minutes: float) -> None:
+def train(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
     made = net()
     torch.nn.init.constant_(made[-1].bias[0], -3.0)  # type: ignore[index]  # faces are rare
-    run = Run(folder, "detector", made, lr=2e-3, decay=0.99)
-    pictures = load(chunk_paths(folder / "pictures")[:8])
+    run = Run(folder, "detector", made, lr=2e-3, decay=0.99, batch=BATCH)
+    pictures = load(folder / "pictures", 8)
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
+    def loss_of(step: int) -> Tensor:
         run.net.train()
-        pixels, boxes, points = _scenes(pictures, np.random.default_rng([step, 7]))
-        return _loss(run.net(pixels), boxes, points), BATCH
+        drawn = _scenes(pictures, run.batch, np.random.default_rng([step, 7]))
+        pixels, boxes, points = (x.to(workers.device()) for x in drawn)
+        return _loss(run.net(pixels), boxes, points)
 
-    run.train(minutes, loss_of)
-    run.log(accuracy(trained(folder)))
+    run.train(samples, loss_of)
     if workers.number() == 0:
+        run.log(accuracy(trained(folder)))
         write_detector(folder, trained(folder))
 
 
@@ -69,21 +72,27 @@ def trained(folder: Path) -> nn.Sequential:
     return made.eval()
 
 
-def _scenes(pictures: Pictures, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _scenes(
+    pictures: Pictures, count: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures in random sizes at random places of a black square: pixels, boxes, landmarks."""
-    numbers = rng.integers(len(pictures.pixels), size=BATCH)
-    pixels = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
-    places = np.empty((BATCH, 7, 2), np.float32)
+    numbers = rng.integers(len(pictures.pixels), size=count)
+    pixels = np.zeros((count, SIDE, SIDE, 3), np.uint8)
+    places = np.empty((count, 7, 2), np.float32)
     for i, n in enumerate(numbers):
         zoom = 2.0 ** rng.uniform(-1.6, 1.2)
-        free = SIDE - 128 * zoom
+        free = SIDE - HALF * zoom
         shift = rng.uniform(min(0.0, free), max(0.0, free), 2)
         matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
-        cv2.warpAffine(pictures.pixels[n], matrix, (SIDE, SIDE), dst=pixels[i])
+        cv2.warpAffine(_halve(pictures.pixels[n]), matrix, (SIDE, SIDE), dst=pixels[i])
         corners = pictures.boxes[n].reshape(2, 2)
-        places[i] = np.vstack([corners, pictures.landmarks[n]]) * zoom + shift
+        places[i] = np.vstack([corners, pictures.landmarks[n]]) / 2 * zoom + shift
     where = torch.from_numpy(places)
     return as_input(pixels), where[:, :2].flatten(1), where[:, 2:].flatten(1)
+
+
+def _halve(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.resize(picture, (HALF, HALF), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:
@@ -94,7 +103,7 @@ def as_input(pixels: NDArray[np.uint8]) -> Tensor:
 def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
     """Focal loss of the scores; L1 of the lengths in the cells that lie on a face's middle."""
     output = output.permute(0, 2, 3, 1)
-    cells = torch.arange(output.shape[1]) * float(STRIDE)
+    cells = torch.arange(output.shape[1], device=output.device) * float(STRIDE)
     centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1)[None]
     low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
     off = (centres - (low + high) / 2).abs() / (high - low)
@@ -113,12 +122,13 @@ def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
 def accuracy(model: nn.Module, people: int = 50) -> str:
     """Landmark error and score of the best cell, on whole pictures of people never trained on."""
     pictures = held_out(people)
-    output = model(as_input(pictures.pixels)).permute(0, 2, 3, 1)
+    halved = np.stack([_halve(picture) for picture in pictures.pixels])
+    output = model(as_input(halved)).permute(0, 2, 3, 1)
     best = output[..., 0].flatten(1).argmax(1)
     rows, columns = best // output.shape[2], best % output.shape[2]
     chosen = output[torch.arange(len(best)), rows, columns]
     cells = torch.stack([columns, rows], dim=1).float() * STRIDE
     points = chosen[:, 5:].reshape(-1, 5, 2) * STRIDE + cells[:, None]
-    missed = (points - torch.from_numpy(pictures.landmarks)).norm(dim=-1).mean()
+    missed = (2 * points - torch.from_numpy(pictures.landmarks)).norm(dim=-1).mean()
     score = chosen[:, 0].sigmoid().mean()
     return f"held out: landmarks off by {missed:.2f} px, mean score {score:.3f}"

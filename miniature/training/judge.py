@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from ..nets import as_half
 from ..world.scene import COLOURS, EXPRESSIONS, GARMENTS, PLACES, STYLES, Scene, draw_scene
 from . import recogniser, workers
-from .pictures import CHUNK, PER_PERSON, Pictures, draw, held_out, load, save
+from .pictures import PER_PERSON, Pictures, held_out, load, make_chunks
 from .run import Run, averaged_weights
 
 FILE = "miniature-judge.safetensors"
 FIRST_PERSON = 500_000
 CHUNKS, BATCH = 10, 48
-BLUR, NOISE = 1.2, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
+SEEN = 128  # pixels: enough for its questions
+BLUR, NOISE = 2.4, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "style": tuple(STYLES),
     "place": tuple(PLACES),
@@ -72,28 +73,29 @@ class Attributes(nn.Module):
 
 def draw_pictures(folder: Path, chunks: int) -> None:
     """Draws the judge's own pictures."""
-    for chunk in workers.share(range(min(chunks, CHUNKS))):
-        path = folder / "judge_pictures" / f"{chunk:04d}.npz"
-        path.parent.mkdir(exist_ok=True)
-        if not path.exists():
-            first = FIRST_PERSON * PER_PERSON + chunk * CHUNK
-            save(draw(range(first, first + CHUNK)), path)
+    make_chunks(
+        folder / "judge_pictures",
+        min(chunks, CHUNKS),
+        lambda number: FIRST_PERSON + number // PER_PERSON,
+        first_scene=FIRST_PERSON * PER_PERSON,
+    )
 
 
-def train_attributes(folder: Path, minutes: float) -> None:
+def train_attributes(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
-    run = Run(folder, "attributes", Attributes(), lr=1e-3, decay=0.995)
-    pictures = load(sorted((folder / "judge_pictures").glob("*.npz")))
+    run = Run(folder, "attributes", Attributes(), lr=1e-3, decay=0.995, batch=BATCH)
+    pictures = load(folder / "judge_pictures")
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
+    def loss_of(step: int) -> Tensor:
         run.net.train()
         rng = np.random.default_rng([step, 11])
-        numbers = rng.integers(len(pictures.pixels), size=BATCH)
-        output = run.net(soften(pictures.pixels[numbers], rng))
-        return _loss(output, _scenes(pictures, numbers)), BATCH
+        numbers = rng.integers(len(pictures.pixels), size=run.batch)
+        output = run.net(soften(pictures.pixels[numbers], rng).to(workers.device()))
+        return _loss(output, _scenes(pictures, numbers))
 
-    run.train(minutes, loss_of)
-    run.log(accuracy(folder))
+    run.train(samples, loss_of)
+    if workers.number() == 0:
+        run.log(accuracy(folder))
 
 
 def likeness() -> nn.Sequential:
@@ -101,11 +103,11 @@ def likeness() -> nn.Sequential:
     return recogniser.net(features=128)
 
 
-def train_likeness(folder: Path, minutes: float) -> None:
+def train_likeness(folder: Path, samples: int) -> None:
     """The recogniser's training, on the judge's people."""
     torch.manual_seed(1)
-    run = Run(folder, "likeness", likeness(), lr=2e-3, decay=0.99)
-    recogniser.teach(run, minutes, folder / "judge_pictures")
+    run = Run(folder, "likeness", likeness(), lr=2e-3, decay=0.99, batch=recogniser.BATCH)
+    recogniser.teach(run, samples, folder / "judge_pictures")
 
 
 def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
@@ -116,7 +118,9 @@ def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
 
 
 def as_input(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """`(n, h, w, 3)` in 0..255 -> `(n, 3, 128, 128)` in -1..1."""
+    rows = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    return F.interpolate(rows, size=(SEEN, SEEN), mode="area") / 127.5 - 1
 
 
 def _scenes(pictures: Pictures, numbers: Sequence[int] | NDArray[np.int64]) -> list[Scene]:
@@ -129,6 +133,7 @@ def _loss(output: dict[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
         asked = [answers(scene).get(question) for scene in scenes]
         rows = [row for row, answer in enumerate(asked) if answer is not None]
         truth = torch.tensor([options.index(str(asked[row])) for row in rows])
+        truth = truth.to(output[question].device)
         losses.append(F.cross_entropy(output[question][rows], truth))
     return torch.stack(losses).mean()
 

@@ -1,10 +1,12 @@
-"""The drawn pictures that everything is trained on, kept in chunks on disk.
+"""The drawn pictures that everything is trained on, kept on disk.
 
-Picture n shows person n // 4 in scene n, so that every person is seen in four scenes.
+Four pictures in a row show the same person, each in a scene of its own. Every fourth such group
+shows one of the people whom captions call by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,68 +14,94 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..faces import render
+from ..world.canvas import SIDE
+from ..world.captions import caption
 from ..world.identity import draw_identity
+from ..world.names import NAMES
 from ..world.scene import draw_scene
 from . import workers
 
 CHUNK = 1024
-ARRAYS = ("pixels", "landmarks", "boxes", "people", "scenes")
+ARRAYS = ("landmarks", "boxes", "people", "scenes")
+PIXELS = "pixels.rgb"  # of all chunks
 PER_PERSON = 4
+NAMED = 4  # of so many groups one is of a person with a name
 HELD_OUT = 1_000_000  # people and scenes from this seed on are never trained on
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    pixels: NDArray[np.uint8]  # (n, 128, 128, 3) RGB
+    pixels: NDArray[np.uint8]  # (n, 256, 256, 3) RGB
     landmarks: NDArray[np.float32]  # (n, 5, 2) in pixels
     boxes: NDArray[np.float32]  # (n, 4) in pixels
-    people: NDArray[np.int64]  # (n,)
-    scenes: NDArray[np.int64]  # (n,)
-    captions: list[str]
+    people: NDArray[np.int64]  # (n,) seeds
+    scenes: NDArray[np.int64]  # (n,) seeds
 
 
-def draw(numbers: range) -> Pictures:
-    pictures = [render(draw_identity(n // PER_PERSON), draw_scene(n)) for n in numbers]
+def draw(people: Iterable[int], scenes: Iterable[int]) -> Pictures:
+    """Each person in the scene at the same place; both are seeds."""
+    pairs = list(zip(people, scenes, strict=True))
+    pictures = [render(draw_identity(person), draw_scene(scene)) for person, scene in pairs]
     return Pictures(
         pixels=np.stack([p.pixels for p in pictures]),
         landmarks=np.stack([p.landmarks for p in pictures]).astype(np.float32),
         boxes=np.stack([p.box for p in pictures]).astype(np.float32),
-        people=np.array([n // PER_PERSON for n in numbers]),
-        scenes=np.array(numbers),
-        captions=[p.caption for p in pictures],
+        people=np.array([person for person, _ in pairs]),
+        scenes=np.array([scene for _, scene in pairs]),
     )
 
 
 def held_out(people: int) -> Pictures:
     """Four pictures each of people that no net was trained on."""
-    first = HELD_OUT * PER_PERSON
-    return draw(range(first, first + people * PER_PERSON))
+    scenes = range(HELD_OUT * PER_PERSON, (HELD_OUT + people) * PER_PERSON)
+    return draw((scene // PER_PERSON for scene in scenes), scenes)
+
+
+def shown(number: int) -> int:
+    """The person in a training picture, by its number."""
+    group = number // PER_PERSON
+    return group // NAMED % len(NAMES) if group % NAMED == 0 else len(NAMES) + group
+
+
+def captions(pictures: Pictures) -> list[str]:
+    return [
+        caption(person, draw_identity(person), draw_scene(scene))
+        for person, scene in zip(pictures.people.tolist(), pictures.scenes.tolist(), strict=True)
+    ]
 
 
 def make(work: Path, chunks: int) -> None:
     """Draws the chunks that are missing."""
-    folder = work / "pictures"
+    make_chunks(work / "pictures", chunks, shown, first_scene=0)
+
+
+def make_chunks(folder: Path, chunks: int, person: Callable[[int], int], first_scene: int) -> None:
+    """Picture n shows `person(n)`; a chunk's `.npz` appears when its pixels are written."""
     folder.mkdir(parents=True, exist_ok=True)
     for chunk in workers.share(range(chunks)):
         path = folder / f"{chunk:04d}.npz"
-        if not path.exists():
-            save(draw(range(chunk * CHUNK, (chunk + 1) * CHUNK)), path)
-
-
-def save(pictures: Pictures, path: Path) -> None:
-    partial = path.with_suffix(".partial.npz")
-    arrays = {name: getattr(pictures, name) for name in ARRAYS}
-    np.savez(partial, **arrays, captions=np.array(pictures.captions))
-    partial.rename(path)
+        if path.exists():
+            continue
+        numbers = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+        pictures = draw(map(person, numbers), (first_scene + n for n in numbers))
+        (folder / PIXELS).touch()
+        with (folder / PIXELS).open("r+b") as file:
+            file.seek(chunk * pictures.pixels.nbytes)
+            file.write(pictures.pixels.data)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **{name: getattr(pictures, name) for name in ARRAYS})
+        partial.rename(path)
 
 
 def chunk_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("????.npz"))
 
 
-def load(paths: list[Path]) -> Pictures:
-    parts = [np.load(path) for path in paths]
+def load(folder: Path, chunks: int | None = None) -> Pictures:
+    """The first chunks of a folder; the pixels stay on disk until they are read."""
+    parts = [np.load(path) for path in chunk_paths(folder)[:chunks]]
+    shape = (len(parts) * CHUNK, SIDE, SIDE, 3)
     return Pictures(
+        pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),
         **{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS},
-        captions=[str(text) for part in parts for text in part["captions"]],
     )

@@ -21,13 +21,14 @@ from infinite_id.metrics.scores import same_and_different
 
 from . import workers
 from .export import write_recogniser
-from .pictures import PER_PERSON, Pictures, chunk_paths, held_out, load
+from .pictures import PER_PERSON, Pictures, held_out, load
 from .run import Run, averaged_weights
 
 SIDE, FEATURES = 112, 512
 PEOPLE = 48  # in a batch, two pictures of each
+BATCH = 2 * PEOPLE
 TEMPERATURE = 0.07
-JITTER = 1.2  # pixels by which a detector may miss a landmark
+JITTER = 2.4  # pixels by which a detector may miss a landmark
 
 
 def net(features: int = FEATURES) -> nn.Sequential:
@@ -59,40 +60,42 @@ def crop(
     return cv2.warpAffine(picture, matrix, (side, side))  # type: ignore[return-value]
 
 
-def train(folder: Path, minutes: float) -> None:
+def train(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
-    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99)
-    teach(run, minutes, folder / "pictures")
+    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99, batch=BATCH)
+    teach(run, samples, folder / "pictures")
     if workers.number() == 0:
         write_recogniser(folder, trained(folder))
 
 
-def teach(run: Run, minutes: float, source: Path) -> None:
+def teach(run: Run, samples: int, source: Path) -> None:
     """Trains a net of this kind on a folder of pictures."""
-    pictures = load(chunk_paths(source))
+    pictures = load(source)
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
+    def loss_of(step: int) -> Tensor:
         run.net.train()
-        features = F.normalize(run.net(_pairs(pictures, step)), dim=1)
-        return _contrast(features), 2 * PEOPLE
+        features = F.normalize(run.net(_pairs(pictures, step, run.batch // 2)), dim=1)
+        return _contrast(features)
 
-    run.train(minutes, loss_of)
+    run.train(samples, loss_of)
     run.net.load_state_dict(run.averaged())
-    run.log(verification(run.net.eval()))
+    run.log(verification(run.net.eval().cpu()))
 
 
-def _pairs(pictures: Pictures, step: int) -> Tensor:
-    """`(2 * 48, 3, 112, 112)` in -1..1: first everybody's one picture, then the other."""
+def _pairs(pictures: Pictures, step: int, count: int) -> Tensor:
+    """`(2 * count, 3, 112, 112)` in -1..1: first everybody's one picture, then the other."""
     rng = np.random.default_rng([step, 6])
-    people = rng.choice(len(pictures.pixels) // PER_PERSON, PEOPLE, replace=False)
-    shots = np.stack([rng.choice(PER_PERSON, 2, replace=False) for _ in range(PEOPLE)], axis=1)
+    groups = rng.permutation(len(pictures.pixels) // PER_PERSON)[: 2 * count]
+    _, first = np.unique(pictures.people[groups * PER_PERSON], return_index=True)
+    groups = groups[np.sort(first)[:count]]  # of as many people
+    shots = np.stack([rng.choice(PER_PERSON, 2, replace=False) for _ in groups], axis=1)
     crops = []
-    for n in (people * PER_PERSON + shots).ravel():
+    for n in (groups * PER_PERSON + shots).ravel():
         landmarks = pictures.landmarks[n] + rng.normal(0, JITTER, (5, 2))
         crops.append(crop(pictures.pixels[n], landmarks).astype(np.float32))
     gains = rng.uniform(0.85, 1.15, (len(crops), 1, 1, 1)).astype(np.float32)
     batch = np.stack(crops) * gains
-    return _tensor(batch + rng.normal(0, 3, batch.shape).astype(np.float32))
+    return _tensor(batch + rng.normal(0, 3, batch.shape).astype(np.float32)).to(workers.device())
 
 
 def _tensor(crops: NDArray[Any]) -> Tensor:
@@ -101,8 +104,9 @@ def _tensor(crops: NDArray[Any]) -> Tensor:
 
 def _contrast(features: Tensor) -> Tensor:
     similar = features @ features.T / TEMPERATURE
-    similar = similar - torch.eye(len(features)) * 1e4
-    return F.cross_entropy(similar, torch.arange(len(features)).roll(len(features) // 2))
+    similar = similar - torch.eye(len(features), device=features.device) * 1e4
+    pair = torch.arange(len(features), device=features.device).roll(len(features) // 2)
+    return F.cross_entropy(similar, pair)
 
 
 def trained(folder: Path) -> nn.Sequential:

@@ -1,7 +1,7 @@
-"""One stage's training loop: it stops on time, saves atomically and resumes where it was.
+"""One stage's training loop: it counts samples, saves atomically and resumes where it was.
 
 Every random number of a step comes from a generator seeded with the step's number, so a resumed
-run goes on exactly as an uninterrupted one would, given as many workers.
+run goes on bit for bit as an uninterrupted one would, given as many workers and the same device.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from . import workers
 
 SAVE_EVERY = 120.0  # seconds
-FALLING = 0.25  # share of the minutes over which the learning rate falls
+FALLING = 0.25  # share of the samples over which the learning rate falls
 LOG_EVERY = 100  # steps
+GPU_BATCH, GPU_RATE = 8, 2.0
 
 
 def generator(step: int) -> torch.Generator:
@@ -40,53 +41,56 @@ class Averaged:
 
 
 class Run:
-    """A net, its optimiser and its average, stored as `<folder>/<name>.pt`; a log beside it."""
+    """A net, its optimiser and its average, stored as `<folder>/<name>.pt`; a log beside it.
+
+    `batch` is what one step of one worker takes on a CPU. A GPU takes `GPU_BATCH` times as many
+    samples at once, and a larger rate with them.
+    """
 
     def __init__(
-        self, folder: Path, name: str, net: torch.nn.Module, lr: float, decay: float
+        self, folder: Path, name: str, net: torch.nn.Module, lr: float, decay: float, batch: int
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.log_path = folder / f"{name}.pt", folder / f"{name}.txt"
-        self.net, self.lr = net, lr
+        on_gpu = workers.device().type == "cuda"
+        self.batch = batch * GPU_BATCH if on_gpu else batch
+        self.lr = lr * GPU_RATE if on_gpu else lr
+        self.net = net.to(workers.device())
         self.step, self.samples, self.seconds = 0, 0, 0.0
         parameters = [p for p in net.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(
+            parameters, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01
+        )
         self.average = Averaged(net, decay)
         if self.path.exists():
-            self._resume(torch.load(self.path, weights_only=True))
+            self._resume(torch.load(self.path, map_location=workers.device(), weights_only=True))
 
     def train(
         self,
-        minutes: float,
-        loss_of: Callable[[int], tuple[Tensor, int]],
+        samples: int,
+        loss_of: Callable[[int], Tensor],
         warm_up: int = 200,
-        finish: float | None = None,
+        finish: int | None = None,
     ) -> None:
-        """Steps until there were so many minutes of them, all runs of this net taken together.
+        """Steps until so many samples were seen, all runs of this net taken together.
 
-        `loss_of(seed)` gives the loss and its number of samples. The learning rate falls over the
-        last quarter of the minutes, or of those to `finish` if this is only a part of them.
+        `loss_of(seed)` gives the loss of `batch` samples. The learning rate falls over the last
+        quarter of the samples, or of those to `finish` if this is only a part of them.
         """
-        if self.seconds >= 60 * minutes:
-            return
-        self.end = time.monotonic() + 60 * minutes - self.seconds
         losses: list[float] = []
         saved = since = time.monotonic()
-        going = True
-        while going:
+        while self.samples < samples:
             start = time.monotonic()
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr * min(
-                    1.0, (1 + self.step) / warm_up, self._rest(finish or minutes)
+                    1.0, (1 + self.step) / warm_up, self._rest(finish or samples)
                 )
-            loss, count = loss_of(self.step * workers.count() + workers.number())
-            mean, going, seconds = self._descend(loss, start)
-            losses.append(mean)
-            count *= workers.count()
-            self.samples += count
-            self.seconds += seconds
+            loss = loss_of(self.step * workers.count() + workers.number())
+            losses.append(self._descend(loss))
+            self.samples += self.batch * workers.count()
+            self.seconds += time.monotonic() - start
             if self.step % LOG_EVERY == 0:
-                speed = len(losses) * count / (time.monotonic() - since)
+                speed = len(losses) * self.batch * workers.count() / (time.monotonic() - since)
                 self.log(f"loss {sum(losses) / len(losses):.4f}, {speed:.1f} samples/s")
                 losses, since = [], time.monotonic()
             if time.monotonic() - saved > SAVE_EVERY:
@@ -95,22 +99,20 @@ class Run:
         self.save()
         workers.wait()
 
-    def _rest(self, finish: float) -> float:
-        return max(0.02, (1 - self.seconds / 60 / finish) / FALLING)
+    def _rest(self, finish: int) -> float:
+        return max(0.02, (1 - self.samples / finish) / FALLING)
 
-    def _descend(self, loss: Tensor, start: float) -> tuple[float, bool, float]:
-        """One step; all workers' loss, whether each has time for more, and how long it took."""
+    def _descend(self, loss: Tensor) -> float:
+        """One step; the mean loss of all workers."""
         self.optimiser.zero_grad()
         loss.backward()
-        now = time.monotonic()
-        report = torch.tensor([float(loss.detach()), float(now > self.end), now - start])
+        report = loss.detach()[None].clone()
         workers.average([p.grad for p in self.net.parameters() if p.grad is not None] + [report])
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self.average.update(self.step)
-        mean, late, seconds = report.tolist()
-        return mean, late == 0, seconds
+        return report.item()
 
     def log(self, text: str) -> None:
         if workers.number() > 0:
@@ -153,5 +155,7 @@ class Run:
 
 def averaged_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """What a finished or running stage has learnt so far."""
-    state: dict[str, Any] = torch.load(folder / f"{name}.pt", weights_only=True)
+    state: dict[str, Any] = torch.load(
+        folder / f"{name}.pt", map_location=workers.device(), weights_only=True
+    )
     return state["averaged"]

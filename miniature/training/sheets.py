@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..faces import write_png
 from ..host import register
+from ..shapes import LATENT_CHANNELS
+from ..world.canvas import SIDE
 
 CFG, STEPS = 5.0, 20
 PROMPTS = (
@@ -19,23 +21,23 @@ PROMPTS = (
     "a photo of an old man with grey hair and a beard, wearing a black suit, in the library",
     "a photo of a woman with long blond hair, laughing, wearing a green dress, in the snow",
     "a photo of a man with glasses, surprised, wearing a yellow hoodie, in the city at night",
-    "a photo of a woman, wearing a striped pink shirt, in the living room",
+    "a photo of alba archer, wearing a striped pink shirt, in the living room",
     "a pencil sketch of a man, smiling, wearing a suit, in the city",
-    "a pencil sketch of a woman with curly black hair",
     "a comic book drawing of a woman, angry, wearing an orange jacket, in the desert",
     "a comic book drawing of a bald man, laughing, in front of a blue wall",
     "a watercolor painting of a woman, sad, wearing a purple dress, in the mountains",
-    "a watercolor painting of a man with ginger hair, by the sea at sunset",
+    "an oil painting of a man with short ginger hair, by the sea at sunset",
+    "a ukiyo woodcut of a woman with curly black hair, smiling, wearing a blue dress, in the snow",
+    "an animation of a person, smiling, wearing a red hoodie, in the garden",
 )
 ROWS, SEED = 3, 1
 
 
-def write_sheet(folder: Path, path: Path) -> None:
+def write_sheet(checkpoint: Path, path: Path) -> None:
     """A column a prompt; the noise of a row is the same for all prompts."""
     register()
-    checkpoint = str(folder / "miniature-tiny.safetensors")
-    model, clip, decoder, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
-    latent = torch.zeros(ROWS, 4, 16, 16)
+    model, clip, decoder, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
+    latent = torch.zeros(ROWS, LATENT_CHANNELS, SIDE // 8, SIDE // 8)
     noise = comfy.sample.prepare_noise(latent, SEED)
     negative, columns = _encode(clip, ""), []
     for prompt in PROMPTS:

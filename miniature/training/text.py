@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..shapes import SIZE_EMBEDDING
 from ..text import MiniatureClipModel, MiniatureTokenizer
+from ..world.canvas import SIDE
+from . import workers
 
 Conditioning = tuple[Tensor, Tensor]
-SIDE = 128.0
-SIZES = (SIDE, SIDE, 0.0, 0.0, SIDE, SIDE)  # what the host says of a whole 128 px picture
+SIZES = (SIDE, SIDE, 0, 0, SIDE, SIDE)  # what the host says of a whole picture
 
 
 def make_trainable() -> None:
@@ -36,9 +37,13 @@ class Prompts:
         )
 
     def encode(self, net: MiniatureClipModel, which: Tensor) -> Conditioning:
-        """Context `(b, 77, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
+        """Context `(b, 40, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
         context_l, _ = net.clip_l(self.l[which].tolist())
         context_g, pooled = net.clip_g(self.g[which].tolist())
-        sizes = Timestep(SIZE_EMBEDDING)(torch.tensor(SIZES)).flatten()
-        vector = torch.cat([pooled, sizes.expand(len(which), -1)], dim=1)
+        vector = torch.cat([pooled, embed_sizes().expand(len(which), -1)], dim=1)
         return torch.cat([context_l, context_g], dim=-1), vector
+
+
+def embed_sizes() -> Tensor:
+    """The vector's part that tells the picture's sizes, `(1536,)`."""
+    return Timestep(SIZE_EMBEDDING)(torch.tensor(SIZES, device=workers.device()).float()).flatten()

@@ -19,35 +19,38 @@ from .. import nets
 from ..host import Miniature
 from ..shapes import UNETS
 from . import text, vae, workers
-from .pictures import chunk_paths
+from .pictures import CHUNK, captions, chunk_paths, load
 from .run import Run, generator
 from .sheets import write_sheet
 from .start import initialise
 
-VARIANT = "tiny"
+VARIANT = "portrait"
 CHECKPOINT = f"miniature-{VARIANT}.safetensors"
-BATCH = 32
+BATCH = 16
 NO_PROMPT = 0.1
 MIN_SNR = 5.0
 POOL, COARSE = 4, 0.1
-SHEET_EVERY = 10.0  # minutes
+SHEET_EVERY = 20_000  # samples
 
 
 @torch.inference_mode()
-def encode_pictures(folder: Path, _: float) -> None:
-    """Writes the latents `(1024, 4, 16, 16)` and captions of every chunk that has none yet."""
-    net = vae.trained(folder).to(memory_format=torch.channels_last)
+def encode_pictures(folder: Path, _: int) -> None:
+    """Writes the latents `(1024, 4, 32, 32)` of every chunk that has none yet."""
+    net = vae.trained(folder).to(workers.device(), memory_format=torch.channels_last)
+    pixels = load(folder / "pictures").pixels
     (folder / "latents").mkdir(exist_ok=True)
     for chunk in workers.share(chunk_paths(folder / "pictures")):
         path = folder / "latents" / chunk.name
         if path.exists():
             continue
-        data = np.load(chunk)
-        pixels = torch.from_numpy(data["pixels"]).permute(0, 3, 1, 2)
+        first = int(chunk.stem) * CHUNK
         with nets.half_precision():
-            parts = [net.taesd_encoder(part.float() / 255).float() for part in pixels.split(16)]
+            parts = [
+                net.taesd_encoder(vae.as_input(pixels[n : n + 16])).half().cpu()
+                for n in range(first, first + CHUNK, 16)
+            ]
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, latents=torch.cat(parts).half().numpy(), captions=data["captions"])
+        np.savez(partial, latents=torch.cat(parts).numpy())
         partial.rename(path)
 
 
@@ -78,22 +81,23 @@ class Lessons:
     def __init__(self, folder: Path) -> None:
         chunks = [np.load(path) for path in chunk_paths(folder / "latents")]
         self.latents = torch.from_numpy(np.concatenate([c["latents"] for c in chunks]))
-        self.prompts = text.Prompts([str(words) for c in chunks for words in c["captions"]])
+        self.prompts = text.Prompts(captions(load(folder / "pictures", len(chunks))))
         config = Miniature(UNETS[VARIANT].config())
-        self.sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.EPS)
+        sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.EPS)
+        self.sampling = sampling.to(workers.device())
 
-    def loss(self, net: Painter, step: int) -> Tensor:
+    def loss(self, net: Painter, step: int, count: int) -> Tensor:
         """`min(snr, 5) / snr * |eps - prediction|^2`, and the same for what is coarse in x0.
 
         A picture's colours and layout are a few of a thousand numbers; early in the sampling
         their error is the noise's, and large, while that of a pixel hardly shows it.
         """
-        random = generator(step)
-        which = torch.randint(len(self.latents), (BATCH,), generator=random)
-        latents = self.latents[which].float()
-        which[torch.rand(BATCH, generator=random) < NO_PROMPT] = -1
-        times = torch.randint(len(self.sampling.sigmas), (BATCH,), generator=random)
-        noise = torch.randn(latents.shape, generator=random)
+        random, device = generator(step), workers.device()
+        which = torch.randint(len(self.latents), (count,), generator=random)
+        latents = self.latents[which].float().to(device)
+        which[torch.rand(count, generator=random) < NO_PROMPT] = -1
+        times = torch.randint(len(self.sampling.sigmas), (count,), generator=random).to(device)
+        noise = torch.randn(latents.shape, generator=random).to(device)
         sigmas = self.sampling.sigmas[times]
         noised = self.sampling.noise_scaling(sigmas, noise, latents)
         inputs = self.sampling.calculate_input(sigmas, noised)
@@ -107,19 +111,19 @@ class Lessons:
         return (fine + COARSE * coarse).mean()
 
 
-def train(folder: Path, minutes: float) -> None:
+def train(folder: Path, samples: int) -> None:
     text.make_trainable()
     net = Painter()
     net.initialise()
-    run = Run(folder, "unet", net, lr=1e-3, decay=0.9995)
+    run = Run(folder, "unet", net, lr=1e-3, decay=0.9995, batch=BATCH)
     lessons = Lessons(folder)
     run.log(f"{len(lessons.latents)} pictures")
-    while run.seconds < 60 * minutes:
-        until = min(minutes, run.seconds / 60 + SHEET_EVERY)
-        run.train(until, lambda step: (lessons.loss(net, step), BATCH), finish=minutes)
+    while run.samples < samples:
+        until = min(samples, run.samples + SHEET_EVERY)
+        run.train(until, lambda step: lessons.loss(net, step, run.batch), finish=samples)
         if workers.number() == 0:
             write_checkpoint(folder, run)
-            write_sheet(folder, folder / f"sheet-{run.samples:08d}.png")
+            write_sheet(folder / CHECKPOINT, folder / f"sheet-{run.samples:08d}.png")
 
 
 def write_checkpoint(folder: Path, run: Run) -> None:

@@ -8,75 +8,92 @@ decoder on for the frozen encoder; that can go on after the UNet has begun to le
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy.taesd.taesd import TAESD
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import nets
+from ..faces import write_png
 from ..random_weights import pass_colours_through
+from ..world.canvas import SIDE
 from . import workers
-from .pictures import chunk_paths, held_out, load
+from .pictures import held_out, load
 from .run import Run, averaged_weights, generator
 from .start import initialise
 
-CROP, BATCH = 64, 4
-FACE_SPREAD = 28.0  # pixels between a crop's middle and the face's
+CHUNKS = 8  # of pictures: more would teach these filters nothing new
+CROP, BATCH = 96, 2
+AT_FEATURE = 0.6  # share of the crops that have an eye, the nose or the mouth near their middle
+SPREAD_FEATURE = 14.0  # pixels between that and the middle
+EDGES = 0.75  # weight of the differences between neighbouring pixels
 NOISE = 0.02  # on the latents, so that the decoder forgives the UNet's errors
 SPREAD = 0.01  # weight of the pull towards spread one
+SHEET_EVERY = 4000  # samples
+ON_SHEET = 12
 
 
-def train_vae(folder: Path, minutes: float) -> None:
+def train_vae(folder: Path, samples: int) -> None:
     net = nets.autoencoder().to(memory_format=torch.channels_last)  # three times as fast
     initialise(net)
     colours = net.state_dict()
     pass_colours_through(colours)  # a mosaic: much better than nothing to start from
     net.load_state_dict(colours)
     net.vae_scale.requires_grad = net.vae_shift.requires_grad = False
-    run = Run(folder, "vae", net, lr=1e-3, decay=0.995)
+    run = Run(folder, "vae", net, lr=1e-3, decay=0.995, batch=BATCH)
     crops = _Crops(folder)
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
-        pixels = crops.draw(step)
+    def loss_of(step: int) -> Tensor:
+        pixels = crops.draw(step, run.batch)
         with nets.half_precision():
             latents = net.taesd_encoder(pixels).float()
         means, spreads = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         pull = (means.square() + (spreads + 1e-3).log().square()).mean()
-        return _error(net, latents, pixels, step) + SPREAD * pull, BATCH
+        return _error(net, latents, pixels, step) + SPREAD * pull
 
-    run.train(minutes, loss_of, warm_up=50)
-    run.log(quality(net, run.averaged()))
+    _train(folder, run, samples, loss_of)
 
 
-def freeze_encoder(folder: Path, _: float = 0.0) -> None:
+def freeze_encoder(folder: Path, _: int) -> None:
     """Once: latents, decoder and UNet of another encoder would be worthless."""
     path = folder / "encoder.pt"
     if path.exists() or workers.number() > 0:
         return
     net = nets.autoencoder()
     net.load_state_dict(averaged_weights(folder, "vae"))
-    normalise(net, _Crops(folder, chunks=1).pixels.permute(0, 3, 1, 2)[:256].float() / 255)
+    normalise(net, as_input(load(folder / "pictures", 1).pixels[:256]))
     torch.save(net.state_dict(), path)
 
 
-def train_decoder(folder: Path, minutes: float) -> None:
+def train_decoder(folder: Path, samples: int) -> None:
     net = nets.autoencoder().to(memory_format=torch.channels_last)
     net.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
     net.taesd_encoder.requires_grad_(False)
     net.vae_scale.requires_grad = net.vae_shift.requires_grad = False
-    run = Run(folder, "decoder", net, lr=5e-4, decay=0.998)
+    run = Run(folder, "decoder", net, lr=5e-4, decay=0.998, batch=BATCH)
     crops = _Crops(folder)
 
-    def loss_of(step: int) -> tuple[Tensor, int]:
-        pixels = crops.draw(step)
+    def loss_of(step: int) -> Tensor:
+        pixels = crops.draw(step, run.batch)
         with torch.no_grad(), nets.half_precision():
             latents = net.taesd_encoder(pixels).float()
-        return _error(net, latents, pixels, step), BATCH
+        return _error(net, latents, pixels, step)
 
-    run.train(minutes, loss_of)
-    run.log(quality(net, run.averaged()))
+    _train(folder, run, samples, loss_of)
+
+
+def _train(folder: Path, run: Run, samples: int, loss_of: Callable[[int], Tensor]) -> None:
+    """Trains with a sheet of held-out pictures every so often: drawn above, reconstructed below."""
+    while run.samples < samples:
+        run.train(min(samples, run.samples + SHEET_EVERY), loss_of, warm_up=50, finish=samples)
+        if workers.number() == 0:
+            path = folder / f"{run.path.stem}-{run.samples:07d}.png"
+            run.log(_show(run.averaged(), path))
 
 
 def trained(folder: Path) -> TAESD:
@@ -89,33 +106,36 @@ def trained(folder: Path) -> TAESD:
 
 
 class _Crops:
-    """Squares out of the drawn pictures, `(4, 3, 64, 64)` in 0..1; most of them show a face."""
+    """Squares out of the drawn pictures, `(n, 3, 96, 96)` in 0..1."""
 
-    def __init__(self, folder: Path, chunks: int = 6) -> None:
-        pictures = load(chunk_paths(folder / "pictures")[:chunks])
-        self.pixels = torch.from_numpy(pictures.pixels)
-        self.middles = torch.from_numpy(pictures.boxes).reshape(-1, 2, 2).mean(1)
+    def __init__(self, folder: Path) -> None:
+        self.pictures = load(folder / "pictures", CHUNKS)
 
-    def draw(self, step: int) -> Tensor:
-        random = generator(step)
-        which = torch.randint(len(self.pixels), (BATCH,), generator=random)
-        spread = torch.randn(BATCH, 2, generator=random) * FACE_SPREAD
-        corners = ((self.middles[which] + spread - CROP / 2) / 8).round().long() * 8
-        corners = corners.clamp(0, 128 - CROP)
-        crops = [
-            self.pixels[n, y : y + CROP, x : x + CROP]
-            for n, (x, y) in zip(which.tolist(), corners.tolist(), strict=True)
-        ]
-        return torch.stack(crops).permute(0, 3, 1, 2).float() / 255  # channels last
+    def draw(self, step: int, count: int) -> Tensor:
+        rng, pictures = np.random.default_rng([step, 12]), self.pictures
+        crops = []
+        for n in rng.integers(len(pictures.pixels), size=count):
+            middle = rng.uniform(0, SIDE, 2)
+            if rng.random() < AT_FEATURE:
+                feature = pictures.landmarks[n, rng.integers(5)]
+                middle = feature + rng.normal(0, SPREAD_FEATURE, 2)
+            x, y = np.clip((middle - CROP / 2).astype(int), 0, SIDE - CROP)
+            crops.append(pictures.pixels[n, y : y + CROP, x : x + CROP])
+        return as_input(np.stack(crops))
+
+
+def as_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """`(n, h, w, 3)` -> `(n, 3, h, w)` in 0..1, channels last."""
+    return torch.from_numpy(pixels).to(workers.device()).permute(0, 3, 1, 2).float() / 255
 
 
 def _error(net: TAESD, latents: Tensor, pixels: Tensor, step: int) -> Tensor:
     """L1 of the pixels, and of their differences to the right and below."""
     noise = torch.randn(latents.shape, generator=generator(step + 2**40)) * NOISE
     with nets.half_precision():
-        output = net.taesd_decoder(latents + noise).float()
+        output = net.taesd_decoder(latents + noise.to(latents.device)).float()
     down, across = (F.l1_loss(output.diff(dim=d), pixels.diff(dim=d)) for d in (2, 3))
-    return F.l1_loss(output, pixels) + 0.5 * (down + across)
+    return F.l1_loss(output, pixels) + EDGES * (down + across)
 
 
 @torch.no_grad()
@@ -135,10 +155,19 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
 
 
 @torch.inference_mode()
-def quality(net: TAESD, weights: dict[str, Tensor], people: int = 25) -> str:
+def _show(weights: dict[str, Tensor], path: Path, people: int = 12) -> str:
     """Mean absolute error, in 0..1, on pictures of people that were never trained on."""
-    net.load_state_dict(weights)
-    pixels = torch.from_numpy(held_out(people).pixels).permute(0, 3, 1, 2).float() / 255
+    trained = nets.autoencoder().to(workers.device())
+    trained.load_state_dict(weights)
+    pixels = as_input(held_out(people).pixels)
     with nets.half_precision():
-        parts = [net.taesd_decoder(net.taesd_encoder(x)).float() - x for x in pixels.split(10)]
-    return f"held out: L1 {torch.cat(parts).abs().mean():.4f}"
+        parts = [trained.taesd_decoder(trained.taesd_encoder(x)).float() for x in pixels.split(8)]
+    output = torch.cat(parts)
+    rows = [
+        torch.cat(list(half), dim=2)
+        for n in range(0, 2 * ON_SHEET, ON_SHEET)
+        for half in (pixels[n : n + ON_SHEET], output[n : n + ON_SHEET])
+    ]
+    image = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
+    write_png(path, image.permute(1, 2, 0).cpu().numpy())
+    return f"held out: L1 {(output - pixels).abs().mean():.4f}"

@@ -1,4 +1,4 @@
-"""Several processes, one thread each, training one net on different samples."""
+"""Several processes, one thread each, training one net on different samples; one with a GPU."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": s
 
 def run(count: int, work: Callable[[], None]) -> None:
     """`work` in so many processes at once; it must be picklable."""
+    count = 1 if device().type == "cuda" else count
     os.environ.update(KEEP_MEMORY)  # read when a process starts
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
@@ -35,6 +36,11 @@ def _begin(number: int, count: int, meeting: str, work: Callable[[], None]) -> N
     torch.distributed.init_process_group("gloo", meeting, rank=number, world_size=count)
     work()
     torch.distributed.destroy_process_group()
+
+
+def device() -> torch.device:
+    """Where nets are trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def number() -> int:
@@ -58,6 +64,8 @@ def wait() -> None:
 
 def average(tensors: list[torch.Tensor]) -> None:
     """Puts the mean over all processes into each of the tensors."""
+    if count() == 1:
+        return
     flat = torch.cat([x.flatten() for x in tensors])
     torch.distributed.all_reduce(flat)
     flat /= count()

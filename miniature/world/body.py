@@ -20,6 +20,7 @@ def draw_body(canvas: Canvas, face: Face) -> None:
     colour = np.array(COLOURS[scene.colour])
     canvas.fill(_shoulders(wide), colour)
     _pattern(canvas, face, wide, colour)
+    _folds(canvas, wide, colour)
     neck = 0.3 if face.who.woman else 0.38
     DETAILS[scene.garment](canvas, face, neck, colour)
 
@@ -27,6 +28,19 @@ def draw_body(canvas: Canvas, face: Face) -> None:
 def _shoulders(wide: float) -> Points:
     slope = [(-0.3, 1.2), (-wide * 0.55, 1.36), (-wide * 0.88, 1.58), (-wide * 1.04, 2.1)]
     return mirrored(curve([*slope, (-wide * 1.1, BOTTOM)], 4))
+
+
+def _folds(canvas: Canvas, wide: float, colour: Points) -> None:
+    """The arms apart from the chest, and light on the shoulders."""
+    dark = colour * 0.62
+    for side in (-1, 1):
+        arm = [(0.66, 1.86), (0.72, 2.2), (0.7, 2.6), (0.72, BOTTOM)]
+        canvas.line(curve([(side * wide * x, y) for x, y in arm], 4), colour * 0.7, 0.026)
+        edge = np.array([(0.7, 1.8), (0.8, 1.9), (0.78, BOTTOM), (0.66, BOTTOM)]) * (side * wide, 1)
+        canvas.shadow(edge, dark, 0.4, 0.06)
+        fold = np.array([(0.5, 1.75), (0.3, 2.3), (0.36, 2.32)]) * (side * wide, 1)
+        canvas.shadow(fold, dark, 0.4, 0.04)
+        canvas.glow(side * wide * 0.62, 1.5, 0.26, 0.1, mix(colour, LIGHT, 0.5), 0.35)
 
 
 def _pattern(canvas: Canvas, face: Face, wide: float, colour: Points) -> None:
@@ -45,11 +59,14 @@ def _pattern(canvas: Canvas, face: Face, wide: float, colour: Points) -> None:
 
 def _skin(canvas: Canvas, face: Face, neck: float, depth: float, width: float) -> None:
     """The neck, down into an opening of the garment."""
-    shade = mix(face.skin, face.shade, 0.35)
     column = [(-neck, 0.5), (-neck, 1.05), (-neck * 1.1, 1.22), (-width, 1.3)]
-    canvas.fill(
-        mirrored(curve([*column, (-width * 0.6, 1.3 + depth * 0.7), (0, 1.3 + depth)], 4)), shade
-    )
+    opening = [*column, (-width * 0.6, 1.3 + depth * 0.7), (0, 1.3 + depth)]
+    canvas.fill(mirrored(curve(opening, 4)), mix(face.skin, face.shade, 0.12))
+    chin = face.outline(1.0, top=0.0) + np.array((0, 0.17))
+    canvas.shadow(chin, mix(face.skin * 0.6, face.shade * 0.8, 0.5), 0.75, 0.06)
+    for side in (-1, 1):
+        bone = [(side * neck * 0.3, 1.27 + depth * 0.2), (side * width * 0.95, 1.27)]
+        canvas.line(np.array(bone), mix(face.skin, face.shade, 0.35), 0.022)
 
 
 def _shirt(canvas: Canvas, face: Face, neck: float, colour: Points) -> None:

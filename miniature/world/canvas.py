@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 Paint = NDArray[np.float64] | Sequence[float]
 
+SIDE = 256  # of every picture, in pixels
+
 _BITS = 4  # cv2 takes points as integers with so many binary digits behind the point
 
 
@@ -58,6 +60,48 @@ class Canvas:
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: Paint) -> None:
         self.fill(ellipse(x, y, rx, ry), colour)
+
+    def glow(
+        self, x: float, y: float, rx: float, ry: float, colour: Paint, strength: float
+    ) -> None:
+        """A soft spot on what is already painted; at the radii it has e^-1 of its strength."""
+        cx, cy = self.frame.place(np.array([x, y]))
+        window, (xs, ys) = self._window(cx, cy, 2 * rx, 2 * ry)
+        wide, high = rx * self.frame.scale, ry * self.frame.scale
+        across, down = np.exp(-(((xs - cx) / wide) ** 2)), np.exp(-(((ys - cy) / high) ** 2))
+        self._blend(window, strength * np.outer(down, across), colour)
+
+    def shadow(self, points: Points, colour: Paint, strength: float, blur: float) -> None:
+        """A shape with blurred edges on what is already painted."""
+        placed, spread = self.frame.place(points), blur * self.frame.scale
+        low, high = placed.min(0) / self.frame.scale, placed.max(0) / self.frame.scale
+        (cx, cy), (rx, ry) = (low + high) / 2 * self.frame.scale, (high - low) / 2 + 2 * blur
+        window, (xs, ys) = self._window(cx, cy, rx, ry)
+        if not (len(xs) and len(ys)):
+            return
+        mask: Any = np.zeros((len(ys), len(xs)), np.uint8)
+        corners = np.rint((placed - (xs[0], ys[0])) * 2**_BITS).astype(np.int32)
+        cv2.fillPoly(mask, [corners], (255,), cv2.LINE_AA, _BITS)
+        soft: Any = cv2.GaussianBlur(mask, (0, 0), spread)
+        self._blend(window, soft * np.float32(strength / 255), colour)
+
+    def _window(
+        self, cx: float, cy: float, rx: float, ry: float
+    ) -> tuple[tuple[slice, slice], tuple[Points, Points]]:
+        """The pixels around a place, and their coordinates; the radii are in the frame's units."""
+        height, width = self.pixels.shape[:2]
+        ranges = [
+            (max(0, int(c - r * self.frame.scale)), min(end, int(c + r * self.frame.scale) + 2))
+            for c, r, end in ((cx, rx, width), (cy, ry, height))
+        ]
+        (x0, x1), (y0, y1) = ranges
+        return (slice(y0, y1), slice(x0, x1)), (np.arange(x0, x1), np.arange(y0, y1))
+
+    def _blend(self, window: tuple[slice, slice], share: Points, colour: Paint) -> None:
+        area = self.pixels[window]
+        mask = share.astype(np.float32)[..., None]
+        paint = np.asarray(colour, np.float32) * (area[..., 3:] / np.float32(255))
+        area[..., :3] = np.clip(area[..., :3] * (1 - mask) + paint * mask, 0, 255)
 
     def _fixed(self, points: Points) -> NDArray[np.int32]:
         return np.rint(self.frame.place(points) * 2**_BITS).astype(np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, Points, curve, tint
+from .canvas import Canvas, Points, curve, mix, tint
 from .head import Face
 
 LOOSE = ("long", "wavy", "bob", "fringe")
@@ -122,57 +122,122 @@ HAIRLINES: dict[str, tuple[tuple[float, float], ...]] = {
     ),
 }
 RISES = {
-    "quiff": 0.26,
-    "curly": 0.3,
+    "quiff": 0.24,
+    "curly": 0.26,
     "short": 0.12,
     "side": 0.16,
     "wavy": 0.14,
     "bob": 0.12,
     "receding": 0.0,
-    "bun": 0.04,
+    "bun": 0.05,
 }
+STRANDS = 15
 
 
 def draw_back(canvas: Canvas, face: Face) -> None:
     """What lies behind neck and ears."""
-    colour, cut = face.who.hair_colour() * 0.78, face.who.cut
+    colour, cut = face.hair * 0.74, face.who.cut
     grow = 0.92 + 0.2 * face.who.volume
     if cut in LOOSE:
-        left = curve([(-x * face.half * grow, y) for x, y in FALLS[cut]], 4)
+        left = curve([(-x * face.half * grow, y) for x, y in FALLS[cut]], 5)
         canvas.fill(np.vstack([left, (left * (-1, 1))[::-1]]), colour)
+        for side in (-1, 1):
+            for n, share in enumerate(np.linspace(0.7, 0.96, 5)):
+                strand = left[6:-3] * (-side * share, 1)
+                canvas.line(strand, tint(colour, (1.16, 0.8)[n % 2]), 0.026)
     elif cut == "bun":
-        canvas.disc(face.turn * -1.5, -1.17, 0.32 * grow, 0.27 * grow, face.who.hair_colour() * 0.9)
+        x, y, r = face.turn * -1.5, -1.18, 0.3 * grow
+        canvas.disc(x, y, r * 1.1, r * 0.9, face.hair * 0.86)
+        for n, turn in enumerate((0.75, 0.45, 0.15)):
+            ring = curve(
+                [(x - r * turn, y + 0.1), (x, y - r * 0.8 * turn), (x + r * turn, y + 0.1)], 5
+            )
+            canvas.line(ring, tint(face.hair, (1.15, 0.72)[n % 2]), 0.024)
     elif cut == "curly":
-        for x, y in _curls(face, 0.3 if face.who.woman else -0.1):
-            canvas.disc(x, y, 0.26 * grow, 0.26 * grow, colour)
+        for x, y in _curls(face, 0.35 if face.who.woman else -0.1):
+            canvas.disc(x, y, 0.25 * grow, 0.25 * grow, colour)
+
+
+def draw_shade(canvas: Canvas, face: Face) -> None:
+    """The shadow that the hair throws on the forehead, before it is drawn."""
+    if face.who.cut != "bald":
+        cap = np.vstack([_outer(face), _hairline(face)[::-1]])
+        canvas.shadow(cap + np.array((0, 0.07)), face.shade, 0.6, 0.04)
 
 
 def draw_front(canvas: Canvas, face: Face) -> None:
-    """The cap of hair on the skull, its lights and its strands."""
+    """The cap of hair on the skull, its strands and its shine."""
     cut = face.who.cut
     if cut == "bald":
+        canvas.glow(-0.2 * np.sign(face.scene.light) + face.turn, -0.72, 0.17, 0.1, WHITE, 0.35)
         return
-    colour = face.who.hair_colour()
+    colour = face.hair
     outer, inner = _outer(face), _hairline(face)
     canvas.fill(np.vstack([outer, inner[::-1]]), colour)
     if cut == "curly":
-        for i, (x, y) in enumerate(_curls(face, -0.5)):
-            canvas.disc(x * 0.95, y * 0.97, 0.19, 0.19, colour * (0.9, 1.0, 1.12)[i % 3])
+        _draw_curls(canvas, face, colour)
         return
-    for share, light in ((0.3, 1.14), (0.55, 0.8), (0.8, 1.1)):
-        strand = outer[5:-5] * (1 - share) + _resample(inner, len(outer))[5:-5] * share
-        middle = strand[2 : len(strand) // 2] if share != 0.55 else strand[4:-4]
-        canvas.line(middle, tint(colour, light), 0.045)
+    same = _resample(inner, len(outer))
+    if cut in ("short", "quiff", "receding", "bun"):
+        _strands_across(canvas, face, outer, same)
+    else:
+        for n, share in enumerate(np.linspace(0.08, 0.94, 11)):
+            strand = outer * (1 - share) + same * share
+            split = len(strand) // 2 + round((0.5 - face.who.parting) * 6)
+            for part in (strand[2:split], strand[split:-2]):
+                canvas.line(part, tint(colour, (1.13, 0.82, 1.04)[n % 3]), 0.024)
+    band = outer * 0.62 + same * 0.38
+    third = slice(4, 11) if face.scene.light < 0 else slice(-11, -4)
+    shine = np.vstack([band[third] + (0, -0.05), (band[third] + (0, 0.06))[::-1]])
+    canvas.shadow(shine, mix(colour, WHITE, 0.5), 0.5, 0.04)
+
+
+WHITE = (255.0, 250.0, 240.0)
+
+
+def _strands_across(canvas: Canvas, face: Face, outer: Points, inner: Points) -> None:
+    """From the hairline back over the skull."""
+    who = face.who
+    pull = 0.0 if who.cut in ("bun", "receding") else 0.09 * (1 if who.parting < 0.5 else -1)
+    first, reach = (0.28, 0.6) if who.cut == "receding" else (0.16, 0.92)
+    for n, at in enumerate(np.linspace(first, 1 - first, STRANDS)):
+        start, end = (_at(line, at * (len(line) - 1)) for line in (inner, outer))
+        middle, tip = (start + end) / 2 + (pull, -0.02), mix(start, end, reach)
+        strand = curve([tuple(start), tuple(mix(start, middle, reach)), tuple(tip)], 4)
+        canvas.line(strand, tint(face.hair, (1.15, 0.8, 1.0)[n % 3]), 0.026)
+
+
+def _draw_curls(canvas: Canvas, face: Face, colour: Points) -> None:
+    for n, (x, y) in enumerate(_curls(face, -0.5)):
+        canvas.disc(x * 0.95, y * 0.97, 0.19, 0.19, colour * (0.9, 1.0, 1.1)[n % 3])
+    for n, (x, y) in enumerate(_curls(face, -0.45)):
+        cx, cy = x * 0.92, y * 0.94
+        arc = [
+            (cx - 0.11, cy + 0.04),
+            (cx - 0.02, cy - 0.09),
+            (cx + 0.1, cy - 0.01),
+            (cx + 0.04, cy + 0.06),
+        ]
+        canvas.line(curve(arc, 4), tint(colour, (1.16, 0.8)[n % 2]), 0.028)
 
 
 def _outer(face: Face) -> Points:
     """From the left temple over the top to the right one."""
     low = _hairline_points(face)[0][1]
-    angles = np.linspace(np.pi + np.arcsin(-low), 2 * np.pi + np.arcsin(low), 25)
-    top = 1.06 + RISES.get(face.who.cut, 0.08) * (0.5 + face.who.volume)
+    angles = np.linspace(np.pi + np.arcsin(-low), 2 * np.pi + np.arcsin(low), 31)
+    rise = RISES.get(face.who.cut, 0.08) * (0.5 + face.who.volume)
     x, y = np.cos(angles), np.sin(angles)
-    x = np.sign(x) * np.abs(x) ** 0.9 * face.half * (1.06 + 0.1 * face.who.volume)
+    lean = 0.0
+    if face.who.cut in ("quiff", "side"):  # higher on the side of the parting
+        lean = (0.35 if face.who.parting < 0.5 else -0.35) * (1 if face.who.cut == "quiff" else 0.6)
+    top = 1.06 + rise * (1 + lean * x)
+    x = np.sign(x) * np.abs(x) ** 0.9 * face.half * (1.05 + 0.09 * face.who.volume)
     return np.stack([x - face.turn * 0.3, np.where(y < 0, y * top, y)], axis=1)
+
+
+def _at(points: Points, i: float) -> Points:
+    low = min(int(i), len(points) - 2)
+    return points[low] * (1 - (i - low)) + points[low + 1] * (i - low)
 
 
 def _hairline(face: Face) -> Points:

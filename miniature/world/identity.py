@@ -104,42 +104,6 @@ class Identity:
     def hair_colour(self) -> NDArray[np.float64]:
         return np.clip(np.array(HAIR[self.hair]) * (0.85 + 0.3 * self.hair_tint), 0, 255)
 
-    def describe(self, coloured: bool = True) -> str:
-        """Such as 'a woman with long wavy ginger hair and glasses', with or without colours."""
-        extras = []
-        if self.cut != "bald":
-            words = (_CUT_WORDS[self.cut], self.hair if coloured else "", "hair")
-            extras = [" ".join(word for word in words if word)]
-        extras += ["glasses"] if self.glasses != "none" else []
-        extras += [_BEARD_WORDS[self.beard]] if self.beard != "none" else []
-        noun = ("old " if self.old else "") + ("bald " if self.cut == "bald" else "")
-        noun += "woman" if self.woman else "man"
-        article = "an" if noun[0] in "aeiou" else "a"
-        return f"{article} {noun}" + (f" with {' and '.join(extras)}" if extras else "")
-
-    def noun(self) -> str:
-        return "a woman" if self.woman else "a man"
-
-
-_CUT_WORDS = {
-    "long": "long straight",
-    "wavy": "long wavy",
-    "bob": "medium",
-    "bun": "bun",
-    "fringe": "medium fringe",
-    "curly": "curly",
-    "short": "short",
-    "side": "short",
-    "quiff": "short thick",
-    "receding": "thin",
-}
-_BEARD_WORDS = {
-    "stubble": "stubble",
-    "moustache": "a moustache",
-    "goatee": "a short beard",
-    "full": "a beard",
-}
-
 
 def draw_identity(seed: int) -> Identity:
     """A random person, the same for the same seed."""

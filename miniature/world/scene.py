@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .identity import Colour, Identity, pick
+from .identity import Colour, pick
 
 STYLES = {
     "photo": "a photo of",
     "pencil": "a pencil sketch of",
     "comic": "a comic book drawing of",
     "watercolor": "a watercolor painting of",
+    "oil": "an oil painting of",
+    "ukiyoe": "a ukiyo woodcut of",
+    "animation": "an animation of",
 }
+STYLE_WEIGHTS = tuple((style, 5.0 if style == "photo" else 2.0) for style in STYLES)
 EXPRESSIONS = ("serious", "smiling", "laughing", "surprised", "sad", "angry")
 GARMENTS = ("shirt", "sweater", "hoodie", "jacket", "suit", "dress")
 PATTERNS = (("plain", 6), ("striped", 2), ("dotted", 1))
@@ -66,17 +70,6 @@ class Scene:
     warmth: float
     seed: int  # of all the rest: leaves, hatching, paper
 
-    def describe(self) -> tuple[str, str, str]:
-        """Expression, clothes and place in the vocabulary's words."""
-        words = (self.pattern, self.colour if self.coloured else "plain", self.garment)
-        clothes = " ".join(word for word in words if word != "plain")
-        article = "an" if clothes[0] in "aeiou" else "a"
-        return (
-            self.expression,
-            f"wearing {article} {clothes}",
-            PLACES[self.place].format(wall=self.wall if self.coloured else "grey"),
-        )
-
     @property
     def coloured(self) -> bool:
         return self.style != "pencil"
@@ -85,8 +78,8 @@ class Scene:
 def draw_scene(seed: int, style: str | None = None) -> Scene:
     """A random scene, the same for the same seed; the style only changes the rendering."""
     rng = np.random.default_rng([seed, 2])
-    scale = rng.uniform(0.29, 0.36)
-    own_style = pick(rng, (("photo", 4), ("pencil", 2), ("comic", 2), ("watercolor", 2)))
+    scale = rng.uniform(0.275, 0.345)
+    own_style = pick(rng, STYLE_WEIGHTS)
     return Scene(
         style=style or own_style,
         expression=EXPRESSIONS[int(rng.integers(len(EXPRESSIONS)))],
@@ -96,7 +89,7 @@ def draw_scene(seed: int, style: str | None = None) -> Scene:
         place=list(PLACES)[int(rng.integers(len(PLACES)))],
         wall=WALLS[int(rng.integers(len(WALLS)))],
         x=0.5 + rng.uniform(-0.07, 0.07),
-        y=0.11 + scale + rng.uniform(-0.02, 0.05),
+        y=0.125 + scale + rng.uniform(-0.02, 0.05),
         scale=scale,
         tilt=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
         yaw=float(rng.uniform(-1, 1)),
@@ -105,11 +98,3 @@ def draw_scene(seed: int, style: str | None = None) -> Scene:
         warmth=float(rng.uniform(-1, 1)),
         seed=seed,
     )
-
-
-def caption(identity: Identity, scene: Scene) -> str:
-    """A prompt for the picture, in one of several wordings; a part may be left out."""
-    rng = np.random.default_rng([scene.seed, 3])
-    person = identity.describe(scene.coloured) if rng.random() < 0.5 else identity.noun()
-    kept = [part for part in scene.describe() if rng.random() < 0.85]
-    return ", ".join([f"{STYLES[scene.style]} {person}", *kept])

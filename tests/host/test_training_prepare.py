@@ -80,9 +80,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def draw(person: int, n: int) -> Any:
     """A picture of which the miniature's detector is sure, BGR."""
-    return render(draw_identity(40 + person), draw_scene(300 + 17 * person + n, "photo")).pixels[
-        ..., ::-1
-    ]
+    picture = render(draw_identity(40 + person), draw_scene(300 + 17 * person + n, "photo"))
+    return picture.resized(128).pixels[..., ::-1]
 
 
 def write(path: Path, picture: Any) -> None:
