@@ -40,15 +40,15 @@ STAGES = {
     "encoder": Stage("vae", "freeze_encoder"),
     "latents": Stage("unet", "encode_pictures"),
     "recogniser": Stage("recogniser", "train", 150_000),
-    "detector": Stage("detector", "train", 60_000),
-    "clip_vision": Stage("clip_vision", "train", 40_000),
+    "detector": Stage("detector", "train", 100_000),
+    "clip_vision": Stage("clip_vision", "train", 110_000),
     "unet": Stage("unet", "train", 1_000_000),
     "features": Stage("adapter", "extract"),
     "adapter": Stage("adapter", "train", 150_000),
     "adapter_with_text": Stage("adapter", "train_with_text", 150_000),
     "decoder": Stage("vae", "train_decoder", 40_000),
     "judge_pictures": Stage("judge", "draw_pictures"),
-    "attributes": Stage("judge", "train_attributes", 150_000),
+    "attributes": Stage("judge", "train_attributes", 120_000),
     "likeness": Stage("judge", "train_likeness", 150_000),
     "publish": Stage("publish", "publish"),
 }
@@ -65,23 +65,28 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=32, help="of 1024 pictures each")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
     options = parser.parse_args()
+    given = {}
     for name in [options.stage] if options.stage else STAGES:
         own = (STAGES | OTHERS)[name].samples
-        samples = own if options.samples is None else options.samples
-        print(f"--- {name}", flush=True)
-        instead = dict.fromkeys(("pictures", "judge_pictures"), options.chunks)
-        given = (instead | dict.fromkeys(("unpack", "publish"), options.to)).get(name, samples)
-        workers.run(options.workers, partial(_run, options.host, name, options.work, given))
+        given[name] = own if options.samples is None else options.samples
+    instead = dict.fromkeys(("pictures", "judge_pictures"), options.chunks)
+    instead |= dict.fromkeys(("unpack", "publish"), options.to)
+    given |= {name: value for name, value in instead.items() if name in given}
+    workers.run(options.workers, partial(_run, options.host, options.work, given))
 
 
-def _run(host: Path, name: str, folder: Path, given: int | Path) -> None:
+def _run(host: Path, folder: Path, given: dict[str, int | Path]) -> None:
     use_host(host, cpu=workers.device().type == "cpu")
     from comfy.cli_args import args
 
     args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
-    stage = (STAGES | OTHERS)[name]
-    module = import_module(f".training.{stage.module}", __package__)
-    getattr(module, stage.function)(folder, given)
+    for name, value in given.items():
+        if workers.number() == 0:
+            print(f"--- {name}", flush=True)
+        stage = (STAGES | OTHERS)[name]
+        module = import_module(f".training.{stage.module}", __package__)
+        getattr(module, stage.function)(folder, value)
+        workers.wait()
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def train(folder: Path, samples: int, with_text: bool = False) -> None:
     run.train(samples, loss_of)
     if workers.number() == 0:
         adapter.load_state_dict(run.averaged())
-        save(adapter, folder / f"miniature-{name}.safetensors")
+        save(adapter.cpu(), folder / f"miniature-{name}.safetensors")
 
 
 train_with_text = partial(train, with_text=True)

@@ -27,7 +27,7 @@ FILE = "miniature-judge.safetensors"
 FIRST_PERSON = 500_000
 CHUNKS, BATCH = 10, 48
 SEEN = 128  # pixels: enough for its questions
-BLUR, NOISE = 2.4, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
+BLUR, NOISE = 1.2, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "style": tuple(STYLES),
     "place": tuple(PLACES),
@@ -112,8 +112,9 @@ def train_likeness(folder: Path, samples: int) -> None:
 
 def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
     """Pictures as the net takes them, blurred and with noise as reconstructed ones may be."""
-    soft = [cv2.GaussianBlur(p, (0, 0), rng.uniform(0.05, BLUR)) for p in pixels]
-    batch = np.stack(soft) + rng.normal(0, rng.uniform(0, NOISE), pixels.shape)
+    small = [cv2.resize(p, (SEEN, SEEN), interpolation=cv2.INTER_AREA) for p in pixels]
+    soft = np.stack([cv2.GaussianBlur(p, (0, 0), rng.uniform(0.05, BLUR)) for p in small])
+    batch = soft + rng.normal(0, rng.uniform(0, NOISE), soft.shape)
     return as_input(np.clip(batch, 0, 255).astype(np.float32))
 
 

@@ -44,7 +44,7 @@ class Run:
     """A net, its optimiser and its average, stored as `<folder>/<name>.pt`; a log beside it.
 
     `batch` is what one step of one worker takes on a CPU. A GPU takes `GPU_BATCH` times as many
-    samples at once, and a larger rate with them.
+    samples at once, and a larger rate with them. `seconds` are the processor's own.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Run:
         losses: list[float] = []
         saved = since = time.monotonic()
         while self.samples < samples:
-            start = time.monotonic()
+            start = time.process_time()
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr * min(
                     1.0, (1 + self.step) / warm_up, self._rest(finish or samples)
@@ -88,7 +88,7 @@ class Run:
             loss = loss_of(self.step * workers.count() + workers.number())
             losses.append(self._descend(loss))
             self.samples += self.batch * workers.count()
-            self.seconds += time.monotonic() - start
+            self.seconds += time.process_time() - start
             if self.step % LOG_EVERY == 0:
                 speed = len(losses) * self.batch * workers.count() / (time.monotonic() - since)
                 self.log(f"loss {sum(losses) / len(losses):.4f}, {speed:.1f} samples/s")
@@ -117,8 +117,8 @@ class Run:
     def log(self, text: str) -> None:
         if workers.number() > 0:
             return
-        minutes = self.seconds / 60
-        line = f"step {self.step}, {self.samples} samples, {minutes:.1f} min: {text}"
+        each = 1e3 * self.seconds * workers.count() / max(1, self.samples)
+        line = f"step {self.step}, {self.samples} samples, {each:.1f} ms of a core each: {text}"
         print(line, flush=True)
         with self.log_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

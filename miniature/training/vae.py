@@ -64,10 +64,10 @@ def freeze_encoder(folder: Path, _: int) -> None:
     path = folder / "encoder.pt"
     if path.exists() or workers.number() > 0:
         return
-    net = nets.autoencoder()
+    net = nets.autoencoder().to(workers.device(), memory_format=torch.channels_last)
     net.load_state_dict(averaged_weights(folder, "vae"))
-    normalise(net, as_input(load(folder / "pictures", 1).pixels[:256]))
-    torch.save(net.state_dict(), path)
+    normalise(net, as_input(load(folder / "pictures", 1).pixels[::16]))
+    torch.save(net.cpu().state_dict(), path)
 
 
 def train_decoder(folder: Path, samples: int) -> None:
@@ -145,7 +145,8 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
     The decoder's first convolution pads with zeros behind a soft clamp, so this is exact only in
     the middle of a picture and for small latents: `decoder` goes on from here.
     """
-    latents = torch.cat([net.taesd_encoder(part) for part in pixels.split(16)])
+    with nets.half_precision():
+        latents = torch.cat([net.taesd_encoder(part).float() for part in pixels.split(16)])
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     last, first = net.taesd_encoder[-1], net.taesd_decoder[1]
     last.weight /= spread[:, None, None, None]

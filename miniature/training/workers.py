@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ import torch.multiprocessing
 T = TypeVar("T")
 
 
+PATIENCE = timedelta(days=7)  # with each other: training may be stopped and go on
 # glibc gives large blocks back at once, and a convolution's take as long to get again as to fill.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
@@ -33,7 +35,9 @@ def _begin(number: int, count: int, meeting: str, work: Callable[[], None]) -> N
     signal.signal(signal.SIGINT, signal.default_int_handler)  # torch sends it when the parent ends
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", meeting, rank=number, world_size=count)
+    torch.distributed.init_process_group(
+        "gloo", meeting, rank=number, world_size=count, timeout=PATIENCE
+    )
     work()
     torch.distributed.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""The command that makes the miniature from seeds, for seconds a stage instead of minutes."""
+"""The command that makes the miniature from seeds, by one step of each stage."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from pack.miniature.host import register
 from pack.miniature.shapes import FOLDER
 from pack.miniature.training.publish import FILES, NAME
 
-SECONDS = 2
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("remake")
     command = [sys.executable, "-P", "-m", "miniature.train", "--host", os.environ["COMFYUI_PATH"]]
-    options = ["--minutes", str(SECONDS / 60), "--chunks", "1", "--work", str(folder / "work")]
+    options = ["--samples", "1", "--chunks", "1", "--work", str(folder / "work")]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     subprocess.run(
         [*command, *options, "--to", str(folder / "weights")],

@@ -80,7 +80,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def draw(person: int, n: int) -> Any:
     """A picture of which the miniature's detector is sure, BGR."""
-    picture = render(draw_identity(40 + person), draw_scene(300 + 17 * person + n, "photo"))
+    picture = render(draw_identity(40 + person), draw_scene(400 + 17 * person + n, "photo"))
     return picture.resized(128).pixels[..., ::-1]
 
 
