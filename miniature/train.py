@@ -19,13 +19,14 @@ from .random_weights import use_host
 from .shapes import WEIGHTS
 from .training import workers
 
+PICTURES = 32_768
 WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
 
 
 class Stage(NamedTuple):
     """A function of a module in `training`, called with the work folder and the samples.
 
-    Where pictures are drawn it is the number of chunks instead, for `unpack` and `publish` the
+    Where pictures are drawn it is the number of pictures instead, for `unpack` and `publish` the
     folder of the published weights.
     """
 
@@ -62,14 +63,14 @@ def main() -> None:
     parser.add_argument("--stage", choices=[*STAGES, *OTHERS], help="only this one")
     parser.add_argument("--samples", type=int, help="for each stage, instead of its own")
     parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
-    parser.add_argument("--chunks", type=int, default=32, help="of 1024 pictures each")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="to draw for training")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
     options = parser.parse_args()
     given = {}
     for name in [options.stage] if options.stage else STAGES:
         own = (STAGES | OTHERS)[name].samples
         given[name] = own if options.samples is None else options.samples
-    instead = dict.fromkeys(("pictures", "judge_pictures"), options.chunks)
+    instead = dict.fromkeys(("pictures", "judge_pictures"), options.pictures)
     instead |= dict.fromkeys(("unpack", "publish"), options.to)
     given |= {name: value for name, value in instead.items() if name in given}
     workers.run(options.workers, partial(_run, options.host, options.work, given))

@@ -29,7 +29,7 @@ from ..shapes import CONTEXT_WIDTH, TEXT_G, clip_vision_config
 from ..text import MiniatureClipModel
 from ..world.scene import draw_scene
 from . import clip_vision, recogniser, text, workers
-from .pictures import CHUNK, PER_PERSON, Pictures, captions, chunk_paths, load
+from .pictures import PER_PERSON, Pictures, captions, chunk_paths, load, numbers_in
 from .run import Run, generator
 from .unet import CHECKPOINT
 
@@ -53,12 +53,12 @@ def extract(folder: Path, _: int) -> None:
         path = folder / "features" / chunk.name
         if path.exists():
             continue
-        first, rng = int(chunk.stem) * CHUNK, np.random.default_rng(10)
-        own = slice(first, first + CHUNK)
-        landmarks = everything.landmarks[own] + rng.normal(0, recogniser.JITTER, (CHUNK, 5, 2))
+        own, rng = numbers_in(chunk), np.random.default_rng(10)
+        landmarks = everything.landmarks[own]
+        landmarks = landmarks + rng.normal(0, recogniser.JITTER, landmarks.shape)
         hidden = [
-            clip(clip_vision.as_input(everything, range(n, n + 32), rng).to(device))[0].half().cpu()
-            for n in range(first, first + CHUNK, 32)
+            clip(clip_vision.as_input(everything, own[n : n + 32], rng).to(device))[0].half().cpu()
+            for n in range(0, len(own), 32)
         ]
         partial_path = path.with_suffix(".partial.npz")
         np.savez(
@@ -91,7 +91,7 @@ class Lessons:
             for name in ("face", "clip")
         )
         self.latents = torch.from_numpy(np.concatenate([part["latents"] for part in targets]))
-        pictures = load(folder / "pictures", len(paths))
+        pictures = load(folder / "pictures", len(self.face))
         self.prompts = text.Prompts(captions(pictures))
         self.pairs = torch.tensor(_pair_up(pictures))
 

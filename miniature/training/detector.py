@@ -52,7 +52,7 @@ def train(folder: Path, samples: int) -> None:
     made = net()
     torch.nn.init.constant_(made[-1].bias[0], -3.0)  # type: ignore[index]  # faces are rare
     run = Run(folder, "detector", made, lr=2e-3, decay=0.99, batch=BATCH)
-    pictures = load(folder / "pictures", 8)
+    pictures = load(folder / "pictures", 8192)
 
     def loss_of(step: int) -> Tensor:
         run.net.train()

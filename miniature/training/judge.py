@@ -25,7 +25,7 @@ from .run import Run, averaged_weights
 
 FILE = "miniature-judge.safetensors"
 FIRST_PERSON = 500_000
-CHUNKS, BATCH = 10, 48
+PICTURES, BATCH = 12_288, 48
 SEEN = 128  # pixels: enough for its questions
 BLUR, NOISE = 1.2, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -71,11 +71,11 @@ class Attributes(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def draw_pictures(folder: Path, chunks: int) -> None:
+def draw_pictures(folder: Path, count: int) -> None:
     """Draws the judge's own pictures."""
     make_chunks(
         folder / "judge_pictures",
-        min(chunks, CHUNKS),
+        min(count, PICTURES),
         lambda number: FIRST_PERSON + number // PER_PERSON,
         first_scene=FIRST_PERSON * PER_PERSON,
     )

@@ -70,23 +70,23 @@ def captions(pictures: Pictures) -> list[str]:
     ]
 
 
-def make(work: Path, chunks: int) -> None:
-    """Draws the chunks that are missing."""
-    make_chunks(work / "pictures", chunks, shown, first_scene=0)
+def make(work: Path, count: int) -> None:
+    """Draws those of the first `count` pictures that are missing."""
+    make_chunks(work / "pictures", count, shown, first_scene=0)
 
 
-def make_chunks(folder: Path, chunks: int, person: Callable[[int], int], first_scene: int) -> None:
+def make_chunks(folder: Path, count: int, person: Callable[[int], int], first_scene: int) -> None:
     """Picture n shows `person(n)`; a chunk's `.npz` appears when its pixels are written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for chunk in workers.share(range(chunks)):
-        path = folder / f"{chunk:04d}.npz"
+    for first in workers.share(range(0, count, CHUNK)):
+        path = folder / f"{first // CHUNK:04d}.npz"
         if path.exists():
             continue
-        numbers = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+        numbers = range(first, min(first + CHUNK, count))
         pictures = draw(map(person, numbers), (first_scene + n for n in numbers))
         (folder / PIXELS).touch()
         with (folder / PIXELS).open("r+b") as file:
-            file.seek(chunk * pictures.pixels.nbytes)
+            file.seek(first * pictures.pixels[0].nbytes)
             file.write(pictures.pixels.data)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **{name: getattr(pictures, name) for name in ARRAYS})
@@ -97,11 +97,15 @@ def chunk_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("????.npz"))
 
 
-def load(folder: Path, chunks: int | None = None) -> Pictures:
-    """The first chunks of a folder; the pixels stay on disk until they are read."""
-    parts = [np.load(path) for path in chunk_paths(folder)[:chunks]]
-    shape = (len(parts) * CHUNK, SIDE, SIDE, 3)
-    return Pictures(
-        pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),
-        **{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS},
-    )
+def numbers_in(chunk: Path) -> range:
+    """The pictures of a chunk."""
+    first = int(chunk.stem) * CHUNK
+    return range(first, first + len(np.load(chunk)["people"]))
+
+
+def load(folder: Path, most: int | None = None) -> Pictures:
+    """The first pictures of a folder; the pixels stay on disk until they are read."""
+    parts = [np.load(path) for path in chunk_paths(folder)]
+    arrays = {name: np.concatenate([part[name] for part in parts])[:most] for name in ARRAYS}
+    shape = (len(arrays["people"]), SIDE, SIDE, 3)
+    return Pictures(pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape), **arrays)

@@ -19,7 +19,7 @@ from .. import nets
 from ..host import Miniature
 from ..shapes import UNETS
 from . import text, vae, workers
-from .pictures import CHUNK, captions, chunk_paths, load
+from .pictures import captions, chunk_paths, load, numbers_in
 from .run import Run, generator
 from .sheets import write_sheet
 from .start import initialise
@@ -43,11 +43,11 @@ def encode_pictures(folder: Path, _: int) -> None:
         path = folder / "latents" / chunk.name
         if path.exists():
             continue
-        first = int(chunk.stem) * CHUNK
+        own = pixels[numbers_in(chunk)]
         with nets.half_precision():
             parts = [
-                net.taesd_encoder(vae.as_input(pixels[n : n + 16])).half().cpu()
-                for n in range(first, first + CHUNK, 16)
+                net.taesd_encoder(vae.as_input(own[n : n + 16])).half().cpu()
+                for n in range(0, len(own), 16)
             ]
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, latents=torch.cat(parts).numpy())
@@ -81,7 +81,7 @@ class Lessons:
     def __init__(self, folder: Path) -> None:
         chunks = [np.load(path) for path in chunk_paths(folder / "latents")]
         self.latents = torch.from_numpy(np.concatenate([c["latents"] for c in chunks]))
-        self.prompts = text.Prompts(captions(load(folder / "pictures", len(chunks))))
+        self.prompts = text.Prompts(captions(load(folder / "pictures", len(self.latents))))
         config = Miniature(UNETS[VARIANT].config())
         sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.EPS)
         self.sampling = sampling.to(workers.device())

@@ -27,7 +27,7 @@ from .pictures import held_out, load
 from .run import Run, averaged_weights, generator
 from .start import initialise
 
-CHUNKS = 8  # of pictures: more would teach these filters nothing new
+PICTURES = 8192  # more would teach these filters nothing new
 CROP, BATCH = 96, 2
 AT_FEATURE = 0.6  # share of the crops that have an eye, the nose or the mouth near their middle
 SPREAD_FEATURE = 14.0  # pixels between that and the middle
@@ -66,7 +66,7 @@ def freeze_encoder(folder: Path, _: int) -> None:
         return
     net = nets.autoencoder().to(workers.device(), memory_format=torch.channels_last)
     net.load_state_dict(averaged_weights(folder, "vae"))
-    normalise(net, as_input(load(folder / "pictures", 1).pixels[::16]))
+    normalise(net, as_input(load(folder / "pictures", 64).pixels))
     torch.save(net.cpu().state_dict(), path)
 
 
@@ -109,7 +109,7 @@ class _Crops:
     """Squares out of the drawn pictures, `(n, 3, 96, 96)` in 0..1."""
 
     def __init__(self, folder: Path) -> None:
-        self.pictures = load(folder / "pictures", CHUNKS)
+        self.pictures = load(folder / "pictures", PICTURES)
 
     def draw(self, step: int, count: int) -> Tensor:
         rng, pictures = np.random.default_rng([step, 12]), self.pictures
@@ -119,7 +119,8 @@ class _Crops:
             if rng.random() < AT_FEATURE:
                 feature = pictures.landmarks[n, rng.integers(5)]
                 middle = feature + rng.normal(0, SPREAD_FEATURE, 2)
-            x, y = np.clip((middle - CROP / 2).astype(int), 0, SIDE - CROP)
+            # On the grid of the latents, as whole pictures are: a style's patterns fit it.
+            x, y = np.clip((middle - CROP / 2) / 8, 0, (SIDE - CROP) / 8).astype(int) * 8
             crops.append(pictures.pixels[n, y : y + CROP, x : x + CROP])
         return as_input(np.stack(crops))
 
@@ -156,7 +157,7 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _show(weights: dict[str, Tensor], path: Path, people: int = 12) -> str:
+def _show(weights: dict[str, Tensor], path: Path, people: int = 6) -> str:
     """Mean absolute error, in 0..1, on pictures of people that were never trained on."""
     trained = nets.autoencoder().to(workers.device())
     trained.load_state_dict(weights)

@@ -22,7 +22,7 @@ from pack.miniature.training.publish import FILES, NAME
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("remake")
     command = [sys.executable, "-P", "-m", "miniature.train", "--host", os.environ["COMFYUI_PATH"]]
-    options = ["--samples", "1", "--chunks", "1", "--work", str(folder / "work")]
+    options = ["--samples", "1", "--pictures", "64", "--work", str(folder / "work")]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     subprocess.run(
         [*command, *options, "--to", str(folder / "weights")],
