@@ -54,8 +54,7 @@ def extract(folder: Path, _: int) -> None:
         if path.exists():
             continue
         own, rng = numbers_in(chunk), np.random.default_rng(10)
-        landmarks = everything.landmarks[own]
-        landmarks = landmarks + rng.normal(0, recogniser.JITTER, landmarks.shape)
+        missed = rng.normal(0, recogniser.JITTER, (len(own), 5, 2))
         hidden = [
             clip(clip_vision.as_input(everything, own[n : n + 32], rng).to(device))[0].half().cpu()
             for n in range(0, len(own), 32)
@@ -63,7 +62,9 @@ def extract(folder: Path, _: int) -> None:
         partial_path = path.with_suffix(".partial.npz")
         np.savez(
             partial_path,
-            face=recogniser.embed(face, everything.pixels[own], landmarks).half().numpy(),
+            face=recogniser.embed(face, everything.pixels[own], everything.landmarks[own] + missed)
+            .half()
+            .numpy(),
             clip=torch.cat(hidden).numpy(),
         )
         partial_path.rename(path)
