@@ -60,10 +60,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
         "refine_small_faces",
         ("Picture with a small face", "InfiniteIDCropFaces"),
     ),
-
-
     "InfiniteIDPickBest": ("best_of_batch", ("VAEDecode", "InfiniteIDPickBest", "SaveImage")),
-    "InfiniteIDCropFaces": ("refine_small_faces", ("VAEDecode", "InfiniteIDCropFaces")),
     "InfiniteIDPasteFaces": (
         "refine_small_faces",
         ("InfiniteIDCropFaces", "InfiniteIDPasteFaces", "SaveImage"),

@@ -183,7 +183,7 @@ def find_working_provider() -> str:
     """
     from onnxruntime import InferenceSession, get_available_providers
 
-    wanted = _choose_providers("auto", get_available_providers())
+    wanted = choose_providers("auto", get_available_providers())
     used = InferenceSession(_SMALLEST_NET, providers=wanted).get_providers()[0]
     return next(name for name, provider in PROVIDERS.items() if provider == used)
 

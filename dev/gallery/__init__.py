@@ -48,11 +48,7 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     load_identity,
     score,
     separate_models,
-
-
     best_of_batch,
-
-
     refine_identity,
     train_adapter,
 )

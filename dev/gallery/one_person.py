@@ -207,6 +207,7 @@ def separate_models(info: Info) -> Graph:
     model = scene.apply(group, 3, identity)
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
     scene.save(group, 6, picture, "separate-models")
+    return scene.graph
 
 
 def best_of_batch(info: Info) -> Graph:
@@ -229,7 +230,7 @@ def best_of_batch(info: Info) -> Graph:
         "InfiniteIDPickBest",
         6,
         rows=PREVIEW,
-        face_analysis=scene.analysis["face_analysis"],
+        face_analysis=scene.analysis,
         reference=loaded["IMAGE"],
         images=pictures,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..graphs import Graph, Group, Info, Output
-from .scene import BROWN, PREVIEW, YELLOW, begin
+from .scene import BROWN, PREVIEW, YELLOW, begin, begin_apart
 
 DATA = "people"
 """The folder in ComfyUI's `datasets` that the workflow names."""
@@ -25,7 +25,7 @@ def refine_identity(info: Info) -> Graph:
     batch = group.add(
         "ImageBatch", 2, node_width=200, image1=photos[0]["IMAGE"], image2=photos[1]["IMAGE"]
     )
-    identity = scene.encode(group, batch["IMAGE"], 3)
+    identity = scene.encode(group, 3, batch["IMAGE"])
     group = scene.group("Training", BROWN)
     refined = group.add(
         "InfiniteIDRefineIdentity",
@@ -46,7 +46,7 @@ def refine_identity(info: Info) -> Graph:
 
 
 def train_adapter(info: Info) -> Graph:
-    scene = begin(
+    scene = begin_apart(
         info,
         "An adapter of your own",
         "*Train Infinite-ID Adapter* trains on photos that `python -m infinite_id.training "
@@ -61,11 +61,11 @@ def train_adapter(info: Info) -> Graph:
         1,
         rows=PREVIEW,
         model=scene.model,
-        start_from=scene.adapter["adapter"],
+        start_from=scene.adapter,
         data=DATA,
     )
     _plot(group, 2, trained["loss_map"])
-    scene.adapter, scene.left = trained, 2
+    scene.encoder, scene.left = {**scene.encoder, "encoder": trained["adapter"]}, 2
     identity = scene.person("face.jpg")
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
     group = scene.group("Picture")

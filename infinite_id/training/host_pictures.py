@@ -19,9 +19,10 @@ from torch import Tensor
 from ..adapter import Adapter, encode
 from ..application import Application
 from ..detection import detect
-from ..face import FaceError, load_analysis, similarity
+from ..face import FaceError, load_analysis
 from ..host.patch import apply
 from ..identity import Identity
+from ..metrics.scores import cosine
 from ..photo import read_photo
 from ..sheet import draw_sheet
 from .data import Prepared
@@ -138,7 +139,7 @@ class Pictures:
             faces = detect(self._analysis, read_photo(picture[0]))
             own = self._prepared.load([Draw(person.photo, person.photo, False, False, 0, 0)]).face
             if faces:
-                found.append(similarity(np.asarray(own[0]), faces[0].embedding))
+                found.append(cosine(np.asarray(own[0]), faces[0].embedding))
         share = len(found) / len(drawn)
         return {"faces": share, **({"likeness": float(np.mean(found))} if found else {})}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import Adapter
-from ..identity import KeyValues
+from ..projections import KeyValues
 from .data import Batch
 from .draws import draw_chance, draw_index, generator
 from .objective import Frozen, Learner

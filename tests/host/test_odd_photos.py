@@ -13,10 +13,8 @@ import torch
 from pack.infinite_id.adapter import Adapter, AdapterConfig
 from pack.infinite_id.annotate import fit_side
 from pack.infinite_id.detection import detect
-from pack.infinite_id.face import list_packs, load_analysis, similarity
+from pack.infinite_id.face import list_packs, load_analysis
 from pack.infinite_id.identity import Identity, Source
-
-
 from pack.infinite_id.metrics.scores import cosine
 from pack.infinite_id.photo import read_photo
 from pack.infinite_id.sheet import draw_sheet
