@@ -169,7 +169,7 @@ class Graph:
 
     def workflow(self, name: str) -> dict[str, Any]:
         """What the page would save. The first group is the heading, above all others."""
-        workflow = {
+        workflow: dict[str, Any] = {
             "id": f"infinite-id-{name}",
             "revision": 0,
             "last_node_id": len(self.nodes),

@@ -194,7 +194,7 @@ def _define(
     }
     promoted = [["-1", entry["name"]] for entry in shown if "widget" in entry]
     of_sampler = str(sampler.data["id"])
-    node = {
+    stand_in = {
         "type": number,
         "title": NAME,
         "pos": [0, 0],
@@ -216,7 +216,7 @@ def _define(
         },
         "widgets_values": [*values, None, None],
     }
-    return definition, node
+    return definition, stand_in
 
 
 def _describe(name: str, type_: str, slot: int, x: int) -> dict[str, Any]:
