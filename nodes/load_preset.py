@@ -27,7 +27,20 @@ class UnifiedLoader(io.ComfyNode):
             description="Finds the adapter of a preset, and the face model, CLIP vision model and "
             "LoRA that it wants, among your files by what they are, whatever their names. What is "
             "missing is said with its link, size and folder before anything runs.",
-            search_aliases=["ipadapter unified loader", "load adapter", "faceid", "instantid"],
+            search_aliases=[
+                "ipadapter unified loader",
+                "load adapter",
+                "face",
+                "portrait",
+                "identity",
+                "ipadapter",
+                "instantid",
+                "faceid",
+                "pulid",
+                "face swap",
+                "character",
+                "photo to person",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model, from Load Checkpoint."),
                 io.Combo.Input(

@@ -1,7 +1,9 @@
 """The starter: one node, a subgraph, from a photo to a picture of that person.
 
-ComfyUI offers files in `subgraphs/` in its node search, from frontend 1.33 on; older ones do not
-list them, and open the template that holds the same subgraph.
+ComfyUI offers files in `subgraphs/` in its node search and library. Hosts without
+`/global_subgraphs` do not list them: there the template holds the same subgraph. The page's
+frontend 1.47 finds a pack's subgraph by its name alone, as the host sends no search words of it;
+Infinite-ID Unified Loader is found by the same words meanwhile.
 """
 
 from __future__ import annotations

@@ -116,6 +116,13 @@ def test_the_search_finds_nodes_by_other_words() -> None:
         assert len(aliases) == len({*aliases} - {name.lower()}) > 1, name
 
 
+def test_words_that_people_search_find_a_node() -> None:
+    (loader,) = [s for s in schemas() if "UnifiedLoader" in ast.unparse(s["node_id"])]
+    words = "face portrait identity ipadapter instantid faceid pulid character"
+    wanted = {*words.split(), "face swap", "photo to person"}
+    assert wanted <= {*ast.literal_eval(loader["search_aliases"])}
+
+
 def schemas() -> list[dict[str, ast.expr]]:
     """What each node says about itself, by the schema's keywords."""
     paths = sorted((ROOT / "nodes").glob("*.py"))
