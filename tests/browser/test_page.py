@@ -61,8 +61,7 @@ def server() -> Iterator[Server]:
 def page(server: Server) -> Iterator[Page]:
     ARTIFACTS.mkdir(exist_ok=True)
     with open_page(server.url) as page:
-        # At which the text in a whole workflow can be read.
-        page.set_viewport_size({"width": 2200, "height": 1300})
+        page.set_viewport_size({"width": 1920, "height": 1080})
         page.wait_for_function(READY, timeout=120_000)
         yield page
 
@@ -73,6 +72,7 @@ def test_workflow_opens_and_converts(path: Path, page: Page) -> None:
     workflow = read(path, gallery_models().values)
     open_workflow(page, workflow)
     page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
+    assert page.evaluate("() => window.app.canvas.ds.scale") > 8 / 14, "texts are left out"
     assert page.evaluate(BAD_NODES) == []
     assert page.locator(".p-dialog").count() == 0, "the page complains in a dialog"
     assert overlapping(page.evaluate(BOXES)) == []
@@ -124,8 +124,8 @@ def test_template_browser_shows_and_opens_ours(page: Page) -> None:
         page.wait_for_timeout(300)
     page.remove_listener("response", note)
     assert thumbnails == {path.with_suffix(".jpg").name for path in workflow_files()}
-    page.get_by_text("photo", exact=True).last.click()
-    workflow = json.loads(workflow_file("photo").read_text(encoding="utf-8"))
+    page.get_by_text("separate_models", exact=True).last.click()
+    workflow = json.loads(workflow_file("separate_models").read_text(encoding="utf-8"))
     page.wait_for_function(LOADED, arg=len(workflow["nodes"]))
     page.get_by_text("View details").first.click()
     for name in (BASE, ADAPTER, CLIP_VISION):
