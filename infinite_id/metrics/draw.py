@@ -20,7 +20,7 @@ from ..training.files import write_text, write_whole
 from ..training.progress import make_bar
 from .errors import MetricsError
 from .plan import FILE, Cell, Plan, read_plan
-from .server import DrawError, Server
+from .remote import DrawError, Server
 from .workflow import Prompt, fill, list_classes, read_workflow
 
 PATIENCE = 120.0

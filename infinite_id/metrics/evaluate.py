@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .clips import Clip
 from .faces import FaceNet
 from .features import Nets, Seen, Store, look, read_texts
 from .material import Material, Picture
@@ -80,13 +81,30 @@ class Evaluation:
         return bootstrap(np.array(both)) if both else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Person:
     """A person's photos as one face net sees them."""
 
     reference: Vector | None
     others: Vector | None
     baseline: Baseline
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What the nets have seen of everything.
+
+    Attributes:
+        people: by face net and person.
+        texts: each prompt's name in the store.
+    """
+
+    nets: Nets
+    store: Store
+    seen: Seen
+    people: Mapping[str, Mapping[str, _Person]]
+    photos: Mapping[str, Sequence[Path]]
+    texts: Mapping[str, str]
 
 
 @dataclass
@@ -115,7 +133,10 @@ def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evalua
     people = {
         net.name: _know(net, material.photos, seen, store, problems, root) for net in nets.faces
     }
-    rows = _score(material, nets, store, seen, people)
+    prompts = {picture.text for picture in material.pictures if picture.text}
+    texts = {} if nets.clip is None else read_texts(prompts, nets.clip, store)
+    sight = _Sight(nets, store, seen, people, material.photos, texts)
+    rows = [_score(picture, sight) for picture in material.pictures]
     for row in rows:
         if row.readable and row.problem:
             problems.add(f"{_show(row.picture.path, root)}: {row.problem}")
@@ -182,59 +203,42 @@ def _describe(net: FaceNet, own: Sequence[Vector | None], strangers: Sequence[Ve
     )
 
 
-def _score(
-    material: Material,
-    nets: Nets,
-    store: Store,
-    seen: Seen,
-    people: Mapping[str, Mapping[str, _Person]],
-) -> list[Row]:
-    texts = {} if nets.clip is None else _read_prompts(material, nets, store)
-    return [
-        _score_one(picture, material, nets, store, seen, people, texts)
-        for picture in material.pictures
-    ]
-
-
-def _read_prompts(material: Material, nets: Nets, store: Store) -> dict[str, str]:
-    assert nets.clip is not None
-    return read_texts({p.text for p in material.pictures if p.text}, nets.clip, store)
-
-
-def _score_one(
-    picture: Picture,
-    material: Material,
-    nets: Nets,
-    store: Store,
-    seen: Seen,
-    people: Mapping[str, Mapping[str, _Person]],
-    texts: Mapping[str, str],
-) -> Row:
-    content = seen.contents.get(picture.path)
+def _score(picture: Picture, sight: _Sight) -> Row:
+    content = sight.seen.contents.get(picture.path)
     if content is None:
-        return Row(picture, {}, seen.problems[picture.path], readable=False)
+        return Row(picture, {}, sight.seen.problems[picture.path], readable=False)
     scores: dict[str, float] = {}
     problems: list[str] = []
-    for net in nets.faces:
-        vector, person = store.get(net.digest, content), people[net.name].get(picture.person)
+    for net in sight.nets.faces:
+        vector = sight.store.get(net.digest, content)
+        person = sight.people[net.name].get(picture.person)
         if vector is None:
             problems.append(f"no face for {net.name}")
         if person is None or person.reference is None:
             problems.append(f"no photo of {picture.person} with a face for {net.name}")
         else:
             scores |= _score_face(net, vector, person)
-    if nets.clip is not None:
-        own = store.get(nets.clip.digest, content)
-        photo = next(iter(material.photos.get(picture.person, ())), None)
-        given = None if photo is None else seen.contents.get(photo)
+    if sight.nets.clip is not None:
         if not picture.text:
             problems.append("no prompt")
-        sources = {CLIP_T: texts.get(picture.text), CLIP_I: given}
-        for name, source in sources.items():
-            other = None if source is None else store.get(nets.clip.digest, source)
-            if own is not None and other is not None:
-                scores[name] = float(clip_scores(own[None], other[None])[0])
+        scores |= _score_whole(picture, content, sight.nets.clip, sight)
     return Row(picture, scores, "; ".join(problems), readable=True)
+
+
+def _score_whole(picture: Picture, content: str, clip: Clip, sight: _Sight) -> dict[str, float]:
+    """CLIP-T, if there is a prompt, and CLIP-I, if there is a photo."""
+    own = sight.store.get(clip.digest, content)
+    photo = next(iter(sight.photos.get(picture.person, ())), None)
+    sources = {
+        CLIP_T: sight.texts.get(picture.text),
+        CLIP_I: None if photo is None else sight.seen.contents.get(photo),
+    }
+    scores = {}
+    for name, source in sources.items():
+        other = None if source is None else sight.store.get(clip.digest, source)
+        if own is not None and other is not None:
+            scores[name] = float(clip_scores(own[None], other[None])[0])
+    return scores
 
 
 def _score_face(net: FaceNet, vector: Vector | None, person: _Person) -> dict[str, float]:

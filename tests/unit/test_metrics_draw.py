@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from pack.infinite_id.metrics import command, draw, server
+from pack.infinite_id.metrics import command, draw, remote
 from pack.infinite_id.metrics.errors import MetricsError
 from pack.infinite_id.metrics.plan import SHIPPED, read_plan, shipped_prompts
 from pack.infinite_id.metrics.workflow import fill, list_classes, read_workflow
@@ -133,7 +133,7 @@ def start() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(draw, "_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(draw, "PATIENCE", 2.0)
 
