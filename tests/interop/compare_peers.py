@@ -70,7 +70,14 @@ CLIP_WIDTH = 64
 TOKEN_WIDTH = 2048  # the peers tell SDXL by it
 SIZE = 256
 PEERS = {
-    "IPADAPTER_PLUS_PATH": ("FaceID", "FaceID PlusV2", "Plus Face"),
+    "IPADAPTER_PLUS_PATH": (
+        "FaceID",
+        "FaceID PlusV2",
+        "FaceID Portrait",
+        "FaceID Portrait unnorm",
+        "Plus Face",
+        "Plus",
+    ),
     "INSTANTID_PATH": ("InstantID",),
 }
 COUNTS = ("layers", "theirs", "ours", "258 tokens")
@@ -222,7 +229,7 @@ def main() -> None:
     register()
     model = make_model()
     ip_adapter.SDXL = list_layers(model.model.diffusion_model)
-    print(f"{'':14}", *(f"{column:>12}" for column in (*COUNTS, *COLUMNS)))
+    print(f"{'':24}", *(f"{column:>12}" for column in (*COUNTS, *COLUMNS)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
@@ -235,7 +242,7 @@ def main() -> None:
                 found = compare(peer, kind, folder, model, clip)
                 counts = (f"{found[column]:12.4g}" for column in COUNTS)
                 differences = (f"{found[column]:12.1e}" for column in COLUMNS)
-                print(f"{kind:14}", *counts, *differences, flush=True)
+                print(f"{kind:24}", *counts, *differences, flush=True)
 
 
 if __name__ == "__main__":
