@@ -70,9 +70,11 @@ def page(server: Server) -> Iterator[Page]:
 def test_workflow_opens_and_converts(path: Path, page: Page) -> None:
     """No missing node, no red input, and what the page would queue is what we queue."""
     workflow = read(path, gallery_models().values)
-    open_workflow(page, workflow)
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.wait_for_timeout(1500)
     page.screenshot(path=ARTIFACTS / f"{path.stem}-opened.png")
     assert page.evaluate("() => window.app.canvas.ds.scale") > 8 / 14, "texts are left out"
+    fit_view(page)
     assert page.evaluate(BAD_NODES) == []
     assert page.locator(".p-dialog").count() == 0, "the page complains in a dialog"
     assert overlapping(page.evaluate(BOXES)) == []
