@@ -26,12 +26,12 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SEEDS = {"seed", "noise_seed"}
 NOTE = "MarkdownNote"
 # How the page measures: what a node's title, sockets and widgets take, in pixels.
-TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 300
+TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 250
 VIEW = 1840, 920
 """What a page of 1920x1080 leaves for the canvas between its bars."""
 GROWING = "COMFY_AUTOGROW_V3"
 # How far apart things are. The gap between columns leaves room for the wires.
-NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 60, 60, 25, 40
+NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 54, 60, 25, 40
 
 
 @dataclass(frozen=True)
