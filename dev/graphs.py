@@ -31,7 +31,7 @@ VIEW = 1840, 920
 """What a page of 1920x1080 leaves for the canvas between its bars."""
 GROWING = "COMFY_AUTOGROW_V3"
 # How far apart things are. The gap between columns leaves room for the wires.
-NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 54, 60, 25, 40
+NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 54, 50, 25, 40
 
 
 @dataclass(frozen=True)

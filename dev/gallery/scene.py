@@ -10,7 +10,7 @@ from .downloads import ADAPTER, BASE, CLIP_VISION, DOWNLOADS, FACE_PACK, NEEDED
 
 NEGATIVE = "blurry, deformed, low quality"
 SEED, STEPS, CFG, SAMPLER, SCHEDULER = 5, 30, 5.0, "ddim", "ddim_uniform"
-PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 150, 210
+PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 150, 180
 GREEN, RED = ("#232", "#353"), ("#322", "#533")  # the page's own colours for nodes
 GREY, BLUE, YELLOW, OLIVE, CYAN, PURPLE, BROWN = (
     "#888", "#3f789e", "#b58b2a", "#8A8", "#8AA", "#a1309b", "#b06634",
