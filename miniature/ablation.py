@@ -3,7 +3,9 @@
 `python -m miniature.ablation --host PATH` writes `docs/ablation.md` and its pictures.
 
 Every way is drawn from the same noise for the same people and prompts; nets that took no part in
-the drawing say what is in a picture. Intervals are bootstrapped over people.
+the drawing say what is in a picture. Intervals are bootstrapped over people. With `--keep FOLDER`,
+`python -m infinite_id.metrics score FOLDER/pictures.csv --face-pack PACK --out REPORT` reports the
+same pictures one by one.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ def main() -> None:
     parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of the base model")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the trial's pictures, to be scored"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/ablation.md"))
     parser.add_argument("--steps", type=int, default=30, help="of each sampling")
     parser.add_argument("--processes", type=int, default=2)
@@ -54,7 +59,7 @@ def _run(crew: Crew, options: argparse.Namespace) -> None:
         guidance=cfg,
         guidances=guidances,
         base=trial.judge_base(crew, options.pictures, cfg),
-        trial=trial.try_all(crew, everybody, cfg),
+        trial=trial.try_all(crew, everybody, cfg, options.keep),
         by_weight=curves.by_weight(crew, everybody[: 2 * len(pairs)], cfg),
         blends=curves.blend(crew, pairs, cfg),
         halves=halves,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..world.scene import Scene
 from . import cast
 from .crew import Crew
 from .jury import FOLLOWING, LIKENESS, Jury, Scores
+from .keep import Row, keep_photos, keep_pictures, write_table
 from .studio import Pixels, Studio
 
 GUIDANCES = (3.0, 5.0, 7.0)
@@ -96,6 +98,7 @@ class _Tried:
     ceiling: Scores
     prompts: str
     shown: list[Pixels]
+    kept: list[Row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +141,11 @@ def judge_base(crew: Crew, count: int, cfg: float) -> Base:
     return Base(_join(found), _join(best), np.concatenate(pictures)[:ON_BASE_SHEET])
 
 
-def try_all(crew: Crew, people: Iterable[int], cfg: float) -> Trial:
-    done = crew.map("trial", partial(_try_one, cfg=cfg), people)
+def try_all(crew: Crew, people: Iterable[int], cfg: float, folder: Path | None = None) -> Trial:
+    """Draw and judge; the pictures of the ways on photos are kept in a folder, if one is given."""
+    done = crew.map("trial", partial(_try_one, cfg=cfg, folder=folder), people)
+    if folder is not None:
+        write_table(folder, (row for one in done for row in one.kept))
     return Trial(
         photos={name: stack([one.photos[name] for one in done]) for name in ON_PHOTOS},
         styles={name: stack([one.styles[name] for one in done]) for name in ON_STYLES},
@@ -148,11 +154,14 @@ def try_all(crew: Crew, people: Iterable[int], cfg: float) -> Trial:
     )
 
 
-def _try_one(studio: Studio, jury: Jury, number: int, cfg: float) -> _Tried:
+def _try_one(
+    studio: Studio, jury: Jury, number: int, cfg: float, folder: Path | None = None
+) -> _Tried:
     """Everything that is drawn of one person."""
     person, input_photo = jury.portray(number), cast.photo(number)
     identities = {kind: studio.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
     shown = [input_photo]
+    kept = [] if folder is None else keep_photos(folder, number)
 
     def try_ways(ways: Mapping[str, Way], scenes: list[Scene]) -> dict[str, Scores]:
         prompts = [cast.prompt(number, scene) for scene in scenes]
@@ -161,6 +170,8 @@ def _try_one(studio: Studio, jury: Jury, number: int, cfg: float) -> _Tried:
             pictures = studio.draw(prompts, way.apply(identities), seed=number, cfg=cfg)
             scores[name] = jury.judge(pictures, scenes, person)
             shown.append(pictures[0])
+            if folder is not None and ways is ON_PHOTOS:
+                kept.extend(keep_pictures(folder, name, number, prompts, pictures))
         return scores
 
     photos, styled = cast.photos(number), cast.styled(number)
@@ -170,6 +181,7 @@ def _try_one(studio: Studio, jury: Jury, number: int, cfg: float) -> _Tried:
         ceiling=jury.judge(cast.drawn(number), photos, person),
         prompts=f"{cast.prompt(number, photos[0])} / {styled[0].style}",
         shown=shown,
+        kept=kept,
     )
 
 

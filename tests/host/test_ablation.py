@@ -8,17 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pack.infinite_id.metrics.material import read_material
 from pack.miniature.shapes import FOLDER
 
 SMALL = ("--people", "1", "--pictures", "12", "--steps", "2")
 
 
 def run(folder: Path, processes: int) -> dict[str, bytes]:
-    """Every file of the report."""
-    out = folder / "ablation.md"
-    folder.mkdir()
+    """Every file of the report, and of the pictures that are kept."""
+    out = folder / "report" / "ablation.md"
+    out.parent.mkdir(parents=True)
     command = [sys.executable, "-P", "-m", "miniature.ablation", "--host"]
-    options = [os.environ["COMFYUI_PATH"], "--out", str(out), "--processes", str(processes), *SMALL]
+    options = [os.environ["COMFYUI_PATH"], "--out", str(out), "--keep", str(folder / "kept")]
+    options += ["--processes", str(processes), *SMALL]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     subprocess.run([*command, *options], env=environment, check=True, timeout=900)
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -29,7 +31,12 @@ def test_the_same_seeds_give_the_same_report(tmp_path: Path) -> None:
     """In one process or in two."""
     found = run(tmp_path / "one", processes=1)
     assert found == run(tmp_path / "two", processes=2)
-    page = found["ablation.md"].decode()
-    shown = {f"ablation/{name}" for name in re.findall(r"\(ablation/(.+?)\)", page)}
-    assert shown == found.keys() - {"ablation.md"}
+    page = found["report/ablation.md"].decode()
+    shown = {f"report/ablation/{name}" for name in re.findall(r"\(ablation/(.+?)\)", page)}
+    assert shown == {name for name in found if name.startswith("report/ablation/")}
     assert "nan" not in page
+    kept = read_material(tmp_path / "one" / "kept" / "pictures.csv")
+    assert len(kept.methods) == 6
+    assert len(kept.pictures) == 6 * 4
+    assert [len(photos) for photos in kept.photos.values()] == [4]
+    assert all(picture.path.is_file() and picture.text for picture in kept.pictures)
