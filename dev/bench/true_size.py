@@ -31,30 +31,11 @@ from ...infinite_id.host.rows import Cond
 from ...infinite_id.host.state import KEY
 from ...infinite_id.host.text_stream import Part
 from ...infinite_id.identity import Identity
+from ...infinite_id.training.host_count import UNET as CONFIG
 from .modes import NEGATIVE, NO_ECONOMY, POSITIVE
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 IDENTITY_TOKENS = 258  # the CLIP tokens and one face token, as in the figures of the host's notes
-CONFIG = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "transformer_depth_middle": 10,
-    "use_linear_in_transformer": True,
-    "use_spatial_transformer": True,
-    "context_dim": 2048,
-    "adm_in_channels": 2816,
-    "num_classes": "sequential",
-    "num_heads": -1,
-    "num_head_channels": 64,
-    "use_temporal_attention": False,
-    "legacy": False,
-}
 
 
 @contextmanager

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 from ..adapter import Adapter, encode
 from ..application import Application
@@ -44,7 +46,7 @@ class Person:
 
     Attributes:
         photo: the number of the identity's photo in the prepared data.
-        picture: `(1, h, w, 3)`, that photo as the autoencoder keeps it.
+        picture: `(1, side, side, 3)`, that photo as the autoencoder keeps it, on white paper.
     """
 
     photo: int
@@ -131,7 +133,7 @@ class Pictures:
     def _decode(self, photo: int) -> Tensor:
         batch = self._prepared.load([Draw(photo, photo, False, False, 0, 0)])
         decoded: Tensor = self._vae.decode(batch.latents)
-        return decoded.clamp(0, 1).cpu()
+        return _fit(decoded.clamp(0, 1).cpu(), self._prepared.size)
 
     def _judge(self, drawn: Sequence[Tensor]) -> Mapping[str, float]:
         found = []
@@ -142,6 +144,20 @@ class Pictures:
                 found.append(cosine(np.asarray(own[0]), faces[0].embedding))
         share = len(found) / len(drawn)
         return {"faces": share, **({"likeness": float(np.mean(found))} if found else {})}
+
+
+def _fit(picture: Tensor, side: int) -> Tensor:
+    """Scale a picture `(1, h, w, 3)` into the middle of a white square."""
+    height, width = picture.shape[1:3]
+    scale = side / max(height, width)
+    small = interpolate(
+        rearrange(picture, "b h w c -> b c h w"),
+        (round(height * scale), round(width * scale)),
+        mode="area",
+    )
+    down, across = (side - length for length in small.shape[2:])
+    margins = (across // 2, across - across // 2, down // 2, down - down // 2)
+    return rearrange(pad(small, margins, value=1.0), "b c h w -> b h w c")
 
 
 def _find_analysis(prepared: Prepared) -> Any:
