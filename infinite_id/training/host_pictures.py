@@ -81,6 +81,7 @@ class Pictures:
         chosen = sorted(first.values())[: settings.people]
         self._people = [Person(n, self._decode(n)) for n in chosen]
         self._analysis = _find_analysis(prepared)
+        self._patcher: ModelPatcher | None = None
 
     @torch.inference_mode()
     def draw(self, model: BaseModel, adapter: Adapter, step: int, run: Path) -> Mapping[str, float]:
@@ -94,9 +95,10 @@ class Pictures:
             `{"likeness": mean cosine, "faces": share of the pictures in which a face was found}`;
             empty if the data's face pack is not there.
         """
-        device = next(model.diffusion_model.parameters()).device
-        patcher = ModelPatcher(model, load_device=device, offload_device=device)
-        drawn = [self._draw(patcher, adapter, person) for person in self._people]
+        if self._patcher is None:  # kept: the host takes a model without its patcher for a leak
+            device = next(model.diffusion_model.parameters()).device
+            self._patcher = ModelPatcher(model, load_device=device, offload_device=device)
+        drawn = [self._draw(self._patcher, adapter, person) for person in self._people]
         rows = [torch.cat([person.picture for person in self._people]), torch.cat(drawn)]
         title = f"step {step}: {self._settings.prompt}"
         sheet = draw_sheet(rows, [], ["photo", "drawn"], title, len(drawn), 0, 8, 16)
