@@ -89,7 +89,7 @@ class Run:
             losses.append(self._descend(loss))
             self.samples += self.batch * workers.count()
             self.seconds += time.process_time() - start
-            if self.step % LOG_EVERY == 0:
+            if self.step % LOG_EVERY == 0 or self.samples >= samples:
                 speed = len(losses) * self.batch * workers.count() / (time.monotonic() - since)
                 self.log(f"loss {sum(losses) / len(losses):.4f}, {speed:.1f} samples/s")
                 losses, since = [], time.monotonic()

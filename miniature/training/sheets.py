@@ -14,7 +14,7 @@ from ..host import register
 from ..shapes import LATENT_CHANNELS
 from ..world.canvas import SIDE
 
-CFG, STEPS = 5.0, 20
+CFG, STEPS = 5.0, 15
 PROMPTS = (
     "a photo of a woman, smiling, wearing a red sweater, in the forest",
     "a photo of a man, serious, wearing a blue shirt, on the beach",
@@ -30,7 +30,7 @@ PROMPTS = (
     "a ukiyo woodcut of a woman with curly black hair, smiling, wearing a blue dress, in the snow",
     "an animation of a person, smiling, wearing a red hoodie, in the garden",
 )
-ROWS, SEED = 3, 1
+ROWS, SEED = 2, 1
 
 
 def write_sheet(checkpoint: Path, path: Path) -> None:
