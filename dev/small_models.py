@@ -70,10 +70,10 @@ def main(host: Path, folder: Path) -> None:
     """Write checkpoint, CLIP vision model and adapter into a folder."""
     import torch
 
-    from infinite_id.adapter import Adapter, AdapterConfig
+    from infinite_id.adapters.adapter import Adapter, AdapterConfig
+    from infinite_id.adapters.formats import save
+    from infinite_id.adapters.mappers import MapperConfig
     from infinite_id.attention.blocks import list_layers
-    from infinite_id.formats import save
-    from infinite_id.mappers import MapperConfig
     from miniature import random_weights
     from miniature.shapes import CONTEXT_WIDTH, clip_vision_config
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .attention.blocks import Block
 from .attention.mixed import Mixing, Style
-from .identity import Identity
+from .identities.identity import Identity
 
 
 class Curve(Enum):

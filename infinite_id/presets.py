@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .mappers.ip_adapter import ANTELOPE, BUFFALO
+from .adapters.mappers.ip_adapter import ANTELOPE, BUFFALO
 
 _HUB = "https://huggingface.co"
 _INSIGHTFACE = "https://github.com/deepinsight/insightface/releases/download/model-zoo"

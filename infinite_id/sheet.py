@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from .face import Photo
-from .photo import read_photos, to_image
+from .faces.face import Photo
+from .faces.photo import read_photos, to_image
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -35,7 +35,7 @@ Tensors = dict[str, torch.Tensor]
 
 def write(folder: Path, variant: str = "deep", seed: int = 0) -> dict[str, Path]:
     """Writes checkpoint and CLIP vision model; the host's `comfy` must be importable."""
-    from . import nets  # needs the host on the path
+    from . import nets
 
     paths = {
         "checkpoint": folder / f"miniature-{variant}.safetensors",

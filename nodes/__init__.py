@@ -4,8 +4,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .contact_sheet import ContactSheet
 from .diagnose import Diagnose
-from .economy import SaveTime
 from .encode import Encode
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
@@ -14,7 +14,7 @@ from .load import LoadFaceAnalysis, LoadInfiniteIDModel
 from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mixing import BlendIdentities, MixIdentities
-from .pictures import ContactSheet
+from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
 from .training import RefineIdentity, TrainAdapter

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..infinite_id.application import Application, Curve, Levels
 from ..infinite_id.attention.mixed import Mixing, Style
 from ..infinite_id.host.patch import apply
-from ..infinite_id.identity import Identity
+from ..infinite_id.identities.identity import Identity
 from . import sockets
 
 _LEVELS = {

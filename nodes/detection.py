@@ -9,9 +9,9 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
-from ..infinite_id.detection import detect
-from ..infinite_id.face import MIN_CONFIDENCE, Face, FaceError, Photo, Vector, average_person
-from ..infinite_id.photo import read_photos
+from ..infinite_id.faces.detection import detect
+from ..infinite_id.faces.face import MIN_CONFIDENCE, Face, FaceError, Photo, Vector, average_person
+from ..infinite_id.faces.photo import read_photos
 from . import sockets
 
 

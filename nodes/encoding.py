@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..infinite_id.choice import Choice, WholePhoto, draw_choices
-from ..infinite_id.face import MIN_CONFIDENCE, FaceError, Order, Photo, Vector, sort_faces
+from ..infinite_id.adapters.mappers import Crop
+from ..infinite_id.faces.face import MIN_CONFIDENCE, FaceError, Order, Photo, Vector, sort_faces
+from ..infinite_id.faces.photo import read_photos, to_image
+from ..infinite_id.faces.selection import Choice, WholePhoto, draw_choices
 from ..infinite_id.host.encode import Encoder, encode_identities
-from ..infinite_id.identity import Identity
-from ..infinite_id.mappers import Crop
-from ..infinite_id.mixing import average, stack
-from ..infinite_id.photo import read_photos, to_image
+from ..infinite_id.identities.identity import Identity
+from ..infinite_id.identities.mixing import average, stack
 from . import sockets
 from .detection import look_through, read_person
 

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..infinite_id.face import Face, FaceError, Order, sort_faces
-from ..infinite_id.paste import (
+from ..infinite_id.faces.crops import (
     Cut,
     FaceCrops,
     Shape,
@@ -20,7 +19,8 @@ from ..infinite_id.paste import (
     draw_overview,
     paste,
 )
-from ..infinite_id.photo import read_photos, to_image
+from ..infinite_id.faces.face import Face, FaceError, Order, sort_faces
+from ..infinite_id.faces.photo import read_photos, to_image
 from . import sockets
 from .detection import face_analysis_input, look_through
 

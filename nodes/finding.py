@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..infinite_id import formats
+from ..infinite_id.adapters import formats
+from ..infinite_id.adapters.formats import FormatError
+from ..infinite_id.adapters.mappers import Recipe
+from ..infinite_id.adapters.mappers.base import name_clip_model
 from ..infinite_id.attention.blocks import Layers
-from ..infinite_id.formats import FormatError
-from ..infinite_id.formats.files import open_tensors
-from ..infinite_id.mappers import Recipe
-from ..infinite_id.mappers.base import name_clip_model
 from ..infinite_id.presets import CLIP_MODELS, FACE_PACKS, PRESETS, Preset
+from ..infinite_id.tensor_files import open_tensors
 from . import folders
 
 CLIP_VISION = "clip_vision"

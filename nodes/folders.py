@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..infinite_id import face
+from ..infinite_id.faces import face
 from . import reading
 from .reading import ask, describe_failure, show, walk, warn
 

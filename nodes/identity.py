@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..infinite_id.adapter import Adapter
-from ..infinite_id.face import MIN_CONFIDENCE, Order
+from ..infinite_id.adapters.adapter import Adapter
+from ..infinite_id.faces.face import MIN_CONFIDENCE, Order
 from ..infinite_id.host.encode import Encoder
 from . import sockets
 from .detection import face_analysis_input

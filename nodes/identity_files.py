@@ -10,9 +10,9 @@ from comfy_api.latest import io, ui
 from einops import rearrange
 from torch.nn.functional import interpolate
 
-from ..infinite_id.adapter import Adapter
-from ..infinite_id.formats import identity_file
-from ..infinite_id.identity import Identity
+from ..infinite_id.adapters.adapter import Adapter
+from ..infinite_id.identities import identity_file
+from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
 
 

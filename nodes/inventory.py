@@ -16,11 +16,11 @@ import torch
 from comfy import model_management
 from comfyui_version import __version__ as host_version
 
-from ..infinite_id import formats
-from ..infinite_id.adapter import FAMILIES, Adapter
-from ..infinite_id.face import find_working_provider
-from ..infinite_id.formats import FormatError
-from ..infinite_id.mappers import Crop
+from ..infinite_id.adapters import formats
+from ..infinite_id.adapters.adapter import FAMILIES, Adapter
+from ..infinite_id.adapters.formats import FormatError
+from ..infinite_id.adapters.mappers import Crop
+from ..infinite_id.faces.face import find_working_provider
 from ..infinite_id.presets import PRESETS
 from . import finding, folders
 from .finding import CLIP_VISION

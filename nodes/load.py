@@ -5,10 +5,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..infinite_id import face, formats
-from ..infinite_id.adapter import Adapter
-from ..infinite_id.formats import Kind
-from ..infinite_id.mappers import Crop
+from ..infinite_id.adapters import formats
+from ..infinite_id.adapters.adapter import Adapter
+from ..infinite_id.adapters.formats import Kind
+from ..infinite_id.adapters.mappers import Crop
+from ..infinite_id.faces import face
 from . import folders, sockets
 
 AUTO = "auto"

@@ -6,11 +6,12 @@ from typing import Any
 import comfy.clip_vision
 from comfy_api.latest import io
 
-from ..infinite_id import face, formats
-from ..infinite_id.adapter import Adapter
+from ..infinite_id.adapters import formats
+from ..infinite_id.adapters.adapter import Adapter
+from ..infinite_id.adapters.mappers import Crop, Recipe
+from ..infinite_id.faces import face
 from ..infinite_id.host.encode import Encoder
 from ..infinite_id.host.patch import read_unet
-from ..infinite_id.mappers import Crop, Recipe
 from ..infinite_id.presets import PLUS_V2, PRESETS
 from . import finding, folders, sockets
 from .load import AUTO, describe, detection_inputs

@@ -5,7 +5,7 @@ from typing import Any
 from comfy.sd import load_lora_for_models
 from comfy_api.latest import io
 
-from ..infinite_id.adapter import Adapter, check_fits
+from ..infinite_id.adapters.adapter import Adapter, check_fits
 from ..infinite_id.host.patch import read_unet
 from . import sockets
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from comfy_api.latest import io
 
-from ..infinite_id import mixing
-from ..infinite_id.identity import Identity
+from ..infinite_id.identities import mixing
+from ..infinite_id.identities.identity import Identity
 from . import sockets
 
 

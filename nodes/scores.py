@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..infinite_id.face import Face, Photo, Vector
+from ..infinite_id.faces.face import Face, Photo, Vector
+from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.metrics import host_clip
 from ..infinite_id.metrics.scores import Scores, clip_scores, similarities
-from ..infinite_id.photo import read_photos
 from . import sockets
 from .detection import face_analysis_input, look_through, read_person
 

@@ -7,10 +7,18 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..infinite_id import annotate
-from ..infinite_id.face import Face, FaceError, Order, Photo, Vector, average_person, sort_faces
+from ..infinite_id.faces import annotate
+from ..infinite_id.faces.face import (
+    Face,
+    FaceError,
+    Order,
+    Photo,
+    Vector,
+    average_person,
+    sort_faces,
+)
+from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.metrics.scores import cosine
-from ..infinite_id.photo import read_photos, to_image
 from . import sockets
 from .detection import face_analysis_input, look_through, read_faces
 

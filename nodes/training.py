@@ -7,9 +7,9 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..infinite_id.adapter import Adapter
-from ..infinite_id.identity import Identity
-from ..infinite_id.photo import read_photos
+from ..infinite_id.adapters.adapter import Adapter
+from ..infinite_id.faces.photo import read_photos
+from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
 
 CATEGORY = "model/training"

@@ -82,9 +82,9 @@ def like(mode: Mode | None) -> Mode | None:
     """The mode with nothing that makes no difference to an evaluation: it is counted once."""
     if mode is None:
         return None
-    every = min(mode.economy.every, 2)
-    economy = replace(mode.economy, every=every, until=1.0, guided=True)
-    return replace(mode, name="", target=None, economy=economy, is_alike=False)
+    every = min(mode.savings.every, 2)
+    savings = replace(mode.savings, every=every, until=1.0, guided=True)
+    return replace(mode, name="", target=None, savings=savings, is_alike=False)
 
 
 @cache
@@ -98,7 +98,7 @@ def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> C
         return counts
     people = [mode.apply_to(make_identity(mode.people, work.tokens, META))] * work.identities
     noise = torch.zeros(work.batch, 4, work.height, work.width)
-    options = make_options(model, people, noise, mode.economy, evaluation.conds)
+    options = make_options(model, people, noise, mode.savings, evaluation.conds)
     step = options[state.STEP]
     if evaluation.part is Part.RECALLED:
         run_with(model, options, work.height, work.width)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from infinite_id.application import Application
 from infinite_id.attention.mixed import Mixing
-from infinite_id.detection import detect
-from infinite_id.economy import Economy
-from infinite_id.host.patch import economise
+from infinite_id.faces.detection import detect
+from infinite_id.host.patch import save_time
 from infinite_id.host.state import STEP
-from infinite_id.identity import Identity
+from infinite_id.identities.identity import Identity
 from infinite_id.metrics.scores import direction
+from infinite_id.savings import Savings
 from miniature.experiment import cast
 from miniature.experiment.studio import SCHEDULER, Pixels, Studio
 from miniature.training.publish import OWN
@@ -39,17 +39,17 @@ Vector = NDArray[np.float32]
 
 KEY = "bench"
 UNET, WORK = UNet.of(CONFIG), Work(64, 64)
-NO_ECONOMY = Economy()
-SAVINGS: dict[str, Economy] = {
-    "mixed up to 75 %": Economy(until=0.75),
-    "mixed up to 50 %": Economy(until=0.5),
-    "mixed up to 25 %": Economy(until=0.25),
-    "text every 2nd step": Economy(every=2),
-    "text every 3rd step": Economy(every=3),
-    "text every 4th step": Economy(every=4),
-    "text on positive rows": Economy(guided=False),
-    "every 2nd, up to 50 %": Economy(every=2, until=0.5),
-    "shared latents": Economy(shared=True),
+NO_ECONOMY = Savings()
+SAVINGS: dict[str, Savings] = {
+    "mixed up to 75 %": Savings(until=0.75),
+    "mixed up to 50 %": Savings(until=0.5),
+    "mixed up to 25 %": Savings(until=0.25),
+    "text every 2nd step": Savings(every=2),
+    "text every 3rd step": Savings(every=3),
+    "text every 4th step": Savings(every=4),
+    "text on positive rows": Savings(guided=False),
+    "every 2nd, up to 50 %": Savings(every=2, until=0.5),
+    "shared latents": Savings(shared=True),
 }
 NOTHING = "never mixed"
 
@@ -58,7 +58,7 @@ def measure(people: int) -> dict[str, Any]:
     """For each saving: cost in plain samplings, pixels' RMSE and likeness against the faithful."""
     studio = Studio.open((OWN,))
     faithful = _Way(studio)
-    ways = {name: _Way(studio, economy) for name, economy in SAVINGS.items()}
+    ways = {name: _Way(studio, savings) for name, savings in SAVINGS.items()}
     ways[NOTHING] = _Way(studio, mixing=Mixing.OFF)
     pictures = 0
     for number in range(cast.TRIAL, cast.TRIAL + people):
@@ -78,9 +78,9 @@ class _Way:
     """One setting of the savings, with what its pictures cost and how far off they are."""
 
     def __init__(
-        self, studio: Studio, economy: Economy = NO_ECONOMY, mixing: Mixing = Mixing.MIXED
+        self, studio: Studio, savings: Savings = NO_ECONOMY, mixing: Mixing = Mixing.MIXED
     ) -> None:
-        model = economise(studio.model, economy)
+        model = save_time(studio.model, savings)
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
         self._studio, self._mixing = replace(studio, model=model), mixing
         self._evaluations: Counter[Evaluation] = Counter()

@@ -12,10 +12,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...infinite_id.adapter import Adapter, AdapterConfig
+from ...infinite_id.adapters.adapter import Adapter, AdapterConfig
+from ...infinite_id.adapters.mappers import MapperConfig
 from ...infinite_id.host.patch import read_unet
-from ...infinite_id.identity import Identity
-from ...infinite_id.mappers import MapperConfig
+from ...infinite_id.identities.identity import Identity
 from .limit import UNet
 from .true_size import CONFIG, make_model
 

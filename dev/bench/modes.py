@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from ...infinite_id.application import Application
 from ...infinite_id.attention.mixed import Mixing, Style, needs_text_stream
-from ...infinite_id.economy import Economy
 from ...infinite_id.host.text_stream import Part
-from ...infinite_id.identity import Identity
+from ...infinite_id.identities.identity import Identity
+from ...infinite_id.savings import Savings
 
-NO_ECONOMY = Economy()
+NO_ECONOMY = Savings()
 POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
 
 
@@ -36,7 +36,7 @@ class Mode:
     name: str
     mixing: Mixing = Mixing.MIXED
     style: Style = Style.PHOTO
-    economy: Economy = NO_ECONOMY
+    savings: Savings = NO_ECONOMY
     people: int = 1
     is_alike: bool = False
     target: float | None = None
@@ -52,17 +52,17 @@ MODES = (
     Mode("two streams, mutual attention", mixing=Mixing.MUTUAL),
     FAITHFUL,
     Mode("the same with AdaIN-mean", style=Style.ADAIN_MEAN, target=2.10),
-    Mode("text stream every 2nd step", economy=Economy(every=2), target=1.60),
+    Mode("text stream every 2nd step", savings=Savings(every=2), target=1.60),
     Mode("sweep of 8, per picture", people=8, target=1.25),
     Mode("both prompts the same", is_alike=True),
 )
 STREAMS = MODES[:4]
 SAVINGS = (
-    Mode("text stream every 3rd step", economy=Economy(every=3)),
-    Mode("text stream every 4th step", economy=Economy(every=4)),
-    Mode("mixed attention in the first half", economy=Economy(until=0.5)),
-    Mode("no text stream on negative rows", economy=Economy(guided=False)),
-    Mode("shared latents", economy=Economy(shared=True)),
+    Mode("text stream every 3rd step", savings=Savings(every=3)),
+    Mode("text stream every 4th step", savings=Savings(every=4)),
+    Mode("mixed attention in the first half", savings=Savings(until=0.5)),
+    Mode("no text stream on negative rows", savings=Savings(guided=False)),
+    Mode("shared latents", savings=Savings(shared=True)),
 )
 
 
@@ -71,17 +71,17 @@ def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
     both = (NEGATIVE, POSITIVE)
     if mode is None or not needs_text_stream(mode.mixing, mode.style):
         return {Evaluation(both, has_text=False): 1.0}
-    economy = mode.economy
-    if economy.shared:
+    savings = mode.savings
+    if savings.shared:
         return {Evaluation(both, has_text=True, is_alike=mode.is_alike): 1.0}
-    runs = economy.until / economy.every
-    shares = {Part.RUNS: runs, Part.RECALLED: economy.until - runs, Part.ENDED: 1 - economy.until}
-    conds = both if economy.guided else (POSITIVE,)
+    runs = savings.until / savings.every
+    shares = {Part.RUNS: runs, Part.RECALLED: savings.until - runs, Part.ENDED: 1 - savings.until}
+    conds = both if savings.guided else (POSITIVE,)
     found = {
         Evaluation(conds, part is Part.RUNS, part, mode.is_alike): share
         for part, share in shares.items()
         if share
     }
-    if not economy.guided:
+    if not savings.guided:
         found[Evaluation((NEGATIVE,), False, Part.ENDED)] = 1.0
     return found

@@ -15,10 +15,10 @@ import comfy.clip_vision
 import torch
 from comfy.cli_args import args
 
+from ...infinite_id.adapters.formats import ip_adapter
 from ...infinite_id.application import Application
 from ...infinite_id.attention.blocks import list_layers
 from ...infinite_id.attention.mixed import Mixing
-from ...infinite_id.formats import ip_adapter
 from ...infinite_id.host.patch import apply
 from .command import PEER
 from .models import Subject

@@ -15,7 +15,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...infinite_id.host.patch import apply, economise
+from ...infinite_id.host.patch import apply, save_time
 from .counting import PIXELS
 from .models import Subject
 from .modes import Mode
@@ -103,8 +103,8 @@ def make_ways(subject: Subject, modes: Sequence[Mode], tokens: int) -> dict[str,
     ways = {}
     for mode in modes:
         application = mode.apply_to(subject.draw_identity(mode.people, tokens))
-        model = economise(apply(subject.model, application), mode.economy)
-        ways[mode.name] = Way(model, mode.economy.every, mode.people, mode.is_alike)
+        model = save_time(apply(subject.model, application), mode.savings)
+        ways[mode.name] = Way(model, mode.savings.every, mode.people, mode.is_alike)
     return ways
 
 

@@ -20,17 +20,17 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ...infinite_id import projections
-from ...infinite_id.adapter import Adapter, AdapterConfig
+from ...infinite_id.adapters.adapter import Adapter, AdapterConfig
 from ...infinite_id.application import Application
-from ...infinite_id.economy import Economy
 from ...infinite_id.host import state
 from ...infinite_id.host.hooks import apply_model
 from ...infinite_id.host.memory import HostMemory
 from ...infinite_id.host.rows import Cond
 from ...infinite_id.host.state import KEY
 from ...infinite_id.host.text_stream import Part
-from ...infinite_id.identity import Identity
+from ...infinite_id.identities import projections
+from ...infinite_id.identities.identity import Identity
+from ...infinite_id.savings import Savings
 from ...infinite_id.training.host_count import UNET as CONFIG
 from .modes import NEGATIVE, NO_ECONOMY, POSITIVE
 
@@ -99,14 +99,14 @@ def make_options(
     model: comfy.model_base.SDXL,
     people: Sequence[Application],
     noise: Tensor,
-    economy: Economy = NO_ECONOMY,
+    savings: Savings = NO_ECONOMY,
     conds: Sequence[int] = (NEGATIVE, POSITIVE),
 ) -> dict[str, Any]:
     """The transformer options of a guided forward, made by the pack's own preparation."""
     patcher = SimpleNamespace(
         load_device=model.device, model=model, get_model_object=lambda name: getattr(model, name)
     )
-    chosen = {state.APPLICATIONS: tuple(people), state.ECONOMY: economy}
+    chosen = {state.APPLICATIONS: tuple(people), state.SAVINGS: savings}
     guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
     run = state.prepare(guider, noise)
     return {

@@ -24,7 +24,7 @@ def _row(name: str, *checks: str, by: str = "", only: str = "") -> Feature:
 LAYERS = "host/test_layers.py::"
 STOCK = "host/test_stock_nodes.py::"
 EXACT = "host/test_exactness.py::"
-ECONOMY = "host/test_economy.py::"
+SAVINGS = "host/test_savings.py::"
 RELATIVES = "host/test_relatives.py::"
 CONTROL = "host/test_control.py::"
 MORE = "host/test_more_stock.py::"
@@ -81,10 +81,10 @@ SECTIONS = (
             _row("guidance 1", f"{RELATIVES}test_guidance_1_costs_two_rows"),
             _row("previews of latents", f"{MORE}test_previews"),
             _row("previews and x0", f"{EXACT}test_previews_and_x0_show_the_identity_stream"),
-            _row("context windows", f"{ECONOMY}test_context_windows"),
+            _row("context windows", f"{SAVINGS}test_context_windows"),
             _row(
                 "nodes that cut the batch, with shared latents",
-                f"{ECONOMY}test_a_node_that_cuts_the_batch_works_with_shared_latents",
+                f"{SAVINGS}test_a_node_that_cuts_the_batch_works_with_shared_latents",
             ),
         ),
     ),
@@ -122,7 +122,7 @@ SECTIONS = (
                 "host/test_people.py::*",
             ),
             _row("sweeps", "host/test_sweeps.py::*"),
-            _row("Save Time", f"{ECONOMY}*"),
+            _row("Save Time", f"{SAVINGS}*"),
             _row("Encode Identity", "host/test_encode.py::*"),
             _row("identity files", "host/test_identity_files.py::*"),
             _row("identity files through a server", "server/test_identity_files.py::*"),
@@ -175,7 +175,7 @@ LIMITS = (
     Limit(
         "Sweeps with shared latents",
         "Refused: a sweep has a text row of its own.",
-        _row("", f"{ECONOMY}test_a_sweep_cannot_share_its_latents"),
+        _row("", f"{SAVINGS}test_a_sweep_cannot_share_its_latents"),
     ),
     Limit(
         "Nodes that cut the batch, without shared latents",

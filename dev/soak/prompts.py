@@ -227,7 +227,7 @@ class Drawing:
             mix_until=until,
             text_guidance=self.maybe(0.5),
         )
-        self.note("economy", f"every {every}, until {until}")
+        self.note("savings", f"every {every}, until {until}")
 
     # --- The picture ---
 

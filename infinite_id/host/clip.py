@@ -7,7 +7,7 @@ from comfy import model_management
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor, nn
 
-from ..mappers import ClipLayer
+from ..adapters.mappers import ClipLayer
 
 
 def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-from ..adapter import Adapter, encode
-from ..face import Face
-from ..identity import Features, Identity, Source
-from ..mappers import FaceVector, Recipe
+from ..adapters.adapter import Adapter, encode
+from ..adapters.mappers import FaceVector, Recipe
+from ..faces.face import Face
+from ..identities.identity import Features, Identity, Source
 from .clip import encode_image, encode_nothing
 
 

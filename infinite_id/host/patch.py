@@ -9,15 +9,15 @@ from comfy.model_base import SDXL, SDXLRefiner
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..adapter import check_fits
+from ..adapters.adapter import check_fits
 from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
-from ..economy import Economy
+from ..savings import Savings
 from . import drift
 from .hooks import apply_model
 from .leftover import Leftover
 from .sampling import calc_cond_batch, outer_sample, predict_noise
-from .state import APPLICATIONS, ECONOMY, KEY, LEFTOVER
+from .state import APPLICATIONS, KEY, LEFTOVER, SAVINGS
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
@@ -52,13 +52,13 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
     return patched
 
 
-def economise(model: ModelPatcher, economy: Economy) -> ModelPatcher:
+def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
     """Return a clone of the model that does without parts of the text stream.
 
-    It concerns identities that were applied before and after; the last economy counts.
+    It concerns identities that were applied before and after; the last savings counts.
     """
     patched = model.clone()
-    patched.model_options["transformer_options"][ECONOMY] = economy
+    patched.model_options["transformer_options"][SAVINGS] = savings
     return patched
 
 

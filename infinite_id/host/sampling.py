@@ -176,7 +176,7 @@ def calc_cond_batch(
         denoised = evaluation.run(replace(step, part=part, streams=streams))
     elif not run.streams.has_text:
         denoised = evaluation.run(replace(step, part=Part.ENDED))
-    elif run.text.economy.guided or len(positive) == len(conds):
+    elif run.text.savings.guided or len(positive) == len(conds):
         denoised = _evaluate_streams(run, evaluation, step, sigma)
     else:
         denoised = _evaluate_unguided(run, evaluation, step, positive, sigma)

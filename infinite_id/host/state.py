@@ -20,9 +20,9 @@ from torch import Tensor
 from ..application import Application
 from ..attention.cross import log_shares
 from ..attention.mixed import needs_text_stream
-from ..economy import Economy
+from ..identities.projections import KeyValues
 from ..noise import SharedNoise
-from ..projections import KeyValues
+from ..savings import Savings
 from ..streams import Streams
 from .conds import Comparison
 from .memory import HostMemory
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # Where all this is, in the host's transformer options; KEY is that of our wrappers there.
 KEY = "infinite_id"
 APPLICATIONS = "infinite_id_applications"
-ECONOMY = "infinite_id_economy"
+SAVINGS = "infinite_id_savings"
 LEFTOVER = "infinite_id_leftover"
 RUN = "infinite_id_run"
 STEP = "infinite_id_step"
@@ -220,11 +220,11 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
         ValueError: if the identities, their masks and the latents do not go together.
     """
     options = guider.model_options["transformer_options"]
-    applications, economy = options[APPLICATIONS], _choose_economy(options)
-    shared = economy.shared or "context_handler" in guider.model_options
+    applications, savings = options[APPLICATIONS], _choose_savings(options)
+    shared = savings.shared or "context_handler" in guider.model_options
     if shared:
-        economy = Economy(shared=True)
-    read_until = _read_until(applications, economy)
+        savings = Savings(shared=True)
+    read_until = _read_until(applications, savings)
     people = _count_people(applications)
     _check_masks(applications, len(noise))
     if read_until and shared and people > 1:
@@ -240,7 +240,7 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
         people=[_make_ready(application, guider) for application in applications],
         streams=streams,
         text=TextStream(
-            economy, _end_sigma(guider.model_patcher, read_until) if may_end else NEVER
+            savings, _end_sigma(guider.model_patcher, read_until) if may_end else NEVER
         ),
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
@@ -248,16 +248,16 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
     )
 
 
-def _choose_economy(options: dict[str, Any]) -> Economy:
+def _choose_savings(options: dict[str, Any]) -> Savings:
     """What the user chose, unless another node may keep what a forward gave, for later use.
 
     Such a node counts on as many rows in every forward, and nothing that is saved has them.
     """
-    economy: Economy = options.get(ECONOMY, Economy())
-    faithful = Economy(shared=economy.shared)
+    savings: Savings = options.get(SAVINGS, Savings())
+    faithful = Savings(shared=savings.shared)
     found = _list_keepers(options)
-    if not found or economy == faithful:
-        return economy
+    if not found or savings == faithful:
+        return savings
     log.warning(
         "Infinite-ID Save Time saves nothing in this run: another node (%s) may keep what a "
         "forward of the model gave and use it later, such as a cache or self-attention guidance, "
@@ -287,15 +287,15 @@ def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _read_until(applications: Sequence[Application], economy: Economy) -> float:
+def _read_until(applications: Sequence[Application], savings: Savings) -> float:
     """The share of the sampling 0..1 after which nobody reads the text stream."""
     ends = {share for a in applications for share in (a.start, a.end)}
-    places = sorted({0.0, 1.0, economy.until, *ends})
+    places = sorted({0.0, 1.0, savings.until, *ends})
     read = [0.0]
     for start, end in pairwise(places):
         acting = [a for a in applications if a.start <= start and end <= a.end]
         if acting and needs_text_stream(acting[-1].mixing, acting[-1].style):
-            read.append(min(end, economy.until))
+            read.append(min(end, savings.until))
     return max(read)
 
 

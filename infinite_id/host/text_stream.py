@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..attention.blocks import Block
-from ..economy import Economy
+from ..savings import Savings
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +120,13 @@ class TextStream:
         lowest: the noise level at and below which nobody reads the text stream.
     """
 
-    def __init__(self, economy: Economy, lowest: float = NEVER) -> None:
-        self.economy = economy
-        self.memory = Memory() if economy.every > 1 else None
-        self.is_timed = economy.every > 1 or lowest > NEVER
+    def __init__(self, savings: Savings, lowest: float = NEVER) -> None:
+        self.savings = savings
+        self.memory = Memory() if savings.every > 1 else None
+        self.is_timed = savings.every > 1 or lowest > NEVER
         self._lowest = lowest
         self._has_ended = False
-        self._sigma, self._age = float("nan"), economy.every - 1  # in noise levels
+        self._sigma, self._age = float("nan"), savings.every - 1  # in noise levels
         self._seen: Counter[Hashable] = Counter()
         self._missed: Counter[Hashable] = Counter()
         self._slopes: dict[Key, list[Tensor]] = {}
@@ -159,7 +159,7 @@ class TextStream:
 
     def _enter(self, sigma: float) -> None:
         self._age += 1
-        if sigma > self._sigma or self._age >= self.economy.every:
+        if sigma > self._sigma or self._age >= self.savings.every:
             self._age = 0
             self._forget()
         self._sigma = sigma

@@ -4,7 +4,7 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ..attention.blocks import context_width
-from ..projections import KeyValues
+from ..identities.projections import KeyValues
 from ..training.step import Predict
 from .attend import Replacement, make_attend
 from .forward import Options

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..face import Photo
+from ..faces.face import Photo
 from ..training.files import digest_of, file_digest
 from .errors import MetricsError
 from .scores import Vectors

@@ -212,7 +212,7 @@ def _use_host(options: argparse.Namespace) -> None:
 
 
 def _load_faces(options: argparse.Namespace) -> list[FaceNet]:
-    from ..face import FaceError
+    from ..faces.face import FaceError
     from .faces import DlibNet, FaceNetOnnx, PackNet
 
     if (options.facenet or options.dlib) and not options.face_pack:

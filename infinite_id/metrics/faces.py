@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..detection import detect
-from ..face import Face, Photo, choose_providers, load_analysis
+from ..faces.detection import detect
+from ..faces.face import Face, Photo, choose_providers, load_analysis
 from ..training.files import digest_of, file_digest
 from .errors import MetricsError
 from .scores import Measure, Vector

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..face import Photo
+from ..faces.face import Photo
 from ..training.prepare.photos import Limits, Rejected, decode
 from ..training.progress import make_bar
 from .clips import Clip

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..face import Photo
-from ..photo import to_image
+from ..faces.face import Photo
+from ..faces.photo import to_image
 from ..training.files import digest_of, file_digest
 from .errors import MetricsError
 from .scores import Vectors

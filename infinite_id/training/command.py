@@ -186,7 +186,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
     sources = list_sources(options.photos, options.captions)
     launch.use_host(launch.read_options(options))
-    from ..face import load_analysis
+    from ..faces.face import load_analysis
     from .host_models import autoencoder_digest, find_face_pack, find_file
     from .prepare.host_encoders import HostEncoders
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..adapter import Adapter, AdapterConfig
+from ..adapters.adapter import Adapter, AdapterConfig
+from ..adapters.formats import save
+from ..adapters.mappers import MapperConfig
 from ..attention.blocks import Block
-from ..formats import save
-from ..mappers import MapperConfig
 from .checkpoints import BEST, FOLDER, Checkpoint, list_checkpoints, load
 from .errors import TrainingError
 from .files import write_text

@@ -15,9 +15,9 @@ import comfy.supported_models
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..adapter import Adapter, AdapterConfig
+from ..adapters.adapter import Adapter, AdapterConfig
+from ..adapters.mappers import MapperConfig
 from ..attention.blocks import list_layers
-from ..mappers import MapperConfig
 from .count import PeakMemory, count_flops
 from .data import Batch
 from .host_frozen import HostFrozen

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..attention.blocks import list_transformers
 from ..host.training import make_predict
-from ..projections import KeyValues
+from ..identities.projections import KeyValues
 from .errors import TrainingError
 from .objective import Prediction
 

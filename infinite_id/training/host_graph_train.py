@@ -8,8 +8,8 @@ from pathlib import Path
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .. import formats
-from ..adapter import Adapter, check_fits
+from ..adapters import formats
+from ..adapters.adapter import Adapter, check_fits
 from ..host.patch import read_unet
 from .data import Batch, Pairs, Prepared
 from .export import export

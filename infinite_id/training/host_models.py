@@ -12,7 +12,7 @@ from comfy.model_base import BaseModel
 from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError, safe_open
 
-from ..face import list_packs
+from ..faces.face import list_packs
 from .errors import TrainingError
 
 

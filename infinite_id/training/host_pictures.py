@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ..adapter import Adapter, encode
+from ..adapters.adapter import Adapter, encode
 from ..application import Application
-from ..detection import detect
-from ..face import FaceError, load_analysis
+from ..faces.detection import detect
+from ..faces.face import FaceError, load_analysis
+from ..faces.photo import read_photo
 from ..host.patch import apply
-from ..identity import Identity
+from ..identities.identity import Identity
 from ..metrics.scores import cosine
-from ..photo import read_photo
 from ..sheet import draw_sheet
 from .data import Prepared
 from .draws import Draw

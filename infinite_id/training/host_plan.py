@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from comfy import model_management
 
-from ..mappers import MapperConfig
+from ..adapters.mappers import MapperConfig
 from .host_count import CLIP_TOKENS, Counts, count
 from .host_train import DTYPES
 from .plan import A100, GB, RTX_4090, Card, Setup, count_photo, describe

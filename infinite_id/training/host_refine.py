@@ -12,11 +12,11 @@ import numpy as np
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 
-from ..adapter import check_fits
-from ..face import Photo
+from ..adapters.adapter import check_fits
+from ..faces.face import Photo
+from ..faces.photo import digest, to_image
 from ..host.patch import read_unet
-from ..identity import Identity
-from ..photo import digest, to_image
+from ..identities.identity import Identity
 from .files import digest_of
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, digest_model, load_for_training, training

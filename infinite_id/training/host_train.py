@@ -12,10 +12,10 @@ import torch
 from comfy import model_management
 from comfy.model_base import BaseModel
 
-from .. import formats
-from ..adapter import Adapter, check_fits
+from ..adapters import formats
+from ..adapters.adapter import Adapter, check_fits
+from ..adapters.mappers import MapperConfig
 from ..attention.blocks import context_width, list_layers
-from ..mappers import MapperConfig
 from . import checkpoints
 from .data import Pairs, Prepared
 from .errors import TrainingError

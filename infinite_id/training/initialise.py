@@ -2,9 +2,9 @@
 
 import torch
 
-from ..adapter import Adapter, AdapterConfig
+from ..adapters.adapter import Adapter, AdapterConfig
+from ..adapters.mappers import MapperConfig
 from ..attention.blocks import list_layers, list_transformers
-from ..mappers import MapperConfig
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..projections import KeyValues
+from ..adapters.adapter import Adapter
+from ..identities.projections import KeyValues
 from .data import Batch
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
-from ..projections import KeyValues
+from ..adapters.adapter import Adapter
+from ..identities.projections import KeyValues
 from .data import Batch
 from .draws import draw_chance, draw_index, generator
 from .objective import Frozen, Learner

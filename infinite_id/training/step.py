@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ..adapter import Adapter
-from ..projections import KeyValues
+from ..adapters.adapter import Adapter
+from ..identities.projections import KeyValues
 
 Predict = Callable[[Tensor, Tensor, KeyValues], Tensor]
 """`(z_t (b, c, h, w), t (b,) long, K' and V' per block) -> predicted noise (b, c, h, w)`."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..adapter import Adapter
-from ..mappers import IdentityMapper
-from ..mappers.native import FaceMapper
+from ..adapters.adapter import Adapter
+from ..adapters.mappers import IdentityMapper
+from ..adapters.mappers.native import FaceMapper
 
 FACE, CLIP = "face mapper", "CLIP mapper"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from infinite_id.detection import detect
+from infinite_id.faces.detection import detect
 from infinite_id.metrics.scores import count
 
 from ..faces import render

@@ -17,19 +17,7 @@ from . import plots
 from .curves import PLACES, Values
 from .jury import FOLLOWED, FOLLOWING, LIKENESS, Scores
 from .studio import SAMPLER, Pixels
-from .trial import (
-    ADAIN,
-    BOTH,
-    FULL,
-    MEAN,
-    MUTUAL,
-    PLAIN,
-    TEXT,
-    TWO_STREAMS,
-    UNMIXED,
-    Base,
-    Trial,
-)
+from .trial import ADAIN, BOTH, FULL, MEAN, MUTUAL, PLAIN, TEXT, TWO_STREAMS, UNMIXED, Base, Trial
 
 NOTES = Path(__file__).with_name("notes.md")
 PAPER = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from infinite_id.application import Application
 from infinite_id.attention.mixed import Mixing, Style
-from infinite_id.identity import Identity
+from infinite_id.identities.identity import Identity
 
 from ..training.publish import OWN, WITH_TEXT
 from ..world.scene import Scene

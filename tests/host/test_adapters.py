@@ -19,16 +19,16 @@ import pytest
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id import formats
-from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.adapter import Adapter
+from pack.infinite_id.adapters.formats import Kind, ip_adapter
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.attention.mixed import Mixing
-from pack.infinite_id.face import Face
-from pack.infinite_id.formats import Kind, ip_adapter
+from pack.infinite_id.faces.face import Face
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.host.patch import apply
-from pack.infinite_id.identity import Identity, Source
+from pack.infinite_id.identities.identity import Identity, Source
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes import folders

@@ -19,20 +19,16 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host import conds
 from pack.infinite_id.host.conds import Comparison
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.savings import Savings
 from pack.tests.host.test_control import control, control_positive, make_control_net
 from pack.tests.host.test_control import world as controllable  # noqa: F401  # a fixture
-from pack.tests.host.test_economy import cut_into_windows, watch_inputs
-from pack.tests.host.test_relatives import (
-    make_editing,
-    make_inpainting,
-    recognised,  # noqa: F401  # knows the editing model
-)
+from pack.tests.host.test_relatives import make_editing, make_inpainting, recognised  # noqa: F401  # knows the editing model
+from pack.tests.host.test_savings import cut_into_windows, watch_inputs
 from pack.tests.host.world import Conditioning, World, difference, empty
 from torch import Tensor
 
@@ -87,8 +83,8 @@ def person(world: World, **changes: Any) -> ModelPatcher:
     return world.patch(**changes)
 
 
-def save(world: World, economy: Economy) -> ModelPatcher:
-    return economise(world.patch(), economy)
+def save(world: World, savings: Savings) -> ModelPatcher:
+    return save_time(world.patch(), savings)
 
 
 def sweep(world: World) -> ModelPatcher:
@@ -123,10 +119,10 @@ WAYS: dict[str, tuple[Way, list[int]]] = {
     "a sweep": (sweep, [7] * STEPS),
     "two people": (two_people, FEWER),
     "a weighted stack": (weighted_stack, FEWER),
-    "every 2nd": (partial(save, economy=Economy(every=2)), [3, 2] * 2),
-    "first half": (partial(save, economy=Economy(until=0.5)), [3, 3, 2, 2]),
-    "not on negative rows": (partial(save, economy=Economy(guided=False)), [2, 1] * STEPS),
-    "shared latents": (partial(save, economy=Economy(shared=True)), FEWER),
+    "every 2nd": (partial(save, savings=Savings(every=2)), [3, 2] * 2),
+    "first half": (partial(save, savings=Savings(until=0.5)), [3, 3, 2, 2]),
+    "not on negative rows": (partial(save, savings=Savings(guided=False)), [2, 1] * STEPS),
+    "shared latents": (partial(save, savings=Savings(shared=True)), FEWER),
 }
 
 
@@ -156,9 +152,9 @@ def test_weight_0_is_the_unpatched_model(tiny: World, way: str) -> None:
     world = make_alike(tiny)
     nobody = replace(world, identity=replace(world.identity))
     setting = way if way in ("mixed", "AdaIN-mean") else "mixed"
-    economy = {"every 2nd": Economy(every=2), "shared latents": Economy(shared=True)}.get(way)
+    savings = {"every 2nd": Savings(every=2), "shared latents": Savings(shared=True)}.get(way)
     model = nobody.patch(0.0, setting)
-    drawn = draw(world, economise(model, economy) if economy else model)
+    drawn = draw(world, save_time(model, savings) if savings else model)
     assert max(drawn.rows) == 3
     if way != "every 2nd":  # its text rows are predicted in between, and mixed
         assert difference(drawn.picture, world.sample(world.model, steps=STEPS)) < ROUNDING
@@ -172,17 +168,17 @@ def test_in_context_windows(tiny: World) -> None:
     assert difference(once.picture, each.picture) < ROUNDING
 
 
-@pytest.mark.parametrize("economy", [Economy(), Economy(every=2)], ids=["all steps", "every 2nd"])
+@pytest.mark.parametrize("savings", [Savings(), Savings(every=2)], ids=["all steps", "every 2nd"])
 def test_where_the_host_runs_one_prompt_after_the_other(
-    precise: World, monkeypatch: pytest.MonkeyPatch, economy: Economy
+    precise: World, monkeypatch: pytest.MonkeyPatch, savings: Savings
 ) -> None:
     """Little memory is free: each forward has the text rows of its own prompt."""
     world = make_alike(precise)
-    model = economise(world.patch(), economy)
+    model = save_time(world.patch(), savings)
     once = draw(world, model)
     monkeypatch.setattr(comfy.model_base.SDXL, "memory_required", lambda *_, **__: 1e30)
     apart = draw(world, model)
-    assert apart.rows == ([2, 2, 1, 1] * 2 if economy.every == 2 else [2] * 8)
+    assert apart.rows == ([2, 2, 1, 1] * 2 if savings.every == 2 else [2] * 8)
     assert difference(apart.picture, once.picture) < EXACT
 
 

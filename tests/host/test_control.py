@@ -23,8 +23,8 @@ from comfy.cldm.cldm import ControlNet as Net
 from comfy.model_patcher import ModelPatcher
 from comfy.t2i_adapter.adapter import Adapter as T2INet
 from comfy_extras.nodes_controlnet import SetUnionControlNetType
-from pack.infinite_id.economy import Economy
-from pack.infinite_id.host.patch import economise
+from pack.infinite_id.host.patch import save_time
+from pack.infinite_id.savings import Savings
 from pack.miniature.random_weights import randomise
 from pack.miniature.shapes import UNETS, UNetShape
 from pack.tests.host.world import Conditioning, World, difference, empty
@@ -381,10 +381,10 @@ def test_with_a_mask(world: World, nets: dict[str, Any], setting: str) -> None:
 
 
 SAVINGS = {
-    "every second step": (Economy(every=2), [4, 2, 4, 2]),
-    "until half": (Economy(until=0.5), [4, 4, 2, 2]),
-    "unguided": (Economy(guided=False), [2, 1] * 4),
-    "shared": (Economy(shared=True), [4] * 4),
+    "every second step": (Savings(every=2), [4, 2, 4, 2]),
+    "until half": (Savings(until=0.5), [4, 4, 2, 2]),
+    "unguided": (Savings(guided=False), [2, 1] * 4),
+    "shared": (Savings(shared=True), [4] * 4),
 }
 
 
@@ -392,9 +392,9 @@ SAVINGS = {
 @pytest.mark.parametrize("saving", SAVINGS)
 def test_with_savings(world: World, nets: dict[str, Any], saving: str, name: str) -> None:
     """Where rows are left out, the net's are as well, and it steers both streams."""
-    economy, rows = SAVINGS[saving]
+    savings, rows = SAVINGS[saving]
     controlled = control(world, nets[name])
-    model = economise(world.patch(), economy)
+    model = save_time(world.patch(), savings)
     seen = see(controlled, model)
     assert [len(x) for x in seen.x] == rows
     for x, features in zip(seen.x, seen.features, strict=True):

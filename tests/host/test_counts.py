@@ -30,14 +30,14 @@ from pack.dev.bench.modes import (
 )
 from pack.dev.bench.true_size import CONFIG
 from pack.dev.bench.watch import Counts, watch
-from pack.infinite_id import mixing
-from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.attention.mixed import Style, mix
 from pack.infinite_id.host import image_attention, mixed_attention
 from pack.infinite_id.host.conds import Comparison
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.host.text_stream import Part, TextStream
-from pack.infinite_id.projections import KeyValues
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.projections import KeyValues
 from pack.tests.host.world import IDENTITY_TOKENS, World
 from torch import Tensor
 
@@ -134,7 +134,7 @@ EXPECTED: dict[str, Expected] = {
         lambda n: [(2, n, 2 * n), (2, n, n), (4, n, 77), (2, n, 258)],
     ),
     "text recalled": Expected(
-        next(mode for mode in MODES if mode.economy.every == 2),
+        next(mode for mode in MODES if mode.savings.every == 2),
         RECALLED,
         4 + 2,
         lambda n: [(2, n, 2 * n), (2, n, 77), (2, n, 258)],
@@ -175,7 +175,7 @@ def patch(world: World, mode: Mode) -> ModelPatcher:
         identity = mixing.interpolate([world.identity, world.other], places)
     for projections in (identity.projections, identity.unconditional_projections):
         projections.on(torch.device("cpu"), torch.float32)
-    return economise(apply(world.model, mode.apply_to(identity)), mode.economy)
+    return save_time(apply(world.model, mode.apply_to(identity)), mode.savings)
 
 
 def count_sampling(world: World, mode: Mode) -> int:
@@ -194,7 +194,7 @@ def limit_sampling(world: World, mode: Mode) -> float:
 
 
 # Six steps are not a whole number of periods of four, nor is half of them half of the sampling.
-EVEN = [mode for mode in ALL if STEPS % mode.economy.every == 0 and mode.economy.until == 1]
+EVEN = [mode for mode in ALL if STEPS % mode.savings.every == 0 and mode.savings.until == 1]
 
 
 @pytest.mark.parametrize("mode", EVEN, ids=lambda mode: mode.name)
@@ -203,7 +203,7 @@ def test_a_sampling_has_no_forward_or_row_too_many(tiny: World, mode: Mode) -> N
 
 
 def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    every_2nd = next(mode for mode in MODES if mode.economy.every == 2)
+    every_2nd = next(mode for mode in MODES if mode.savings.every == 2)
     alike = next(mode for mode in MODES if mode.is_alike)
     monkeypatch.setattr(TextStream, "plan", lambda _, signature, __: (Part.RUNS, (signature, 0)))
     monkeypatch.setattr(Comparison, "is_alike", lambda *_: False)

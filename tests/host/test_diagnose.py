@@ -7,7 +7,7 @@ import folder_paths
 import pytest
 import safetensors
 import torch
-from pack.infinite_id import formats
+from pack.infinite_id.adapters import formats
 from pack.nodes import diagnose, folders, inventory
 from pack.tests.unit import adapter_files
 

@@ -15,18 +15,18 @@ import pytest
 import torch
 from comfy.clip_model import clip_preprocess
 from pack.dev.photos import photos
-from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
-from pack.infinite_id.alignment import align, crop_for_recogniser
-from pack.infinite_id.annotate import CHOSEN, Mark, draw_faces, lay_out
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id.adapters.mappers import MapperConfig
+from pack.infinite_id.adapters.mappers.ip_adapter import PooledConfig
 from pack.infinite_id.attention.blocks import SDXL
-from pack.infinite_id.detection import detect
-from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.alignment import align, crop_for_recogniser
+from pack.infinite_id.faces.annotate import CHOSEN, Mark, draw_faces, lay_out
+from pack.infinite_id.faces.detection import detect
+from pack.infinite_id.faces.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.host.encode import Encoder as Encoding
-from pack.infinite_id.identity import Identity
-from pack.infinite_id.mappers import MapperConfig
-from pack.infinite_id.mappers.ip_adapter import PooledConfig
+from pack.infinite_id.identities.identity import Identity
 from pack.infinite_id.metrics.scores import cosine
-from pack.infinite_id.photo import read_photo
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes.encode import Encode

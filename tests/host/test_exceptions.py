@@ -14,15 +14,15 @@ import torch
 from comfy import model_management
 from comfy.controlnet import ControlBase
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.application import Curve
 from pack.infinite_id.attention.blocks import Block
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host.forward import Forward
-from pack.infinite_id.host.patch import economise
+from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.host.state import Acting, Person, Run, Step
 from pack.infinite_id.host.text_stream import Memory, TextStream
 from pack.infinite_id.noise import SharedNoise
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import SEED, Conditioning, World, empty
 from torch import Tensor
 
@@ -95,7 +95,7 @@ def prepare(world: World, patch: pytest.MonkeyPatch) -> Prompt:
     identity = replace(world.identity, unconditional=world.identity.unconditional.clone())
     how = {"identity": identity, "mask": mask, "curve": Curve.FADE_OUT}
     model = world.patch(1.0, "AdaIN-mean", **how)
-    return Prompt(world, economise(model, Economy(every=2)), world.positive, patch)
+    return Prompt(world, save_time(model, Savings(every=2)), world.positive, patch)
 
 
 # --- The seams -----------------------------------------------------------------------------------

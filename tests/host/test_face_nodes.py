@@ -14,12 +14,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pack.dev.photos import photos
-from pack.infinite_id.detection import detect
-from pack.infinite_id.face import Face, FaceError, list_packs, load_analysis
-from pack.infinite_id.paste import FaceCrops, Square
-from pack.infinite_id.photo import read_photo
+from pack.infinite_id.faces.crops import FaceCrops, Square
+from pack.infinite_id.faces.detection import detect
+from pack.infinite_id.faces.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.photo import read_photo
+from pack.nodes.contact_sheet import ContactSheet
 from pack.nodes.faces import CropFaces, FaceMasks, PasteFaces
-from pack.nodes.pictures import ContactSheet
 from PIL import Image
 
 if TYPE_CHECKING:

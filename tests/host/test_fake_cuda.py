@@ -24,10 +24,10 @@ from pack.dev.bench.true_size import (
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host import image_attention, state
 from pack.infinite_id.host.memory import HostMemory
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.identities.identity import Identity
+from pack.infinite_id.savings import Savings
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -84,18 +84,18 @@ def test_no_clash_and_no_sync(dtype: torch.dtype, mixing: Mixing, style: Style) 
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("economy", [Economy(), Economy(shared=True)], ids=["own", "shared"])
-def test_text_rows_once_for_both_prompts(economy: Economy) -> None:
+@pytest.mark.parametrize("savings", [Savings(), Savings(shared=True)], ids=["own", "shared"])
+def test_text_rows_once_for_both_prompts(savings: Savings) -> None:
     """They are chosen and dealt out again without a clash or a sync, too."""
     model, people = make_sdxl(torch.float16), make_people(Mixing.MIXED, Style.ADAIN_MEAN)
-    options = make_options(model, people, torch.zeros(1, 4, 64, 64), economy)
+    options = make_options(model, people, torch.zeros(1, 4, 64, 64), savings)
     options[state.STEP] = replace(options[state.STEP], is_alike=True)
     rows: list[int] = []
     unet = model.diffusion_model
     with unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0]))):
         out = run_with(model, options, 64, 64)
     assert rows == [3]
-    assert out.shape == (2 if economy.shared else 4, 4, 64, 64)
+    assert out.shape == (2 if savings.shared else 4, 4, 64, 64)
     assert out.device.type == "cuda"
 
 
@@ -178,7 +178,7 @@ def test_what_is_kept_of_the_text_stream(pixels: int, gigabytes: float) -> None:
     latent = pixels // 8
     model, people = make_sdxl(torch.float16), [FAITHFUL.apply_to(make_identity())]
     noise = torch.zeros(1, 4, latent, latent)
-    options = make_options(model, people, noise, Economy(every=2))
+    options = make_options(model, people, noise, Savings(every=2))
     run_with(model, options, latent, latent)
     bytes_kept = options[state.RUN].text.memory.nbytes
     print(f"{pixels} px: {bytes_kept / 1e9:.2f} GB kept")

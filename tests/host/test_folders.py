@@ -16,9 +16,9 @@ import folder_paths
 import pack.nodes
 import pytest
 import torch
-from pack.infinite_id import formats
-from pack.infinite_id.formats import FormatError
-from pack.infinite_id.formats.files import open_tensors, write_tensors
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.formats import FormatError
+from pack.infinite_id.tensor_files import open_tensors, write_tensors
 from pack.nodes import diagnose, folders, reading
 from pack.nodes.load import LoadFaceAnalysis, LoadInfiniteIDModel
 from pack.tests.unit import adapter_files

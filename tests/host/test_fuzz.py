@@ -13,12 +13,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application, Curve
 from pack.infinite_id.attention.mixed import Mixing, Style
-from pack.infinite_id.economy import Economy
-from pack.infinite_id.host.patch import apply, economise
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.host.patch import apply, save_time
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.identity import Identity
+from pack.infinite_id.savings import Savings
 from pack.nodes.apply import ApplyInfiniteID
 from pack.tests.host.world import Conditioning, World, difference, empty
 from torch import Tensor
@@ -65,7 +65,7 @@ WIDGETS = st.fixed_dictionaries(
         "up_weight": FACTORS,
     },
 )
-ECONOMIES = st.builds(Economy, st.integers(1, 4), SHARES, st.booleans(), st.booleans())
+ECONOMIES = st.builds(Savings, st.integers(1, 4), SHARES, st.booleans(), st.booleans())
 # At two by two, the narrow UNet normalises groups of a single value, which torch refuses.
 SIZES = st.tuples(st.integers(1, 3), st.integers(3, 12), st.integers(3, 12))
 CFG = st.sampled_from([1.0, 5.0])
@@ -128,7 +128,7 @@ def find_mistake(widgets: dict[str, Any], mask: Tensor | None) -> str | None:
 @few
 @given(
     widgets=WIDGETS,
-    economy=ECONOMIES,
+    savings=ECONOMIES,
     size=SIZES,
     mask=masks(no_numbers=True),
     count=st.integers(1, 3),
@@ -140,7 +140,7 @@ def find_mistake(widgets: dict[str, Any], mask: Tensor | None) -> str | None:
 def test_an_error_or_a_picture(
     world: World,
     widgets: dict[str, Any],
-    economy: Economy,
+    savings: Savings,
     size: tuple[int, int, int],
     mask: Tensor | None,
     count: int,
@@ -160,7 +160,7 @@ def test_an_error_or_a_picture(
         with pytest.raises(ValueError, match=f"^Apply Infinite-ID: .*{mistake}"):
             put_on()
         return
-    model, prompt = economise(put_on(), economy), make_prompt(world, positive)
+    model, prompt = save_time(put_on(), savings), make_prompt(world, positive)
     how: dict[str, Any] = {"negative": make_prompt(world, negative), "cfg": cfg, "steps": STEPS}
     style, mixed = Style(widgets["style"]), Mixing(widgets["mixed_attention"])
     two = mixed is not Mixing.OFF or style is not Style.PHOTO
@@ -168,7 +168,7 @@ def test_an_error_or_a_picture(
         with pytest.raises(ValueError, match=f"{len(mask)} masks for {size[0]} latents"):
             world.sample(model, positive=prompt, latent=empty(*size), **how)
         return
-    if widgets["weight"] and economy.shared and two and count > 1:
+    if widgets["weight"] and savings.shared and two and count > 1:
         with pytest.raises(ValueError, match=r"^Infinite-ID: a sweep cannot be drawn"):
             world.sample(model, positive=prompt, latent=empty(*size), **how)
         return
@@ -212,7 +212,7 @@ def test_weight_0_is_the_unpatched_model(
     application = Application(
         make_identity(world, count, 1), 0.0, mixed, style, start=min(span), end=max(span), mask=mask
     )
-    model = economise(apply(world.model, application), Economy(until=until, shared=shared))
+    model = save_time(apply(world.model, application), Savings(until=until, shared=shared))
     how: dict[str, Any] = {
         "positive": make_prompt(world, positive),
         "negative": make_prompt(world, negative),

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 import pytest
 import torch
-from pack.infinite_id import formats, mixing
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.formats import FormatError
 from pack.infinite_id.application import Application
-from pack.infinite_id.formats import FormatError
 from pack.infinite_id.host.patch import apply
-from pack.infinite_id.identity import Identity, Source
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.identity import Identity, Source
 from pack.nodes import folders
 from pack.nodes.identity_files import LoadIdentity, SaveIdentity
 from PIL import Image
 
 if TYPE_CHECKING:
-    from pack.infinite_id.adapter import Adapter
+    from pack.infinite_id.adapters.adapter import Adapter
     from pack.tests.host.world import World
 
 

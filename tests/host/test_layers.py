@@ -23,15 +23,7 @@ from pack.infinite_id.attention.blocks import SDXL, Block
 from pack.infinite_id.host import hooks as hooks_module
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply
-from pack.tests.host.world import (
-    SETTINGS,
-    World,
-    difference,
-    empty,
-    guider,
-    sample_custom,
-    sigmas,
-)
+from pack.tests.host.world import SETTINGS, World, difference, empty, guider, sample_custom, sigmas
 from torch import Tensor
 
 ROUNDING = 1e-4

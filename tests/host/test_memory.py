@@ -11,11 +11,11 @@ import pytest
 import torch
 from comfy import model_management
 from comfy.model_management import VRAMState
-from pack.infinite_id.adapter import Adapter
+from pack.infinite_id.adapters.adapter import Adapter
+from pack.infinite_id.adapters.mappers import ClipLayer
 from pack.infinite_id.host import clip, image_attention
 from pack.infinite_id.host.memory import HostMemory
-from pack.infinite_id.mappers import ClipLayer
-from pack.infinite_id.projections import Projections
+from pack.infinite_id.identities.projections import Projections
 from torch import Tensor, nn
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pack.infinite_id import detection
-from pack.infinite_id import face as faces
+from pack.infinite_id.faces import detection
+from pack.infinite_id.faces import face as faces
 from pack.infinite_id.metrics import command, features
 from pack.infinite_id.metrics.faces import PackNet
 from pack.miniature.faces import render

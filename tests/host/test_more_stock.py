@@ -2,7 +2,7 @@
 
 Each way to make a picture is unchanged at weight 0, shows a person at weight 1, and differs from
 the picture of the plainer way that it is named with. Inpaint models, few steps and context windows
-are in `test_relatives` and `test_economy`.
+are in `test_relatives` and `test_savings`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_hooks as hooks
 from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_torch_compile import TorchCompileModel
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.host.patch import apply
+from pack.infinite_id.identities import mixing
 from pack.tests.host.test_layers import spy_on
 from pack.tests.host.test_relatives import recognised  # noqa: F401  # knows the refiner
 from pack.tests.host.world import (

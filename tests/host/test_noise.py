@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
-from pack.infinite_id import mixing
-from pack.infinite_id.economy import Economy
-from pack.infinite_id.host.patch import economise
+from pack.infinite_id.host.patch import save_time
+from pack.infinite_id.identities import mixing
 from pack.infinite_id.noise import SharedNoise
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import World, difference, empty, guider, painted, sample_custom
 from torch import Generator, Tensor
 from torch.distributions import Laplace, StudentT
@@ -130,7 +130,7 @@ def test_other_noise_is_told(
 @pytest.mark.parametrize("name", FOREIGN)
 def test_the_advice_helps(least: World, name: str, caplog: pytest.LogCaptureFixture) -> None:
     plain = draw_with(least, least.model, FOREIGN[name], 2)
-    ours = draw_with(least, economise(least.patch(0.0), Economy(shared=True)), FOREIGN[name], 2)
+    ours = draw_with(least, save_time(least.patch(0.0), Savings(shared=True)), FOREIGN[name], 2)
     assert difference(ours, plain) < ROUNDING
     assert not is_warned(caplog)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id.adapter import Adapter, AdapterConfig
-from pack.infinite_id.annotate import fit_side
-from pack.infinite_id.detection import detect
-from pack.infinite_id.face import list_packs, load_analysis
-from pack.infinite_id.identity import Identity, Source
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.faces.annotate import fit_side
+from pack.infinite_id.faces.detection import detect
+from pack.infinite_id.faces.face import list_packs, load_analysis
+from pack.infinite_id.faces.photo import read_photo
+from pack.infinite_id.identities.identity import Identity, Source
 from pack.infinite_id.metrics.scores import cosine
-from pack.infinite_id.photo import read_photo
 from pack.infinite_id.sheet import draw_sheet
 from pack.nodes.faces import CropFaces, PasteFaces
 from pack.nodes.identity import MUCH_MEMORY, _read_more, _warn_of_memory

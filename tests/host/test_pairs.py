@@ -21,12 +21,12 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from hypothesis import HealthCheck, Phase, assume, event, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host.forward import Forward
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.host.state import RUN
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.savings import Savings
 from pack.miniature.shapes import UNETS
 from pack.tests.host.reference import Saving, Setting
 from pack.tests.host.test_exactness import ROUNDING, SCHEDULERS, TOLERANCES
@@ -92,7 +92,7 @@ class Case:
     patch: str
     patch_first: bool
     sampler: str
-    economy: Economy
+    savings: Savings
     people: tuple[Someone, ...]
     prompt: str
     batch: int
@@ -170,8 +170,8 @@ PROMPTS: dict[str, Callable[[World], Conditioning]] = {
 
 # Shares that no step of the sampling lies at to the last bit: there rounding decides.
 UNTIL = st.sampled_from([1.0, 0.0, 0.15, 0.45, 0.7, 0.9])
-FAITHFUL = st.builds(Economy, until=UNTIL) | st.just(Economy(shared=True))
-SAVING = st.builds(Economy, st.integers(1, 3), UNTIL, st.booleans(), st.booleans())
+FAITHFUL = st.builds(Savings, until=UNTIL) | st.just(Savings(shared=True))
+SAVING = st.builds(Savings, st.integers(1, 3), UNTIL, st.booleans(), st.booleans())
 
 
 @st.composite
@@ -188,13 +188,13 @@ def crowds(draw: st.DrawFn) -> tuple[Someone, ...]:
     return tuple(draw(st.lists(one, min_size=1, max_size=3)))
 
 
-def cases(economies: st.SearchStrategy[Economy]) -> st.SearchStrategy[Case]:
+def cases(economies: st.SearchStrategy[Savings]) -> st.SearchStrategy[Case]:
     return st.builds(
         Case,
         patch=st.sampled_from(["", *PATCHES]),
         patch_first=st.booleans(),
         sampler=st.just("euler") | st.sampled_from(comfy.samplers.SAMPLER_NAMES),
-        economy=economies,
+        savings=economies,
         people=crowds(),
         prompt=st.sampled_from(list(PROMPTS)),
         batch=st.sampled_from([1, 3]),
@@ -221,7 +221,7 @@ def put_on(world: World, model: ModelPatcher, case: Case, weight: float) -> Mode
             mask=make_mask(someone.mask, case.batch),
         )
         model = apply(model, application)
-    return economise(model, case.economy)
+    return save_time(model, case.savings)
 
 
 def patch_model(case: Case, model: ModelPatcher) -> ModelPatcher:
@@ -357,8 +357,8 @@ def test_savings_are_what_the_reference_leaves_out(
     world: World, setting: Setting, saving: Saving, masked: bool, batch: int, cfg: float
 ) -> None:
     mask = make_reference_mask(batch) if masked else None
-    economy = Economy(saving.every, saving.until, saving.guided)
-    model = economise(put_on_reference(world, setting, mask), economy)
+    savings = Savings(saving.every, saving.until, saving.guided)
+    model = save_time(put_on_reference(world, setting, mask), savings)
     ours = world.sample(model, latent=empty(batch, *SIZE), cfg=cfg, steps=MANY)
     setting = replace(setting, mask=None if mask is None else mask.double())
     expected, _ = run_reference(world, setting, batch, saving, cfg, MANY)
@@ -423,7 +423,7 @@ class ByHand:
 # Those that keep what a forward gave, with which nothing is saved; and those that change the
 # number of tokens from step to step.
 OTHERWISE = {"EasyCache", "LazyCache", "SAG", "HyperTile", "deep shrink"}
-RECALLED = st.builds(Economy, st.sampled_from([2, 3]))
+RECALLED = st.builds(Savings, st.sampled_from([2, 3]))
 
 
 @examples(few=30, many=100)
@@ -434,12 +434,12 @@ def test_the_last_features_are_read_with_any_patch(world: World, case: Case) -> 
     always = tuple(replace(someone, window=(0.0, 1.0)) for someone in case.people)
     case = replace(case, people=always)
     ours = draw(world, dress(world, world.model, case, 1.0), case)
-    hand = ByHand(case.economy.every, count_pictures(case))
+    hand = ByHand(case.savings.every, count_pictures(case))
     model = world.model.clone()
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "by hand", hand.evaluate)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Forward, "read_text", lambda forward, *args: hand.read(forward, *args[:3]))
-        faithful = replace(case, economy=Economy())
+        faithful = replace(case, savings=Savings())
         expected = draw(world, dress(world, model, faithful, 1.0), case)
     limit, _ = TOLERANCES.get(case.sampler, (ROUNDING, ""))
     assert difference(ours, expected) < limit
@@ -493,7 +493,7 @@ def is_active(cond: dict[str, Any], sigma: float) -> bool:
 def watch_memory(world: World, case: Case) -> Iterator[tuple[ModelPatcher, Ledger]]:
     """A model around whose evaluations the features kept are compared with what is stated."""
     patched = patch_model(case, world.model)
-    share = patched.get_model_object("model_sampling").percent_to_sigma(case.economy.until)
+    share = patched.get_model_object("model_sampling").percent_to_sigma(case.savings.until)
     ledger = Ledger(until=float(share))
 
     def evaluate(

@@ -11,11 +11,11 @@ import comfy.clip_vision
 import folder_paths
 import pytest
 import torch
-from pack.infinite_id import formats
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.formats import ip_adapter
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import SDXL, list_layers
-from pack.infinite_id.formats import ip_adapter
-from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.presets import NATIVE, PLUS_V2, PRESETS
 from pack.miniature.random_weights import write
 from pack.nodes import diagnose, finding, folders

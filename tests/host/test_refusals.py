@@ -13,15 +13,15 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import SDXL
-from pack.infinite_id.face import Face
+from pack.infinite_id.faces.face import Face
+from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.host.patch import read_unet
-from pack.infinite_id.identity import Identity, Source
-from pack.infinite_id.mappers import MapperConfig
-from pack.infinite_id.mixing import stack
-from pack.infinite_id.photo import read_photo
+from pack.infinite_id.identities.identity import Identity, Source
+from pack.infinite_id.identities.mixing import stack
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes.apply import ApplyInfiniteID

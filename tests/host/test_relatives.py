@@ -25,12 +25,12 @@ from comfy_extras.nodes_custom_sampler import DualCFGGuider, SamplerCustom, SDTu
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from einops import rearrange
-from pack.infinite_id import formats
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.formats import native
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import context_width, list_layers
-from pack.infinite_id.formats import native
-from pack.infinite_id.identity import Identity
-from pack.infinite_id.mappers import MapperConfig
+from pack.infinite_id.identities.identity import Identity
 from pack.infinite_id.training.initialise import new_adapter
 from pack.miniature.host import Miniature, register
 from pack.miniature.shapes import SIZE_EMBEDDING, TEXT_G, UNETS, UNetShape

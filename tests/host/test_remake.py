@@ -10,8 +10,8 @@ from pathlib import Path
 import comfy.clip_vision
 import comfy.sd
 import pytest
-from pack.infinite_id import formats
-from pack.infinite_id.face import load_analysis
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.faces.face import load_analysis
 from pack.infinite_id.host.patch import read_unet
 from pack.miniature.host import register
 from pack.miniature.shapes import FOLDER

@@ -11,9 +11,9 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id.detection import detect
-from pack.infinite_id.face import FaceError, load_analysis
-from pack.infinite_id.photo import read_photo
+from pack.infinite_id.faces.detection import detect
+from pack.infinite_id.faces.face import FaceError, load_analysis
+from pack.infinite_id.faces.photo import read_photo
 from pack.miniature.faces import render
 from pack.miniature.host import register
 from pack.miniature.shapes import WEIGHTS

@@ -16,20 +16,20 @@ import torch
 from comfy.k_diffusion.sampling import to_d
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host import sampling
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.host.state import Run
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.savings import Savings
 from pack.tests.host.test_stock_nodes import stock
 from pack.tests.host.world import SEED, World, difference, empty, guider, sample_custom
 from torch import Tensor
 
 ROUNDING = 1e-5
 STEPS = 8
-EVERY_2ND = Economy(every=2)
+EVERY_2ND = Savings(every=2)
 Step = Callable[..., Tensor]
 
 
@@ -92,11 +92,11 @@ def schedule_prompts(world: World) -> World:
 def test_scheduled_prompts(least: World, every: int) -> None:
     """Where the prompt changes, there is nothing to be recalled: both streams run once more."""
     world = schedule_prompts(least)
-    model = economise(least.patch(), Economy(every=every))
+    model = save_time(least.patch(), Savings(every=every))
     with count_rows(least) as rows:
         world.sample(model, steps=STEPS)
     assert rows.count(4) == len(range(0, STEPS, every)) + 1
-    nobody = world.sample(economise(least.patch(0.0), Economy(every=every)), steps=STEPS)
+    nobody = world.sample(save_time(least.patch(0.0), Savings(every=every)), steps=STEPS)
     assert difference(nobody, world.sample(least.model, steps=STEPS)) < 0.1
 
 
@@ -111,7 +111,7 @@ def test_areas_whose_copies_share_a_name(least: World) -> None:
     world = replace(least, positive=positive)
     model = least.patch()
     full = world.sample(model, steps=2)
-    kept = world.sample(economise(model, EVERY_2ND), steps=2)
+    kept = world.sample(save_time(model, EVERY_2ND), steps=2)
     assert 0 < difference(kept, full) < 0.05
 
 
@@ -122,7 +122,7 @@ DEEP_SHRINK = stock(
 
 def test_deep_shrink(least: World) -> None:
     """Features of fewer tokens are of no use: the text stream runs where the size changes."""
-    model = economise(DEEP_SHRINK(least.patch()), EVERY_2ND)
+    model = save_time(DEEP_SHRINK(least.patch()), EVERY_2ND)
     picture = least.sample(model, latent=empty(1, 32, 32), steps=6)
     full = least.sample(DEEP_SHRINK(least.patch()), latent=empty(1, 32, 32), steps=6)
     assert 0 < difference(picture, full) < 0.1
@@ -130,7 +130,7 @@ def test_deep_shrink(least: World) -> None:
 
 def test_a_pictures_features_are_its_own(least: World) -> None:
     """The first picture of a batch does not move with the noise of the others."""
-    model = economise(DEEP_SHRINK(least.patch()), EVERY_2ND)
+    model = save_time(DEEP_SHRINK(least.patch()), EVERY_2ND)
 
     def draw(seed: int) -> Tensor:
         noise = torch.randn(4, 4, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -152,7 +152,7 @@ def test_a_latent_that_grows(least: World) -> None:
         how = SamplerLCMUpscale.execute(1.5, 2, "bilinear").result[0]
         return go(least, model, how, latent=empty(1, 8, 8), steps=4)
 
-    assert grow(economise(least.patch(), EVERY_2ND)).shape[-1] > 8
+    assert grow(save_time(least.patch(), EVERY_2ND)).shape[-1] > 8
     assert difference(grow(least.patch(0.0)), grow(least.model)) < 1e-4
     masked = grow(least.patch(mask=torch.zeros(1, 16, 16)))
     assert difference(masked, grow(least.model)) < 1e-4
@@ -169,17 +169,17 @@ def euler_and_waste(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
     return stepped
 
 
-@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(every=3, guided=False)])
-def test_an_evaluation_whose_result_is_thrown_away(least: World, economy: Economy) -> None:
-    model = economise(least.patch(), economy)
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND, Savings(every=3, guided=False)])
+def test_an_evaluation_whose_result_is_thrown_away(least: World, savings: Savings) -> None:
+    model = save_time(least.patch(), savings)
     expected = go(least, model, sampler(euler))
     assert difference(go(least, model, sampler(euler_and_waste)), expected) < ROUNDING
 
 
-@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(every=2, guided=False)])
-def test_perturbed_attention_of_no_weight(least: World, economy: Economy) -> None:
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND, Savings(every=2, guided=False)])
+def test_perturbed_attention_of_no_weight(least: World, savings: Savings) -> None:
     """Its evaluation keeps and recalls features of its own."""
-    model = economise(least.patch(), economy)
+    model = save_time(least.patch(), savings)
     guided = stock("pag", "PerturbedAttentionGuidance", 1e-6)(model)
     assert difference(least.sample(guided, steps=6), least.sample(model, steps=6)) < ROUNDING
 
@@ -194,19 +194,19 @@ def restart(denoise: Step, x: Tensor, sigmas: Tensor, i: int) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("economy", [Economy(until=0.4), Economy(every=2, until=0.4)])
+@pytest.mark.parametrize("savings", [Savings(until=0.4), Savings(every=2, until=0.4)])
 @pytest.mark.parametrize("setting", ["mixed", "mutual", "AdaIN-mean"])
-def test_a_sampler_that_climbs_again(least: World, setting: str, economy: Economy) -> None:
+def test_a_sampler_that_climbs_again(least: World, setting: str, savings: Savings) -> None:
     """The text stream sees the identity stream's latents from then on."""
-    nobody = economise(least.patch(0.0, setting), replace(economy, every=1))
+    nobody = save_time(least.patch(0.0, setting), replace(savings, every=1))
     plain = go(least, least.model, sampler(restart), 2.0)
     assert difference(go(least, nobody, sampler(restart), 2.0), plain) < ROUNDING
-    assert torch.isfinite(go(least, economise(least.patch(), economy), sampler(restart))).all()
+    assert torch.isfinite(go(least, save_time(least.patch(), savings), sampler(restart))).all()
 
 
 def test_a_sweep_cannot_climb_again(least: World) -> None:
     sweep = mixing.interpolate([least.identity, least.other], [0.0, 1.0])
-    model = economise(apply(least.model, Application(sweep)), Economy(until=0.4))
+    model = save_time(apply(least.model, Application(sweep)), Savings(until=0.4))
     with pytest.raises(ValueError, match="goes back to higher noise"):
         go(least, model, sampler(restart))
 
@@ -220,7 +220,7 @@ def test_features_of_a_prompt_that_is_over_are_not_kept(
     latent, world = empty()["samples"], schedule_prompts(least)
     with watch_run(monkeypatch) as runs, torch.inference_mode():
         comfy.sample.sample(
-            economise(least.patch(), Economy(every=every)), torch.randn_like(latent), STEPS, 5.0,
+            save_time(least.patch(), Savings(every=every)), torch.randn_like(latent), STEPS, 5.0,
             "euler", "normal", world.positive, world.negative, latent, disable_pbar=True,
             seed=SEED, callback=lambda *_: kept.append(runs[0].text.memory.nbytes),
         )  # fmt: skip
@@ -228,7 +228,7 @@ def test_features_of_a_prompt_that_is_over_are_not_kept(
 
 
 def test_features_end_with_the_mixing(least: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = economise(least.patch(), Economy(every=2, until=0.5))
+    model = save_time(least.patch(), Savings(every=2, until=0.5))
     kept: list[int] = []
     latent = empty()["samples"]
     with watch_run(monkeypatch) as runs, torch.inference_mode():
@@ -244,19 +244,19 @@ def test_features_end_with_the_mixing(least: World, monkeypatch: pytest.MonkeyPa
 # --- Caches of others ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(until=0.5), Economy(guided=False)], ids=str)
+@pytest.mark.parametrize("savings", [EVERY_2ND, Savings(until=0.5), Savings(guided=False)], ids=str)
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
 def test_caches(
-    least: World, name: str, economy: Economy, first: bool, caplog: pytest.LogCaptureFixture
+    least: World, name: str, savings: Savings, first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They count on the same rows at each step: nothing is saved, and the log says so."""
     cache = stock("easycache", f"{name}Node", 3.0, 0.0, 1.0, False)
     alone = cache(least.patch())
     if first:
-        model = economise(apply(cache(least.model), Application(least.identity)), economy)
+        model = save_time(apply(cache(least.model), Application(least.identity)), savings)
     else:
-        model = cache(economise(least.patch(), economy))
+        model = cache(save_time(least.patch(), savings))
     with caplog.at_level(logging.WARNING):
         picture = least.sample(model, steps=STEPS)
     assert "Save Time saves nothing" in caplog.text
@@ -295,12 +295,12 @@ def cache_a_cross_attention(model: ModelPatcher) -> None:
     model.set_model_attn2_replace(keep_every_2nd(lambda q, *_: q.clone()), "middle", 0, 0)
 
 
-@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(guided=False)], ids=str)
+@pytest.mark.parametrize("savings", [EVERY_2ND, Savings(guided=False)], ids=str)
 @pytest.mark.parametrize("cache", [cache_the_model, cache_a_cross_attention])
 def test_a_cache_that_gives_other_rows_is_refused(
-    least: World, cache: Callable[[ModelPatcher], None], economy: Economy
+    least: World, cache: Callable[[ModelPatcher], None], savings: Savings
 ) -> None:
-    model = economise(least.patch(), economy)
+    model = save_time(least.patch(), savings)
     cache(model)
     with pytest.raises(ValueError, match=r"rows where there are .* or Infinite-ID Save Time"):
         least.sample(model)
@@ -308,7 +308,7 @@ def test_a_cache_that_gives_other_rows_is_refused(
 
 def test_a_node_around_each_step_that_keeps_nothing(least: World) -> None:
     """Such as one that sets the guidance anew: what was to be saved is saved."""
-    model = economise(least.patch(), EVERY_2ND)
+    model = save_time(least.patch(), EVERY_2ND)
     model.add_wrapper(WrappersMP.PREDICT_NOISE, lambda executor, *args: executor(*args))
     with count_rows(least) as rows:
         least.sample(model, steps=STEPS)
@@ -338,29 +338,29 @@ def test_a_prompt_that_comes_late_is_no_such_node(least: World) -> None:
 SAG = stock("sag", "SelfAttentionGuidance", 0.5, 2.0)
 
 
-@pytest.mark.parametrize("economy", [EVERY_2ND, Economy(guided=False)], ids=str)
+@pytest.mark.parametrize("savings", [EVERY_2ND, Savings(guided=False)], ids=str)
 def test_what_a_replaced_attention_keeps(
-    least: World, economy: Economy, caplog: pytest.LogCaptureFixture
+    least: World, savings: Savings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Self-attention guidance reads the attention of the forward's rows for all of the batch."""
     with caplog.at_level(logging.WARNING):
-        picture = least.sample(SAG(economise(least.patch(), economy)))
+        picture = least.sample(SAG(save_time(least.patch(), savings)))
     assert "Save Time saves nothing" in caplog.text
     assert difference(picture, least.sample(SAG(least.patch()))) < ROUNDING
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
-    ("changes", "economy"),
-    [({"end": 0.5}, Economy()), ({}, Economy(until=0.5)), ({}, Economy(shared=True))],
+    ("changes", "savings"),
+    [({"end": 0.5}, Savings()), ({}, Savings(until=0.5)), ({}, Savings(shared=True))],
     ids=["end", "until", "shared"],
 )
 def test_a_replaced_attention_keeps_its_own_rows(
-    precise: World, changes: dict[str, float], economy: Economy, batch: int
+    precise: World, changes: dict[str, float], savings: Savings, batch: int
 ) -> None:
     how = {"latent": empty(batch, 8, 8)}
     plain = precise.sample(SAG(precise.model), **how)
-    nobody = SAG(economise(precise.patch(0.0, **changes), economy))
+    nobody = SAG(save_time(precise.patch(0.0, **changes), savings))
     assert difference(precise.sample(nobody, **how), plain) < ROUNDING
 
 
@@ -372,7 +372,7 @@ def test_with_shared_latents_a_replaced_attention_keeps_the_persons(least: World
         seen.append(q)
         return q
 
-    model = economise(least.patch(), Economy(shared=True))
+    model = save_time(least.patch(), Savings(shared=True))
     model.set_model_attn1_replace(keep, "middle", 0, 0)
     least.sample(model, steps=1, cfg=1.0)
     text, person = seen
@@ -385,17 +385,17 @@ def test_with_shared_latents_a_replaced_attention_keeps_the_persons(least: World
 
 
 @pytest.mark.parametrize(
-    ("changes", "economy"),
-    [({"end": 0.5}, Economy()), ({}, Economy(until=0.5))],
+    ("changes", "savings"),
+    [({"end": 0.5}, Savings()), ({}, Savings(until=0.5))],
     ids=["end", "until"],
 )
 def test_what_is_taken_from_the_whole_batch(
-    least: World, changes: dict[str, float], economy: Economy
+    least: World, changes: dict[str, float], savings: Savings
 ) -> None:
     """Mahiro takes a mean over all rows; those of a text stream that has ended do not move it."""
     mahiro = stock("mahiro", "Mahiro")
     plain = least.sample(mahiro(least.model), steps=STEPS)
-    nobody = mahiro(economise(least.patch(0.0, **changes), economy))
+    nobody = mahiro(save_time(least.patch(0.0, **changes), savings))
     assert difference(least.sample(nobody, steps=STEPS), plain) < ROUNDING
 
 
@@ -416,12 +416,12 @@ def read_one_sigma(model: ModelPatcher) -> ModelPatcher:
     [read_one_sigma, stock("eps", "TemporalScoreRescaling", 0.95, 1.0)],
     ids=["item", "TemporalScoreRescaling"],
 )
-@pytest.mark.parametrize("economy", [Economy(), Economy(until=0.5)], ids=str)
+@pytest.mark.parametrize("savings", [Savings(), Savings(until=0.5)], ids=str)
 def test_guidance_that_knows_one_noise_level(
-    least: World, economy: Economy, patch: Callable[[ModelPatcher], ModelPatcher]
+    least: World, savings: Savings, patch: Callable[[ModelPatcher], ModelPatcher]
 ) -> None:
     plain = least.sample(patch(least.model))
-    nobody = patch(economise(least.patch(0.0), economy))
+    nobody = patch(save_time(least.patch(0.0), savings))
     assert difference(least.sample(nobody), plain) < ROUNDING
 
 
@@ -476,8 +476,8 @@ def test_equal_regions_change_nothing(
 def test_regions_with_savings_and_two_people(least: World) -> None:
     model = least.patch(mask=half_mask(), style_in_cross_attention=True)
     model = apply(model, Application(least.other, mask=half_mask("right")))
-    for economy in (EVERY_2ND, Economy(guided=False), Economy(shared=True)):
-        saved = economise(model, economy)
+    for savings in (EVERY_2ND, Savings(guided=False), Savings(shared=True)):
+        saved = save_time(model, savings)
         assert difference(least.sample(couple(saved, 2)), least.sample(saved)) < ROUNDING
 
 
@@ -518,12 +518,12 @@ def cut_tiles(model: ModelPatcher, dim: int, overlap: int = 0) -> ModelPatcher:
 
 
 @pytest.mark.parametrize(("dim", "overlap"), [(3, 0), (2, 0), (3, 2)])
-@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(shared=True)], ids=str)
-def test_a_mask_follows_tiles(least: World, dim: int, overlap: int, economy: Economy) -> None:
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND, Savings(shared=True)], ids=str)
+def test_a_mask_follows_tiles(least: World, dim: int, overlap: int, savings: Savings) -> None:
     """Outside its mask the person adds nothing, tile by tile; without mixing exactly nothing."""
-    if economy.shared:
-        economy = Economy()  # one stream has no latents to share
-    model = economise(least.patch(setting="off", mask=half_mask()), economy)
+    if savings.shared:
+        savings = Savings()  # one stream has no latents to share
+    model = save_time(least.patch(setting="off", mask=half_mask()), savings)
     ours = least.sample(cut_tiles(model, dim, overlap))
     plain = least.sample(cut_tiles(least.model, dim, overlap))
     if dim == 3 and not overlap:
@@ -531,13 +531,13 @@ def test_a_mask_follows_tiles(least: World, dim: int, overlap: int, economy: Eco
     assert difference(ours[..., :8], plain[..., :8]) > 0.05
 
 
-@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND, Economy(shared=True)], ids=str)
-def test_both_streams_in_tiles(least: World, economy: Economy) -> None:
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND, Savings(shared=True)], ids=str)
+def test_both_streams_in_tiles(least: World, savings: Savings) -> None:
     """Weight 0 is the unpatched model in tiles, and each tile has its own features."""
-    nobody = economise(least.patch(0.0, mask=half_mask()), economy)
+    nobody = save_time(least.patch(0.0, mask=half_mask()), savings)
     plain = least.sample(cut_tiles(least.model, 3), steps=2)
     assert difference(least.sample(cut_tiles(nobody, 3), steps=2), plain) < (
-        ROUNDING if economy.every == 1 else 0.05
+        ROUNDING if savings.every == 1 else 0.05
     )
 
 
@@ -618,13 +618,13 @@ def by_pieces(keep_names: bool) -> Callable[[ModelPatcher], ModelPatcher]:
 @pytest.mark.parametrize("setting", ["off", "mixed"])
 def test_masks_in_pieces_of_the_batch(least: World, setting: str) -> None:
     masks = torch.stack([half_mask()[0], half_mask("right")[0], torch.zeros(16, 16)])
-    model = economise(least.patch(1.0, setting, mask=masks), Economy(shared=True))
+    model = save_time(least.patch(1.0, setting, mask=masks), Savings(shared=True))
     how = {"latent": empty(3), "cfg": 1.0}
     expected = least.sample(model, **how)
     assert difference(least.sample(by_pieces(True)(model), **how), expected) < ROUNDING
     with pytest.raises(ValueError, match="does not say which"):
         least.sample(by_pieces(False)(model), **how)
-    one_mask = economise(least.patch(1.0, setting, mask=half_mask()), Economy(shared=True))
+    one_mask = save_time(least.patch(1.0, setting, mask=half_mask()), Savings(shared=True))
     pieces = least.sample(by_pieces(False)(one_mask), **how)
     assert difference(pieces, least.sample(one_mask, **how)) < ROUNDING
 
@@ -651,13 +651,13 @@ def chunk_by_chunk(model: ModelPatcher) -> ModelPatcher:
     return model
 
 
-@pytest.mark.parametrize("economy", [Economy(), EVERY_2ND], ids=str)
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND], ids=str)
 @pytest.mark.parametrize("mask", [None, half_mask()], ids=["everywhere", "left"])
-def test_one_cond_after_the_other(least: World, mask: Tensor | None, economy: Economy) -> None:
+def test_one_cond_after_the_other(least: World, mask: Tensor | None, savings: Savings) -> None:
     areas = nodes.ConditioningSetArea().append(least.middle, 64, 64, 0, 64, 1.0)[0]
     prompt = nodes.ConditioningCombine().combine(least.positive, areas)[0]
     for positive in (least.positive, prompt):
-        model = economise(least.patch(mask=mask), economy)
+        model = save_time(least.patch(mask=mask), savings)
         how = {"steps": 6, "positive": positive}
         picture = least.sample(chunk_by_chunk(model), **how)
         assert difference(picture, least.sample(model, **how)) < ROUNDING
@@ -682,7 +682,7 @@ def test_nobody_reads_outside_the_window(
         picture = least.sample(least.patch(**changes), steps=STEPS)
     assert found == rows
     if changes == {"end": 0.5}:
-        until = least.sample(economise(least.patch(end=0.5), Economy(until=0.5)), steps=STEPS)
+        until = least.sample(save_time(least.patch(end=0.5), Savings(until=0.5)), steps=STEPS)
         assert torch.equal(picture, until)
 
 

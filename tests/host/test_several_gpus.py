@@ -25,14 +25,14 @@ from pack.dev.bench.true_size import (
     make_sdxl,
     run_with,
 )
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Style
-from pack.infinite_id.economy import Economy
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.host.state import RUN, STEP
 from pack.infinite_id.host.text_stream import Part
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.identity import Identity
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import SETTINGS, World, difference, empty
 
 ROUNDING = 1e-5
@@ -132,16 +132,16 @@ def test_both_prompts_alike(least: World) -> None:
 
 @pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize(
-    ("economy", "rows"),
+    ("savings", "rows"),
     [
-        (Economy(every=2), [2, 1, 2, 1]),
-        (Economy(until=0.5), [2, 2, 1, 1]),
-        (Economy(shared=True), [2, 2, 2, 2]),
+        (Savings(every=2), [2, 1, 2, 1]),
+        (Savings(until=0.5), [2, 2, 1, 1]),
+        (Savings(shared=True), [2, 2, 2, 2]),
     ],
     ids=["every 2nd", "first half", "shared"],
 )
-def test_savings(least: World, economy: Economy, rows: list[int]) -> None:
-    alone = economise(least.patch(), economy)
+def test_savings(least: World, savings: Savings, rows: list[int]) -> None:
+    alone = save_time(least.patch(), savings)
     assert compare(least, alone, deal_out(alone)) == rows
 
 
@@ -156,7 +156,7 @@ def test_tensors_of_two_gpus_never_meet() -> None:
             Application(identity, style_in_cross_attention=True),
         ]
         here, there = (make_sdxl(torch.float16, device) for device in CUDA)
-        options = make_options(here, people, torch.zeros(1, 4, 64, 64), Economy(every=2))
+        options = make_options(here, people, torch.zeros(1, 4, 64, 64), Savings(every=2))
         assert run_with(there, options, 64, 64).device == second
         assert run_with(here, options, 64, 64).device == first
         step = options[STEP]

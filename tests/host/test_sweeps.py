@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application, Curve, Levels
 from pack.infinite_id.host import state
 from pack.infinite_id.host.patch import apply
-from pack.infinite_id.identity import Identity
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.identity import Identity
 from pack.nodes.mixing import BLENDS
 from pack.tests.host import world as host
 from pack.tests.host.world import SETTINGS, World, difference, empty

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import context_width, list_transformers
 from pack.infinite_id.host.training import make_predict
-from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.training.initialise import new_adapter
 from pack.infinite_id.training.step import Pairs, drop_identity, identity_loss
 
 if TYPE_CHECKING:
-    from pack.infinite_id.adapter import Adapter
+    from pack.infinite_id.adapters.adapter import Adapter
     from pack.tests.host.world import World
 
 MAPPER = MapperConfig(face_width=16, face_hidden=32, clip_width=24, clip_hidden=24)

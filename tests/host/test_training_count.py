@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import list_layers
-from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.training import host_count
 from pack.infinite_id.training.host_frozen import HostFrozen
 from pack.infinite_id.training.objective import Objective

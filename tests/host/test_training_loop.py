@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id import formats
+from pack.infinite_id.adapters import formats
 from pack.infinite_id.training import checkpoints, host_models, host_pictures, host_train, loop
 from pack.infinite_id.training.data import Pairs, Prepared
 from pack.infinite_id.training.draws import Draw

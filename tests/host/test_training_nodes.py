@@ -14,9 +14,9 @@ import nodes
 import pytest
 import torch
 from comfy import model_management
-from pack.infinite_id import formats
+from pack.infinite_id.adapters import formats
 from pack.infinite_id.attention.blocks import list_layers
-from pack.infinite_id.formats import identity_file
+from pack.infinite_id.identities import identity_file
 from pack.infinite_id.training import host_graph
 from pack.nodes import folders
 from pack.nodes.apply import ApplyInfiniteID

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import comfy.ldm.modules.attention
 import pytest
 import torch
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import list_transformers
 from pack.infinite_id.host import attend
-from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.training.data import Batch
 from pack.infinite_id.training.host_frozen import HostFrozen
 from pack.infinite_id.training.initialise import new_adapter
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from pack.infinite_id.adapter import Adapter
+    from pack.infinite_id.adapters.adapter import Adapter
     from pack.tests.host.world import World
 
 MAPPER = MapperConfig(16, 32, 4, 24, 24, token_width=128)

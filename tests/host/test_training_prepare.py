@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id import alignment, detection, formats
-from pack.infinite_id import face as faces
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.mappers import Crop
+from pack.infinite_id.faces import alignment, detection
+from pack.infinite_id.faces import face as faces
+from pack.infinite_id.faces.photo import to_image
 from pack.infinite_id.host.encode import encode_identities
-from pack.infinite_id.identity import Source as Origin
-from pack.infinite_id.mappers import Crop
-from pack.infinite_id.photo import to_image
+from pack.infinite_id.identities.identity import Source as Origin
 from pack.infinite_id.training.data import Pairs, Prepared
 from pack.infinite_id.training.errors import TrainingError
 from pack.infinite_id.training.prepare import run

@@ -15,12 +15,12 @@ import nodes
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import CFGGuider, RandomNoise, SamplerCustomAdvanced
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.host.patch import apply, read_unet
-from pack.infinite_id.identity import Identity
-from pack.infinite_id.mappers import MapperConfig
+from pack.infinite_id.identities.identity import Identity
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.miniature.shapes import UNETS, UNetShape

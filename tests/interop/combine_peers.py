@@ -52,13 +52,7 @@ from comfyui_version import __version__ as host_version  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.tests.host.world import difference  # noqa: E402
 from pack.tests.interop.compare_peers import import_peer  # noqa: E402
-from pack.tests.interop.peers import (  # noqa: E402
-    attention,
-    caches,
-    pieces,
-    regions,
-    samplers,
-)
+from pack.tests.interop.peers import attention, caches, pieces, regions, samplers  # noqa: E402
 from pack.tests.interop.peers.case import NEAR, SAME, Case  # noqa: E402
 from server import PromptServer  # noqa: E402
 from torch import Tensor  # noqa: E402

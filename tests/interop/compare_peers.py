@@ -48,15 +48,15 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from insightface.app.common import Face as DetectedFace  # noqa: E402
-from pack.infinite_id import formats  # noqa: E402
+from pack.infinite_id.adapters import formats  # noqa: E402
+from pack.infinite_id.adapters.formats import ip_adapter  # noqa: E402
 from pack.infinite_id.application import Application  # noqa: E402
 from pack.infinite_id.attention.blocks import SDXL, list_layers  # noqa: E402
 from pack.infinite_id.attention.mixed import Mixing  # noqa: E402
-from pack.infinite_id.face import Face  # noqa: E402
-from pack.infinite_id.formats import ip_adapter  # noqa: E402
+from pack.infinite_id.faces.face import Face  # noqa: E402
 from pack.infinite_id.host.encode import encode_identities  # noqa: E402
 from pack.infinite_id.host.patch import apply  # noqa: E402
-from pack.infinite_id.identity import Identity, Source  # noqa: E402
+from pack.infinite_id.identities.identity import Identity, Source  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.miniature.random_weights import randomise, write  # noqa: E402
 from pack.miniature.shapes import UNETS  # noqa: E402

@@ -25,7 +25,7 @@ pack = ModuleType("pack")
 pack.__path__ = [sys.argv[1]]
 sys.modules["pack"] = pack
 import torch
-from pack.infinite_id import formats
+from pack.infinite_id.adapters import formats
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from pack.infinite_id import formats
-from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id import tensor_files
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id.adapters.formats import FormatError
+from pack.infinite_id.adapters.mappers import MapperConfig, MapperSpec
+from pack.infinite_id.adapters.mappers.ip_adapter import FaceIDConfig, PerceiverConfig, PlusConfig
 from pack.infinite_id.attention.blocks import Block
-from pack.infinite_id.formats import FormatError, files, identity_file
-from pack.infinite_id.identity import Features, Identity, Source
-from pack.infinite_id.mappers import MapperConfig, MapperSpec
-from pack.infinite_id.mappers.ip_adapter import FaceIDConfig, PerceiverConfig, PlusConfig
-from pack.infinite_id.mixing import average, cross_fade, interpolate_faces, stack
+from pack.infinite_id.identities import identity_file
+from pack.infinite_id.identities.identity import Features, Identity, Source
+from pack.infinite_id.identities.mixing import average, cross_fade, interpolate_faces, stack
 from pack.tests.unit import adapter_files, corrupt_files
 from pack.tests.unit.adapter_files import write_raw_safetensors, write_safetensors
 from pack.tests.unit.corrupt_files import MAXIMUM_BYTES, MAXIMUM_SECONDS, Usage
@@ -187,7 +189,7 @@ def test_a_save_that_fails_leaves_the_old_file(
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save_file", full)
+        patch.setattr(tensor_files, "save_file", full)
         with pytest.raises(OSError, match=r"person.safetensors cannot be written \(No space left"):
             identity_file.save(make_identity(adapter, seed=2), path)
     assert path.read_bytes() == before

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from pack.infinite_id.face import Photo
+from pack.infinite_id.faces.face import Photo
 from pack.infinite_id.metrics import report
 from pack.infinite_id.metrics.evaluate import evaluate
 from pack.infinite_id.metrics.features import Nets, Store

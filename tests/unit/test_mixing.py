@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from pack.infinite_id import mixing
-from pack.infinite_id.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig, encode
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import Block
-from pack.infinite_id.identity import Features, Identity, Source
-from pack.infinite_id.mappers import MapperConfig
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.identities.identity import Features, Identity, Source
 from torch import Tensor
 from torch.testing import assert_close
 

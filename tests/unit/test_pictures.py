@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id.face import Face
-from pack.infinite_id.paste import (
+from pack.infinite_id.faces.crops import (
     FaceCrops,
     Shape,
     Square,
@@ -23,6 +22,7 @@ from pack.infinite_id.paste import (
     resize,
     soften,
 )
+from pack.infinite_id.faces.face import Face
 from pack.infinite_id.sheet import count_columns, draw_sheet, wrap
 from PIL import ImageFont
 from torch import Tensor

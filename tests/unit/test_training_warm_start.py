@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.infinite_id import formats
-from pack.infinite_id.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters import formats
+from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
+from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import SDXL
-from pack.infinite_id.mappers import MapperConfig
 from pack.infinite_id.training.warm_start import Taken, take_over
 from pack.tests.unit import adapter_files
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...face import Photo
+from ...faces.face import Photo
 
 _WIDEST = 2.0
 """The largest ratio of a bucket's sides."""

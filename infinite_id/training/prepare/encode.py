@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...alignment import cut_out
-from ...face import Photo
-from ...mappers import Crop
-from ...photo import to_image
+from ...adapters.mappers import Crop
+from ...faces.alignment import cut_out
+from ...faces.face import Photo
+from ...faces.photo import to_image
 from .buckets import choose_bucket, cut
 
 Record = dict[str, Any]

@@ -7,8 +7,8 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import VAE
 from torch import Tensor
 
+from ...adapters.mappers import ClipLayer
 from ...host.clip import encode_image, encode_nothing
-from ...mappers import ClipLayer
 from ..host_models import load_clip_vision, load_vae
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from pack.infinite_id.economy import Economy
+from pack.infinite_id.savings import Savings
 from pack.tests.host.test_stock_nodes import stock
 from pack.tests.host.world import load
 
 from .case import Case, Patch, halves, part
 
 ECONOMIES = {
-    "": Economy(),
-    ", shared latents": Economy(shared=True),
-    ", text_every 2": Economy(every=2),
-    ", mix_until .5": Economy(until=0.5),
-    ", without text_guidance": Economy(guided=False),
+    "": Savings(),
+    ", shared latents": Savings(shared=True),
+    ", text_every 2": Savings(every=2),
+    ", mix_until .5": Savings(until=0.5),
+    ", without text_guidance": Savings(guided=False),
 }
 STEPS = {"steps": 8}
 
@@ -27,8 +27,8 @@ STEPS = {"steps": 8}
 def cache_cases(name: str, patch: Patch, folder: Path) -> Iterator[Case]:
     world = load(folder, "tiny", torch.float32)
     case = Case(name, world, patch, STEPS, is_cache=True)
-    for saving, economy in ECONOMIES.items():
-        yield replace(case, node=name + saving, economy=economy)
+    for saving, savings in ECONOMIES.items():
+        yield replace(case, node=name + saving, savings=savings)
     yield replace(case, node=f"{name}, a mask", mask=halves()[0])
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.economy import Economy
-from pack.infinite_id.host.patch import economise
+from pack.infinite_id.host.patch import save_time
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import World, guider, sample_custom
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Case:
     Attributes:
         how: to sample.
         sampler: the node's own; None for the host's.
-        economy: what Infinite-ID Save Time leaves out.
+        savings: what Infinite-ID Save Time leaves out.
         mask: the person's.
         is_cut: whether it draws the last quarter of the columns by themselves, away from the mask.
         is_idle: whether the node changes nothing as it is used here.
@@ -41,7 +41,7 @@ class Case:
     patch: Patch = lambda model: model
     how: dict[str, Any] = field(default_factory=dict)
     sampler: Any = None
-    economy: Economy = field(default_factory=Economy)
+    savings: Savings = field(default_factory=Savings)
     mask: Tensor | None = None
     is_cut: bool = False
     is_idle: bool = False
@@ -50,7 +50,7 @@ class Case:
     @property
     def tolerance(self) -> float:
         """What "weight 0" may be: savings are not exact, but for shared latents."""
-        is_exact = replace(self.economy, shared=False) == Economy()
+        is_exact = replace(self.savings, shared=False) == Savings()
         return SAME if is_exact else NEAR
 
     def draw(self, model: ModelPatcher) -> Tensor:
@@ -63,7 +63,7 @@ class Case:
 
     def put_on(self, model: ModelPatcher, weight: float, setting: str) -> ModelPatcher:
         """The model with the person."""
-        world = replace(self.world, model=economise(model, self.economy))
+        world = replace(self.world, model=save_time(model, self.savings))
         return world.patch(weight, setting, mask=self.mask)
 
 

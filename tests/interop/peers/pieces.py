@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.economy import Economy
+from pack.infinite_id.savings import Savings
 from pack.tests.host.test_control import draw_hint, make_control_net
 from pack.tests.host.world import empty, load, painted
 
@@ -62,8 +62,8 @@ def animate_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
     world = load(folder, "tiny", torch.float32)
     contexts, gen2 = part(peer, "nodes_context"), part(peer, "nodes_gen2")
     (windows,) = contexts.StandardStaticContextOptionsNode().create_options(4, 2)
-    alone, shared = Economy(), Economy(shared=True)
-    for name, options, economy in (
+    alone, shared = Savings(), Savings(shared=True)
+    for name, options, savings in (
         ("no windows", None, alone),
         ("windows of 4 of 6", windows, alone),
         ("windows of 4 of 6, with shared latents", windows, shared),
@@ -75,7 +75,7 @@ def animate_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
             return node.use_evolved_sampling(beta_schedule="use existing", **told)[0]
 
         how = {"latent": empty(6, 8, 8)}
-        yield Case(f"Use Evolved Sampling, {name}", world, patch, how, economy=economy)
+        yield Case(f"Use Evolved Sampling, {name}", world, patch, how, savings=savings)
 
 
 def tiled_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
@@ -97,4 +97,4 @@ def tiled_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:
             case = Case(method + name, world, patch, {"steps": 1})
             masked = replace(case, node=f"{case.node}, a mask", mask=left, is_cut=True)
             shared = f"{masked.node}, shared latents"
-            yield from (case, masked, replace(masked, node=shared, economy=Economy(shared=True)))
+            yield from (case, masked, replace(masked, node=shared, savings=Savings(shared=True)))

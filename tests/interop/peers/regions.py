@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.economy import Economy
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import World, empty, load
 
 from .case import Case, Patch, halves, part
@@ -37,8 +37,8 @@ def couple_cases(name: str, couple: Couple, folder: Path) -> Iterator[Case]:
     )
     yield Case(f"{name}, two prompts", world, other)
     yield Case(f"{name}, two prompts, a mask", world, other, mask=left)
-    shared = Economy(shared=True)
-    yield Case(f"{name}, two prompts, shared latents", world, other, economy=shared)
+    shared = Savings(shared=True)
+    yield Case(f"{name}, two prompts, shared latents", world, other, savings=shared)
 
 
 def ppm_cases(peer: ModuleType, folder: Path) -> Iterator[Case]:

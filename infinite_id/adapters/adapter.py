@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .attention.blocks import SDXL, Layers
+from ..attention.blocks import SDXL, Layers
+from ..identities.projections import KeyValues, Projections
 from .lora import FaceLoRA
 from .mappers import MapperConfig, MapperSpec
-from .projections import KeyValues, Projections
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .metrics.scores import cosine, direction
+from ..metrics.scores import cosine, direction
 
 Photo = NDArray[np.uint8]
 Points = NDArray[np.float32]

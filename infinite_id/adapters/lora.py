@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .attention.blocks import Block
+from ..attention.blocks import Block
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 
+from ...tensor_files import KNOWN, FormatError, TensorFile, open_tensors
 from ..adapter import Adapter
 from ..mappers.ip_adapter import Kind
 from . import foreign, ip_adapter, native
-from .errors import KNOWN, FormatError
-from .files import TensorFile, open_tensors
 from .native import save
 
 __all__ = ["FormatError", "Kind", "inspect", "load", "save"]

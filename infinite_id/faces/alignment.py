@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..adapters.mappers import Crop
 from .face import Face, Photo, Points
-from .mappers import Crop
 
 _ARCFACE = 112
 """The side of ArcFace's aligned crop, in which the oval below is given."""

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from .attention.blocks import Block
+from ..attention.blocks import Block
 
 KeyValues = dict[Block, tuple[Tensor, Tensor]]
 

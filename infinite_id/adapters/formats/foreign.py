@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import FormatError, Shapes
+from ...tensor_files import FormatError, Shapes
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Economy:
+class Savings:
     """Savings that change the picture a little; the defaults save nothing.
 
     Attributes:

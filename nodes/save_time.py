@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..infinite_id.economy import Economy
-from ..infinite_id.host.patch import economise
+from ..infinite_id.host.patch import save_time
+from ..infinite_id.savings import Savings
 from . import sockets
 
 
@@ -69,5 +69,5 @@ class SaveTime(io.ComfyNode):
         text_guidance: bool,
         shared_latents: bool = False,
     ) -> io.NodeOutput:
-        economy = Economy(text_every, mix_until, text_guidance, shared_latents)
-        return io.NodeOutput(economise(model, economy))
+        savings = Savings(text_every, mix_until, text_guidance, shared_latents)
+        return io.NodeOutput(save_time(model, savings))

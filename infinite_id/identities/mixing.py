@@ -8,7 +8,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from .adapter import Adapter, encode
+from ..adapters.adapter import Adapter, encode
 from .identity import Features, Identity
 
 

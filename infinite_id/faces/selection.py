@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..adapters.mappers import Crop, Recipe
+from ..identities.identity import Source
 from . import annotate
 from .alignment import align, crop_for_recogniser, cut_middle, draw_mask
 from .face import Face, Photo
-from .identity import Source
-from .mappers import Crop, Recipe
 from .photo import digest, to_image
 
 THUMBNAIL = 128

@@ -25,11 +25,10 @@ from typing import cast
 
 import torch
 
+from ...attention.blocks import Block
+from ...tensor_files import MAX_WIDTH, FormatError, TensorFile, check_shapes, write_tensors
 from ..adapter import Adapter, AdapterConfig
-from ..attention.blocks import Block
 from ..mappers import MapperConfig
-from .errors import MAX_WIDTH, FormatError, check_shapes
-from .files import TensorFile, write_tensors
 
 FORMAT = "infinite-id"
 VERSION = "1"

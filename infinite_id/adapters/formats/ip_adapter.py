@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...attention.blocks import SDXL, Block
+from ...tensor_files import KNOWN, MAX_WIDTH, FormatError, Shapes, TensorFile, check_shapes
 from ..adapter import Adapter, AdapterConfig
-from ..attention.blocks import SDXL, Block
 from ..lora import FaceLoRA
 from ..mappers import MapperSpec
 from ..mappers.ip_adapter import (
@@ -30,8 +31,6 @@ from ..mappers.ip_adapter import (
     RawFaceConfig,
 )
 from ..mappers.resampler import HEAD_WIDTH
-from .errors import KNOWN, MAX_WIDTH, FormatError, Shapes, check_shapes
-from .files import TensorFile
 
 ORDER: tuple[Block, ...] = tuple(
     block for stage in ("input", "output", "middle") for block in SDXL if block.stage == stage

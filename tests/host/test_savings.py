@@ -11,11 +11,11 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_hypertile import HyperTile
-from pack.infinite_id import mixing
 from pack.infinite_id.application import Application
-from pack.infinite_id.economy import Economy
 from pack.infinite_id.host.forward import Forward
-from pack.infinite_id.host.patch import apply, economise
+from pack.infinite_id.host.patch import apply, save_time
+from pack.infinite_id.identities import mixing
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import SETTINGS, World, difference, empty, sigmas
 from torch import Tensor
 
@@ -43,16 +43,16 @@ def count_rows(world: World, model: ModelPatcher, cfg: float = 5.0) -> list[int]
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_no_economy_is_no_change(tiny: World, setting: str) -> None:
     model = tiny.patch(setting=setting)
-    assert torch.equal(tiny.sample(economise(model, Economy())), tiny.sample(model))
+    assert torch.equal(tiny.sample(save_time(model, Savings())), tiny.sample(model))
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_the_order_of_the_nodes_does_not_matter(tiny: World, before: bool) -> None:
-    economy, application = Economy(every=2), Application(tiny.identity)
+    savings, application = Savings(every=2), Application(tiny.identity)
     if before:
-        model = apply(economise(tiny.model, economy), application)
+        model = apply(save_time(tiny.model, savings), application)
     else:
-        model = economise(apply(tiny.model, application), economy)
+        model = save_time(apply(tiny.model, application), savings)
     assert count_rows(tiny, model) == [4, 2] * 3
 
 
@@ -63,7 +63,7 @@ def test_kept_features_are_cut_as_hypertile_cuts_now(tiny: World) -> None:
 
     def draw(every: int) -> Tensor:
         torch.manual_seed(0)  # it draws from the global generator
-        return tiny.sample(economise(tiled, Economy(every=every)), steps=STEPS, latent=latent)
+        return tiny.sample(save_time(tiled, Savings(every=every)), steps=STEPS, latent=latent)
 
     assert difference(draw(2), draw(1)) < 0.1 * float(draw(1).abs().max())
 
@@ -73,7 +73,7 @@ def test_kept_features_are_cut_as_hypertile_cuts_now(tiny: World) -> None:
 def test_rows_of_every_so_manyth_step(tiny: World, every: int, cfg: float) -> None:
     chunks = 2 if cfg > 1 else 1
     expected = [chunks * (2 if step % every == 0 else 1) for step in range(STEPS)]
-    assert count_rows(tiny, economise(tiny.patch(), Economy(every=every)), cfg) == expected
+    assert count_rows(tiny, save_time(tiny.patch(), Savings(every=every)), cfg) == expected
 
 
 @pytest.mark.parametrize("setting", ["mixed", "mutual", "AdaIN-mean"])
@@ -83,7 +83,7 @@ def test_in_between_the_last_features_are_read(
 ) -> None:
     """Two steps: the same as both streams in full, but for which features the second step reads."""
     model = precise.patch(setting=setting)
-    found = precise.sample(economise(model, Economy(every=2)), steps=2, latent=empty(batch))
+    found = precise.sample(save_time(model, Savings(every=2)), steps=2, latent=empty(batch))
 
     first: dict[object, tuple[Tensor, Tensor]] = {}
 
@@ -107,7 +107,7 @@ def test_the_text_goes_on_in_its_last_direction(tiny: World) -> None:
     slope = (second - start) / (levels[1] - levels[0])
     expected = start + (levels[2] - levels[0]) * slope
     with watch_inputs(tiny) as seen:
-        tiny.sample(economise(tiny.patch(), Economy(every=2)), steps=STEPS, cfg=1.0)
+        tiny.sample(save_time(tiny.patch(), Savings(every=2)), steps=STEPS, cfg=1.0)
     assert difference(seen[2][1:].double() * scale[2], expected) < ROUNDING
 
 
@@ -117,9 +117,9 @@ def test_nothing_is_mixed_after_the_end(tiny: World) -> None:
     mixed = [float(sigma) >= sampling.percent_to_sigma(0.5) for sigma in levels]
     assert any(mixed)
     assert not all(mixed)
-    model = economise(tiny.patch(), Economy(until=0.5))
+    model = save_time(tiny.patch(), Savings(until=0.5))
     assert count_rows(tiny, model) == [4 if m else 2 for m in mixed]
-    never = tiny.sample(economise(tiny.patch(), Economy(until=0.0)))
+    never = tiny.sample(save_time(tiny.patch(), Savings(until=0.0)))
     assert difference(never, tiny.sample(tiny.patch(setting="off"))) < ROUNDING
 
 
@@ -129,7 +129,7 @@ def test_without_guidance_the_text_is_drawn_unguided(tiny: World) -> None:
         tiny.sample(tiny.model, cfg=1.0, steps=STEPS)
     expected = [rows.clone() for rows in seen]
     with watch_inputs(tiny) as seen:
-        tiny.sample(economise(tiny.patch(), Economy(guided=False)), steps=STEPS)
+        tiny.sample(save_time(tiny.patch(), Savings(guided=False)), steps=STEPS)
     assert [len(rows) for rows in seen] == [2, 1] * STEPS
     for found, plain in zip(seen[::2], expected, strict=True):
         assert difference(found[1:], plain) < ROUNDING
@@ -137,7 +137,7 @@ def test_without_guidance_the_text_is_drawn_unguided(tiny: World) -> None:
 
 def test_with_a_person_who_comes_late(tiny: World) -> None:
     """Before it acts nothing is mixed, so that there is nothing to be recalled yet."""
-    model = economise(tiny.patch(start=0.3), Economy(every=4))
+    model = save_time(tiny.patch(start=0.3), Savings(every=4))
     rows = count_rows(tiny, model)
     assert rows[0] == 4
     assert set(rows) == {4, 2}
@@ -145,7 +145,7 @@ def test_with_a_person_who_comes_late(tiny: World) -> None:
 
 @pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "uni_pc"])
 def test_samplers_of_more_than_one_evaluation(tiny: World, sampler: str) -> None:
-    model = economise(tiny.patch(), Economy(every=2))
+    model = save_time(tiny.patch(), Savings(every=2))
     picture = tiny.sample(model, sampler=sampler, steps=STEPS)
     full = tiny.sample(tiny.patch(), sampler=sampler, steps=STEPS)
     assert torch.isfinite(picture).all()
@@ -155,13 +155,13 @@ def test_samplers_of_more_than_one_evaluation(tiny: World, sampler: str) -> None
 def test_a_sweep_at_half_the_text(tiny: World) -> None:
     people = [tiny.identity, tiny.other]
     sweep = apply(tiny.model, Application(mixing.interpolate(people, [0.0, 0.5, 1.0])))
-    row = tiny.sample(economise(sweep, Economy(every=2)), steps=STEPS)
-    single = tiny.sample(economise(tiny.patch(), Economy(every=2)), steps=STEPS)
+    row = tiny.sample(save_time(sweep, Savings(every=2)), steps=STEPS)
+    single = tiny.sample(save_time(tiny.patch(), Savings(every=2)), steps=STEPS)
     assert difference(row[:1], single) < ROUNDING
 
 
 def test_all_at_once_and_the_graph_twice(tiny: World) -> None:
-    model = economise(tiny.patch(), Economy(every=3, until=0.7, guided=False))
+    model = save_time(tiny.patch(), Savings(every=3, until=0.7, guided=False))
     first = tiny.sample(model, steps=STEPS, sampler="dpmpp_sde")
     assert torch.equal(first, tiny.sample(model, steps=STEPS, sampler="dpmpp_sde"))
 
@@ -190,7 +190,7 @@ def test_context_windows(tiny: World, setting: str) -> None:
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
 def test_shared_latents_are_the_identity_streams(tiny: World, cfg: float) -> None:
     """Every forward has text rows, and they are what the identity rows are."""
-    model = economise(tiny.patch(), Economy(shared=True))
+    model = save_time(tiny.patch(), Savings(shared=True))
     with watch_inputs(tiny) as seen:
         tiny.sample(model, cfg=cfg, steps=STEPS, latent=empty(2))
     chunks = 2 if cfg > 1 else 1
@@ -202,13 +202,13 @@ def test_shared_latents_are_the_identity_streams(tiny: World, cfg: float) -> Non
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_shared_latents_at_weight_0(tiny: World, setting: str) -> None:
-    model = economise(tiny.patch(0.0, setting), Economy(shared=True))
+    model = save_time(tiny.patch(0.0, setting), Savings(shared=True))
     assert difference(tiny.sample(model), tiny.sample(tiny.model)) < ROUNDING
 
 
 def test_a_node_that_cuts_the_batch_works_with_shared_latents(tiny: World) -> None:
     """Each half of the batch by itself is what both together are."""
-    model = economise(tiny.patch(), Economy(shared=True))
+    model = save_time(tiny.patch(), Savings(shared=True))
     expected = tiny.sample(model, latent=empty(2), cfg=1.0)
     halved = model.clone()
 
@@ -226,7 +226,7 @@ def test_a_node_that_cuts_the_batch_works_with_shared_latents(tiny: World) -> No
 
 def test_a_sweep_cannot_share_its_latents(tiny: World) -> None:
     sweep = mixing.interpolate([tiny.identity, tiny.other], [0.0, 1.0])
-    model = economise(apply(tiny.model, Application(sweep)), Economy(shared=True))
+    model = save_time(apply(tiny.model, Application(sweep)), Savings(shared=True))
     with pytest.raises(ValueError, match="a sweep cannot be drawn in context windows"):
         tiny.sample(model)
 
@@ -237,7 +237,7 @@ def test_masks_and_shares_in_pieces_of_different_sizes(tiny: World) -> None:
     mask[..., :8] = 1
     other = replace(tiny.other, unconditional=tiny.identity.unconditional)
     mix = mixing.stack([tiny.identity, other], [0.3, 0.7])
-    model = economise(apply(tiny.model, Application(mix, mask=mask)), Economy(shared=True))
+    model = save_time(apply(tiny.model, Application(mix, mask=mask)), Savings(shared=True))
     expected = tiny.sample(model, latent=empty(3), cfg=1.0)
     cut = model.clone()
 

@@ -28,10 +28,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..identity import Features, Identity, Source
-from .errors import MAX_WIDTH, FormatError, Shapes, check_shapes
-from .files import TensorFile, open_tensors, read_start, write_tensors
+from ..adapters.adapter import Adapter
+from ..tensor_files import (
+    MAX_WIDTH,
+    FormatError,
+    Shapes,
+    TensorFile,
+    check_shapes,
+    open_tensors,
+    read_start,
+    write_tensors,
+)
+from .identity import Features, Identity, Source
 
 FORMAT = "infinite-id-identity"
 VERSION = "1"

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from .adapter import Adapter
+from ..adapters.adapter import Adapter
 from .projections import Projections
 
 

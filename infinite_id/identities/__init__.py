@@ -1,0 +1,1 @@
+"""Identities: the tokens that stand for a person, what becomes of them, and their files."""
