@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ...infinite_id.host import state
-from ...infinite_id.host.text_stream import Part
+from ...infinite_id.host.run import EVALUATION
+from ...infinite_id.host.text_stream import TextRows
 from .limit import UNet, Work, count_limit
 from .modes import MODES, SAVINGS, Evaluation, Mode, list_evaluations
 from .true_size import (
@@ -99,12 +99,12 @@ def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> C
     people = [mode.apply_to(make_identity(mode.people, work.tokens, META))] * work.identities
     noise = torch.zeros(work.batch, 4, work.height, work.width)
     options = make_options(model, people, noise, mode.savings, evaluation.conds)
-    step = options[state.STEP]
-    if evaluation.part is Part.RECALLED:
+    if evaluation.text_rows is TextRows.RECALLED:
         run_with(model, options, work.height, work.width)
+    counted = options[EVALUATION]
     if not evaluation.has_text:
-        step = replace(step, part=evaluation.part, streams=step.streams.without_text())
-    options[state.STEP] = replace(step, is_alike=evaluation.is_alike, calls=Counter())
+        counted = replace(counted, text_rows=evaluation.text_rows)
+    options[EVALUATION] = replace(counted, is_alike=evaluation.is_alike, calls=Counter())
     with watch() as counts:
         run_with(model, options, work.height, work.width)
     return counts

@@ -21,7 +21,7 @@ from infinite_id.application import Application
 from infinite_id.attention.mixed import Mixing
 from infinite_id.faces.detection import detect
 from infinite_id.host.patch import save_time
-from infinite_id.host.state import STEP
+from infinite_id.host.run import EVALUATION
 from infinite_id.identities.identity import Identity
 from infinite_id.metrics.scores import direction
 from infinite_id.savings import Savings
@@ -30,7 +30,7 @@ from miniature.experiment.studio import SCHEDULER, Pixels, Studio
 from miniature.training.publish import OWN
 
 from ...infinite_id.attention.mixed import Mixing as PackMixing
-from ...infinite_id.host.text_stream import Part
+from ...infinite_id.host.text_stream import TextRows
 from .limit import UNet, Work, count_limit
 from .modes import FAITHFUL, NEGATIVE, POSITIVE, Evaluation
 from .true_size import CONFIG
@@ -39,7 +39,7 @@ Vector = NDArray[np.float32]
 
 KEY = "bench"
 UNET, WORK = UNet.of(CONFIG), Work(64, 64)
-NO_ECONOMY = Savings()
+NO_SAVINGS = Savings()
 SAVINGS: dict[str, Savings] = {
     "mixed up to 75 %": Savings(until=0.75),
     "mixed up to 50 %": Savings(until=0.5),
@@ -78,7 +78,7 @@ class _Way:
     """One setting of the savings, with what its pictures cost and how far off they are."""
 
     def __init__(
-        self, studio: Studio, savings: Savings = NO_ECONOMY, mixing: Mixing = Mixing.MIXED
+        self, studio: Studio, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
     ) -> None:
         model = save_time(studio.model, savings)
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
@@ -123,10 +123,11 @@ class _Way:
     def _count(self, executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
         options = args[5]
-        step = options[STEP]
-        has_text = step.streams.has_text or step.part.name == Part.ADDED.name
+        evaluation = options[EVALUATION]
+        rows = TextRows[evaluation.text_rows.name]
+        has_text = evaluation.streams.has_text or rows is TextRows.ADDED
         conds = tuple(options["cond_or_uncond"])
-        self._evaluations[Evaluation(conds, has_text, Part[step.part.name])] += 1
+        self._evaluations[Evaluation(conds, has_text, rows)] += 1
         return executor(*args, **kwargs)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...infinite_id.attention.mixed import Mixing
-from ...infinite_id.host.text_stream import Part
+from ...infinite_id.host.text_stream import TextRows
 from .modes import Evaluation, Mode, list_evaluations
 
 SIDE = 3  # of a convolution's kernel
@@ -87,7 +87,7 @@ def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluatio
     text = (1 if evaluation.is_alike else chunks) * work.batch * evaluation.has_text
     image = sum(_attention(work, n, c, work.tokens) for n, c in list_layers(unet, work))
     found = (identity + text) * count_row(unet, work) + identity * image * work.identities
-    reads_text = evaluation.has_text or evaluation.part is Part.RECALLED
+    reads_text = evaluation.has_text or evaluation.text_rows is TextRows.RECALLED
     if mode.mixing is Mixing.MIXED and reads_text:
         found += identity * sum(_attention(work, n, c, n) for n, c in list_layers(unet, work))
     return found

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from ...infinite_id.application import Application
 from ...infinite_id.attention.mixed import Mixing, Style, needs_text_stream
-from ...infinite_id.host.text_stream import Part
+from ...infinite_id.host.text_stream import TextRows
 from ...infinite_id.identities.identity import Identity
 from ...infinite_id.savings import Savings
 
-NO_ECONOMY = Savings()
+NO_SAVINGS = Savings()
 POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
 
 
@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
 
     conds: tuple[int, ...]
     has_text: bool
-    part: Part = Part.RUNS
+    text_rows: TextRows = TextRows.IN_BATCH
     is_alike: bool = False
 
 
@@ -36,7 +36,7 @@ class Mode:
     name: str
     mixing: Mixing = Mixing.MIXED
     style: Style = Style.PHOTO
-    savings: Savings = NO_ECONOMY
+    savings: Savings = NO_SAVINGS
     people: int = 1
     is_alike: bool = False
     target: float | None = None
@@ -75,13 +75,17 @@ def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
     if savings.shared:
         return {Evaluation(both, has_text=True, is_alike=mode.is_alike): 1.0}
     runs = savings.until / savings.every
-    shares = {Part.RUNS: runs, Part.RECALLED: savings.until - runs, Part.ENDED: 1 - savings.until}
+    shares = {
+        TextRows.IN_BATCH: runs,
+        TextRows.RECALLED: savings.until - runs,
+        TextRows.NONE: 1 - savings.until,
+    }
     conds = both if savings.guided else (POSITIVE,)
     found = {
-        Evaluation(conds, part is Part.RUNS, part, mode.is_alike): share
-        for part, share in shares.items()
+        Evaluation(conds, rows is TextRows.IN_BATCH, rows, mode.is_alike): share
+        for rows, share in shares.items()
         if share
     }
     if not savings.guided:
-        found[Evaluation((NEGATIVE,), False, Part.ENDED)] = 1.0
+        found[Evaluation((NEGATIVE,), False, TextRows.NONE)] = 1.0
     return found

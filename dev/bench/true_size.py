@@ -22,17 +22,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...infinite_id.adapters.adapter import Adapter, AdapterConfig
 from ...infinite_id.application import Application
-from ...infinite_id.host import state
 from ...infinite_id.host.hooks import apply_model
 from ...infinite_id.host.memory import HostMemory
+from ...infinite_id.host.people import Acting
+from ...infinite_id.host.prepare import prepare
 from ...infinite_id.host.rows import Cond
-from ...infinite_id.host.state import KEY
-from ...infinite_id.host.text_stream import Part
+from ...infinite_id.host.run import APPLICATIONS, EVALUATION, KEY, RUN, SAVINGS, Evaluation
 from ...infinite_id.identities import projections
 from ...infinite_id.identities.identity import Identity
 from ...infinite_id.savings import Savings
 from ...infinite_id.training.host_count import UNET as CONFIG
-from .modes import NEGATIVE, NO_ECONOMY, POSITIVE
+from .modes import NEGATIVE, NO_SAVINGS, POSITIVE
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 IDENTITY_TOKENS = 258  # the CLIP tokens and one face token, as in the figures of the host's notes
@@ -99,25 +99,25 @@ def make_options(
     model: comfy.model_base.SDXL,
     people: Sequence[Application],
     noise: Tensor,
-    savings: Savings = NO_ECONOMY,
+    savings: Savings = NO_SAVINGS,
     conds: Sequence[int] = (NEGATIVE, POSITIVE),
 ) -> dict[str, Any]:
     """The transformer options of a guided forward, made by the pack's own preparation."""
     patcher = SimpleNamespace(
         load_device=model.device, model=model, get_model_object=lambda name: getattr(model, name)
     )
-    chosen = {state.APPLICATIONS: tuple(people), state.SAVINGS: savings}
+    chosen = {APPLICATIONS: tuple(people), SAVINGS: savings}
     guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
-    run = state.prepare(guider, noise)
+    run = prepare(guider, noise)
     return {
-        state.RUN: run,
-        state.STEP: state.Step(
+        RUN: run,
+        EVALUATION: Evaluation(
             x=noise,
             conds=[Cond(group, positive=group == POSITIVE) for group in (POSITIVE, NEGATIVE)],
-            people=[state.Acting(person, 1.0) for person in run.people],
-            streams=run.streams,
+            acting=Acting(tuple(run.people), (1.0,) * len(run.people)),
+            batch=run.streams,
             latent=run.latent,
-            part=Part.ADDED if run.shares_latents else Part.RUNS,
+            text_rows=run.text_rows,
         ),
         "cond_or_uncond": list(conds),
         "uuids": [cond + 1 for cond in conds],
@@ -135,7 +135,7 @@ def run_with(
     """One forward at guidance > 1, as the host calls it; without options, the host's own."""
     device = model.device
     chunks = len(options.get("cond_or_uncond", (NEGATIVE, POSITIVE)))
-    rows = chunks * (options[state.STEP].streams.rows if options else 1)
+    rows = chunks * (options[EVALUATION].streams.rows if options else 1)
     return model.apply_model(
         torch.zeros(rows, 4, height, width, device=device),
         torch.ones(rows, device=device),

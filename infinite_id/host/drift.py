@@ -7,7 +7,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ..drift import Drift
-from .state import RUN, Run
+from .run import RUN, Run
 
 DRIFT = "infinite_id_drift"
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..attention.blocks import Block
 from ..attention.mask import Area
-from ..attention.mixed import Mixing, Style, needs_text_stream
 from ..streams import Layout, Streams
+from .people import Acting
 from .rows import Chunks, Cond, read_chunks
-from .state import KEY, RUN, STEP, Acting, Run, Step
-from .text_stream import Features, Name, Part
+from .run import EVALUATION, KEY, RUN, Evaluation, Run
+from .text_stream import Features, Name, TextRows
 from .tiles import find_areas
 
 Options = dict[str, Any]
@@ -27,7 +27,7 @@ class Forward:
     """What the hooks of one forward share.
 
     Attributes:
-        people: those who act at this noise level, and the factors on their weights.
+        acting: who acts at this noise level.
         given: the rows that the host calls with.
         layout: the rows that the UNet is run with. Text rows may have been added, with the
             identity's latents, or those left out that are the same as another chunk's.
@@ -44,8 +44,8 @@ class Forward:
     """
 
     run: Run
-    step: Step
-    people: list[Acting]
+    evaluation: Evaluation
+    acting: Acting
     given: Layout
     layout: Layout
     conds: list[Cond]
@@ -67,7 +67,7 @@ class Forward:
         """
         firsts = self.x[:: len(self.x) // len(self.conds)]
         known = [cond.area for cond in self.conds]
-        return find_areas(list(firsts), known, self.step.x[self.first])
+        return find_areas(list(firsts), known, self.evaluation.x[self.first])
 
     @property
     def streams(self) -> Streams:
@@ -80,18 +80,10 @@ class Forward:
         return self.layout.chunks * self.streams.identity + texts * self.streams.latents
 
     @property
-    def mixing(self) -> Mixing:
-        return self.people[-1].person.application.mixing
-
-    @property
-    def style(self) -> Style:
-        return self.people[-1].person.application.style
-
-    @property
     def reads_text(self) -> bool:
         """Whether this forward's self-attention reads the text stream."""
-        exists = self.streams.has_text or self.step.part is Part.RECALLED
-        return exists and needs_text_stream(self.mixing, self.style)
+        exists = self.streams.has_text or self.evaluation.text_rows is TextRows.RECALLED
+        return exists and self.acting.reads_text
 
     def read_text(self, block: Block, k: Tensor, v: Tensor, k_id: Tensor) -> tuple[Tensor, Tensor]:
         """The text stream's keys and values, of this forward or of an earlier one.
@@ -105,7 +97,7 @@ class Forward:
             MissingError: if they are to be recalled, and are not there.
         """
         memory = self.run.text.memory
-        if self.step.part is Part.RECALLED and memory is not None:
+        if self.evaluation.text_rows is TextRows.RECALLED and memory is not None:
             k, v = memory.recall(self.names, block, k_id)
             return k.to(k_id), v.to(k_id)
         if self.features is not None and memory is not None:
@@ -124,23 +116,23 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
         RuntimeError: if its rows are not both streams of some conds.
     """
     run: Run = options[RUN]
-    step: Step = options[STEP]
-    chunks = _need_chunks(x, names, run, step, options)
+    evaluation: Evaluation = options[EVALUATION]
+    chunks = _need_chunks(x, names, run, evaluation, options)
     rows = len(x) // len(chunks.conds)
-    streams = Streams(latents=rows, has_text=False) if run.is_single else step.streams
+    streams = Streams(latents=rows, has_text=False) if run.is_single else evaluation.streams
     given = Layout(streams, len(chunks.conds))
-    found_by = tuple((step.key, cond, step.calls[cond]) for cond in chunks.conds)
-    step.calls.update(chunks.conds)
-    keeps = step.part is Part.RUNS and run.text.memory is not None
+    found_by = tuple((evaluation.key, cond, evaluation.calls[cond]) for cond in chunks.conds)
+    evaluation.calls.update(chunks.conds)
+    keeps = evaluation.text_rows is TextRows.IN_BATCH and run.text.memory is not None
     return Forward(
         run=run,
-        step=step,
-        people=[acting.on(x.device) for acting in step.people],
+        evaluation=evaluation,
+        acting=evaluation.acting.on(x.device),
         given=given,
-        layout=_choose_layout(given, step, options),
-        conds=[step.conds[cond] for cond in chunks.conds],
+        layout=_choose_layout(given, evaluation, options),
+        conds=[evaluation.conds[cond] for cond in chunks.conds],
         first=0 if chunks.places is None else chunks.places[0],
-        latents=_place_latents(chunks, streams, run, step),
+        latents=_place_latents(chunks, streams, run, evaluation),
         x=x,
         names=found_by,
         features=Features(found_by) if keeps else None,
@@ -149,11 +141,13 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
     )
 
 
-def _need_chunks(x: Tensor, names: Tensor | None, run: Run, step: Step, options: Options) -> Chunks:
-    chunks = read_chunks(names, len(x), step.conds, options)
+def _need_chunks(
+    x: Tensor, names: Tensor | None, run: Run, evaluation: Evaluation, options: Options
+) -> Chunks:
+    chunks = read_chunks(names, len(x), evaluation.conds, options)
     if chunks is not None:
-        expected = len(chunks.conds) * step.streams.rows
-        is_whole = chunks.places is None or chunks.places == tuple(range(step.streams.rows))
+        expected = len(chunks.conds) * evaluation.streams.rows
+        is_whole = chunks.places is None or chunks.places == tuple(range(evaluation.streams.rows))
         if run.is_single or (len(x) == expected and is_whole):
             return chunks
     raise RuntimeError(
@@ -164,28 +158,28 @@ def _need_chunks(x: Tensor, names: Tensor | None, run: Run, step: Step, options:
 
 
 def _place_latents(
-    chunks: Chunks, streams: Streams, run: Run, step: Step
+    chunks: Chunks, streams: Streams, run: Run, evaluation: Evaluation
 ) -> tuple[int, ...] | None:
     """Which of the run's latents a chunk holds, in order; None if it is a piece, of no name."""
     if not run.is_single:
         return tuple(range(streams.latents))
     places = chunks.places
     if places is None:
-        if streams.latents != step.streams.rows:
+        if streams.latents != evaluation.streams.rows:
             return None
         places = tuple(range(streams.latents))
-    window = step.window
+    window = evaluation.window
     if window is not None and window.dimension == 0:
         return tuple(window.places[place] for place in places)
-    return places if step.streams.rows == run.streams.latents else None
+    return places if evaluation.streams.rows == run.streams.latents else None
 
 
-def _choose_layout(given: Layout, step: Step, options: Options) -> Layout:
+def _choose_layout(given: Layout, evaluation: Evaluation, options: Options) -> Layout:
     """With text rows of this forward's own where it needs them, and equal ones only once."""
     streams = given.streams
-    if step.part is Part.ADDED:
+    if evaluation.text_rows is TextRows.ADDED:
         streams = replace(streams, has_text=True)
-    is_alike = step.is_alike and given.chunks > 1 and not _is_patched(options)
+    is_alike = evaluation.is_alike and given.chunks > 1 and not _is_patched(options)
     return Layout(streams, given.chunks, has_one_text=streams.has_text and is_alike)
 
 

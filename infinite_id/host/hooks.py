@@ -37,7 +37,7 @@ def apply_model(
     inputs = (x, t, c_concat, c_crossattn, control)
     if layout != given:
         inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
-    if forward.people:
+    if forward.acting:
         out = uncompiled(executor)(*inputs, _hook(transformer_options, forward), **kwargs)
         forward.run.is_drawn |= forward.called == _list_blocks(forward)
     else:
@@ -57,7 +57,7 @@ def _arrange(inputs: Any, rows: int, forward: Forward) -> Any:
 
 
 def _list_blocks(forward: Forward) -> set[Block]:
-    return {Block(*block) for block in forward.people[0].person.identity}
+    return {Block(*block) for block in forward.acting.people[0].key_values}
 
 
 def _hook(options: Options, forward: Forward) -> Options:

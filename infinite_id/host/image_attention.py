@@ -15,7 +15,7 @@ from ..attention.mask import cut_mask, mask_tokens
 from ..attention.mixed import adapt
 from .attend import Replacement, make_attend
 from .forward import Forward
-from .state import Person
+from .people import Person
 from .trace import pick_identity
 
 
@@ -36,16 +36,12 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
             out = out.clone()  # others may keep what they handed out
         picked = pick_identity(forward, q, options)
         identity, q_id = picked.take(out), picked.select(q)
-        for acting in forward.people:
-            person, application = acting.person, acting.person.application
-            weight = application.weight_at(block) * acting.factor
-            if weight == 0:
-                continue
+        for person, weight in forward.acting.weigh(block):
             k_id, v_id = _select_key_values(forward, person, block, q)
             k_id, v_id = picked.deal(k_id), picked.deal(v_id)
-            if application.style_in_cross_attention:
-                k_id = adapt(forward.style, k_id, picked.select(k))
-                v_id = adapt(forward.style, v_id, picked.select(v))
+            if person.application.style_in_cross_attention:
+                k_id = adapt(forward.acting.style, k_id, picked.select(k))
+                v_id = adapt(forward.acting.style, v_id, picked.select(v))
             mask = _mask(forward, person, options["activations_shape"], like=q)
             bias = _bias(forward, person, like=q)
             mask, bias = (None if x is None else picked.deal(x) for x in (mask, bias))
@@ -64,20 +60,21 @@ def _select_key_values(
     """
     streams, positive = forward.streams, [cond.positive for cond in forward.conds]
 
-    def select(identity: Tensor, nothing: Tensor) -> Tensor:
+    def select(identity: Tensor, unconditional: Tensor) -> Tensor:
         identity = identity.to(like)
         chunks = []
         if any(positive):
             rows = streams.identity // len(identity)
             chunks.append(repeat(identity, "p l d -> (p r) l d", r=rows))
         if not all(positive):
-            nothing = nothing.to(like, non_blocking=device_supports_non_blocking(like.device))
-            photos = identity.shape[1] // nothing.shape[1]
-            chunks.append(repeat(nothing, "1 l d -> r (n l) d", r=streams.identity, n=photos))
+            quickly = device_supports_non_blocking(like.device)
+            unconditional = unconditional.to(like, non_blocking=quickly)
+            photos = identity.shape[1] // unconditional.shape[1]
+            chunks.append(repeat(unconditional, "1 l d -> r (n l) d", r=streams.identity, n=photos))
         return torch.cat([chunks[0 if is_positive else -1] for is_positive in positive])
 
-    (k, v), (k_nothing, v_nothing) = person.identity[block], person.nothing[block]
-    return select(k, k_nothing), select(v, v_nothing)
+    (k, v), (k_none, v_none) = person.key_values[block], person.unconditional[block]
+    return select(k, k_none), select(v, v_none)
 
 
 def _bias(forward: Forward, person: Person, like: Tensor) -> Tensor | None:
@@ -101,7 +98,7 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
         return None
     grid, people = (shape[-2], shape[-1]), forward.streams.people
     latents, areas = _need_latents(forward, person.mask), forward.areas
-    window, latent = forward.step.window, forward.step.latent
+    window, latent = forward.evaluation.window, forward.evaluation.latent
     key = ("mask", latents, grid, latent, window, *areas, like.device, like.dtype)
     if key not in person.cache:
         mask = person.mask if len(person.mask) == 1 else person.mask[list(latents)]

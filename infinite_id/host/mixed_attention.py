@@ -18,8 +18,8 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
     Around a foreign replacement only the style is applied: what it computes from q, k and v of
     equal length is its own affair, and twice as many keys would break it.
     """
-    layout, style = forward.layout, forward.style
-    mixing = forward.mixing if foreign is None else Mixing.OFF
+    layout, style = forward.layout, forward.acting.style
+    mixing = forward.acting.mixing if foreign is None else Mixing.OFF
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         _check_rows(forward, q, options)

@@ -16,8 +16,8 @@ from ..savings import Savings
 from . import drift
 from .hooks import apply_model
 from .leftover import Leftover
+from .run import APPLICATIONS, KEY, LEFTOVER, SAVINGS
 from .sampling import calc_cond_batch, outer_sample, predict_noise
-from .state import APPLICATIONS, KEY, LEFTOVER, SAVINGS
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,

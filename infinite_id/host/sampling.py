@@ -22,9 +22,11 @@ from torch import Tensor
 from ..streams import Streams
 from .conds import Conds, spread
 from .control import control_copies
+from .people import Acting
+from .prepare import prepare
 from .rows import list_conds, name_rows, read_window
-from .state import LEFTOVER, RUN, STEP, Acting, Run, Step, prepare
-from .text_stream import MissingError, Part
+from .run import EVALUATION, LEFTOVER, RUN, Evaluation, Run
+from .text_stream import MissingError, TextRows
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ def outer_sample(
     streams = run.streams
     guider.conds = spread(guider.conds, streams)
     options = guider.model_options["transformer_options"]
-    steady = [Acting(person, 1.0) for person in run.people]
-    options[RUN], options[STEP] = run, Step(noise, [], steady, streams, run.latent)
+    steady = Acting(tuple(run.people), (1.0,) * len(run.people))
+    options[RUN], options[EVALUATION] = run, Evaluation(noise, [], steady, streams, run.latent)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [(streams.rows, *noise.shape[1:])]
     with run.noise or nullcontext():
@@ -114,8 +116,8 @@ def predict_noise(
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """An evaluation of groups of conds on rows of the sampler's batch, as the host asks for it."""
+class _Request:
+    """What the host asks for: an evaluation of groups of conds on the sampler's batch."""
 
     executor: WrapperExecutor
     model: Any
@@ -129,17 +131,18 @@ class _Evaluation:
         options: dict[str, Any] = self.model_options["transformer_options"]
         return options
 
-    def run(self, step: Step) -> list[Tensor]:
-        """Run the host's evaluation of all groups as `step` says, on as many rows."""
-        step = replace(step, calls=Counter())
-        noted = {**self.model_options, "transformer_options": {**self.options, STEP: step}}
-        rows = step.streams.rows
+    def run(self, evaluation: Evaluation) -> list[Tensor]:
+        """Run the host's evaluation of all groups as `evaluation` says, on as many rows."""
+        evaluation = replace(evaluation, calls=Counter())
+        options = {**self.options, EVALUATION: evaluation}
+        noted = {**self.model_options, "transformer_options": options}
+        rows = evaluation.streams.rows
         if "model_function_wrapper" in noted:
             noted["model_function_wrapper"] = _check_rows(noted["model_function_wrapper"])
-        groups = control_copies(self.groups, step.streams.copies)
+        groups = control_copies(self.groups, evaluation.streams.copies)
         return self.executor(self.model, groups, self.x[:rows], self.timestep[:rows], noted)
 
-    def only(self, kept: Callable[[int], bool]) -> _Evaluation:
+    def only(self, kept: Callable[[int], bool]) -> _Request:
         """The same with some of the groups; the host returns zeros for the others."""
         groups = [group if kept(index) else None for index, group in enumerate(self.groups)]
         return replace(self, groups=groups)
@@ -168,20 +171,16 @@ def calc_cond_batch(
     timestep = timestep.expand(len(x))
     sigma = float(timestep[0]) if run.is_timed else float("nan")
     positive = _find_positive(run, conds)
-    evaluation = _Evaluation(executor, model, name_rows(conds), x, timestep, model_options)
-    step = _begin(run, evaluation, positive, conds, sigma)
-    if run.is_single:
-        part = Part.ADDED if run.shares_latents and step.mixes else Part.ENDED
-        streams = Streams(latents=len(x), has_text=False)
-        denoised = evaluation.run(replace(step, part=part, streams=streams))
-    elif not run.streams.has_text:
-        denoised = evaluation.run(replace(step, part=Part.ENDED))
+    request = _Request(executor, model, name_rows(conds), x, timestep, model_options)
+    evaluation = _begin(run, request, positive, conds, sigma)
+    if run.text_rows is not TextRows.IN_BATCH:
+        denoised = request.run(evaluation)
     elif run.text.savings.guided or len(positive) == len(conds):
-        denoised = _evaluate_streams(run, evaluation, step, sigma)
+        denoised = _evaluate_streams(run, request, evaluation, sigma)
     else:
-        denoised = _evaluate_unguided(run, evaluation, step, positive, sigma)
+        denoised = _evaluate_unguided(run, request, evaluation, positive, sigma)
     run.evaluations += 1
-    if step.people and not run.is_drawn:
+    if evaluation.acting and not run.is_drawn:
         run.has_acted |= any(_is_active(cond, timestep) for group in conds for cond in group or ())
         if run.evaluations == 1:  # later on a cache may have stood for the forward
             run.check_drawn()
@@ -190,67 +189,71 @@ def calc_cond_batch(
 
 def _begin(
     run: Run,
-    evaluation: _Evaluation,
+    request: _Request,
     positive: frozenset[int],
     given: list[Conds | None],
     sigma: float,
-) -> Step:
-    factors = [(person, person.factor_at(sigma)) for person in run.people]
-    x = evaluation.x
-    window = read_window(evaluation.options, x.shape)
-    step = Step(
+) -> Evaluation:
+    x = request.x
+    window = read_window(request.options, x.shape)
+    acting = Acting.at(run.people, sigma)
+    is_read = run.text_rows is TextRows.IN_BATCH or acting.reads_text
+    evaluation = Evaluation(
         x=x,
         conds=list_conds(given, positive),
-        people=[Acting(person, factor) for person, factor in factors if factor is not None],
-        streams=run.streams,
+        acting=acting,
+        batch=Streams(latents=len(x), has_text=False) if run.is_single else run.streams,
         latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
         window=window,
+        text_rows=run.text_rows if is_read else TextRows.NONE,
     )
-    has_text = run.streams.has_text or (run.shares_latents and step.mixes)
-    if has_text and "model_function_wrapper" not in evaluation.model_options:
-        step = replace(step, is_alike=run.comparison.is_alike(given))
-    return step
+    exists = evaluation.text_rows is not TextRows.NONE
+    if exists and "model_function_wrapper" not in request.model_options:
+        return replace(evaluation, is_alike=run.comparison.is_alike(given))
+    return evaluation
 
 
-def _evaluate_streams(run: Run, evaluation: _Evaluation, step: Step, sigma: float) -> list[Tensor]:
+def _evaluate_streams(
+    run: Run, request: _Request, evaluation: Evaluation, sigma: float
+) -> list[Tensor]:
     """Both streams, or the identity stream beside what is known of the text stream."""
-    first, signature = run.streams.identity, evaluation.signature
-    x, timestep = evaluation.x[first:], evaluation.timestep[first:]
-    part, key = run.text.plan(signature, sigma)
-    alone = replace(step, streams=run.streams.without_text(), part=part, key=key)
-    if part is Part.RECALLED:
+    first, signature = run.streams.identity, request.signature
+    x, timestep = request.x[first:], request.timestep[first:]
+    text_rows, key = run.text.plan(signature, sigma)
+    alone = replace(evaluation, text_rows=text_rows, key=key)
+    if text_rows is TextRows.RECALLED:
         try:
-            return _join(evaluation.run(alone), run.text.predict(key, x, timestep))
+            return _join(request.run(alone), run.text.predict(key, x, timestep))
         except MissingError:
             run.text.miss(signature)
-            part = Part.RUNS
-    if part is Part.RUNS:
+            text_rows = TextRows.IN_BATCH
+    if text_rows is TextRows.IN_BATCH:
         if run.text.memory is not None:
             run.text.memory.drop(key)
-        denoised = evaluation.run(replace(step, key=key))
-        if step.mixes:  # else there are no features to be recalled
-            run.text.note(key, x, timestep, [one[first:] for one in denoised])
+        denoised = request.run(replace(evaluation, key=key))
+        if evaluation.acting.reads_text:  # else there are no features to be recalled
+            run.text.remember(key, x, timestep, [one[first:] for one in denoised])
         return denoised
-    if part is Part.ADDED and run.streams.people > 1:
+    if text_rows is TextRows.ADDED and run.streams.people > 1:
         raise ValueError(
             "Infinite-ID: this sampler goes back to higher noise after the text stream has ended, "
             "which a sweep cannot follow. Set mix_until in Infinite-ID Save Time and end in Apply "
             "Infinite-ID to 1, or take another sampler."
         )
-    if not step.mixes:
-        alone = replace(alone, part=Part.ENDED)
-    return _follow(evaluation.run(alone), run.streams)
+    if not evaluation.acting.reads_text:
+        alone = replace(alone, text_rows=TextRows.NONE)
+    return _follow(request.run(alone), run.streams)
 
 
 def _evaluate_unguided(
-    run: Run, evaluation: _Evaluation, step: Step, positive: frozenset[int], sigma: float
+    run: Run, request: _Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
 ) -> list[Tensor]:
     """The text stream for the positive conds alone; its negative rows take what those say."""
-    first, count = run.streams.identity, len(evaluation.groups)
-    alone = replace(step, streams=run.streams.without_text(), part=Part.ENDED)
-    drawn = _evaluate_streams(run, evaluation.only(positive.__contains__), step, sigma)
-    others = evaluation.only(lambda index: index not in positive).run(alone)
-    text = drawn[min(positive)][first:] if positive else evaluation.x[first:]
+    first, count = run.streams.identity, len(request.groups)
+    alone = replace(evaluation, text_rows=TextRows.NONE)
+    drawn = _evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
+    others = request.only(lambda index: index not in positive).run(alone)
+    text = drawn[min(positive)][first:] if positive else request.x[first:]
     joined = _join(others, [text] * count)
     return [drawn[i] if i in positive else joined[i] for i in range(count)]
 

@@ -30,13 +30,13 @@ Name = tuple[Hashable, int, int]
 """What a chunk's features are found by: its evaluation's key, the cond, and which forward of it."""
 
 
-class Part(Enum):
+class TextRows(Enum):
     """Where the identity stream finds the text stream in one evaluation of the conds."""
 
-    RUNS = "its rows are in the batch"
+    IN_BATCH = "its rows are in the batch"
     ADDED = "each forward adds its rows, with the identity stream's latents"
     RECALLED = "it has no rows; its features are those of an earlier evaluation"
-    ENDED = "it has no rows, and nobody reads it"
+    NONE = "it has no rows, and nobody reads it"
 
 
 class MissingError(Exception):
@@ -136,14 +136,14 @@ class TextStream:
         """Whether its latents have advanced in every step so far."""
         return not self._has_ended
 
-    def plan(self, signature: Hashable, sigma: float) -> tuple[Part, Key]:
+    def plan(self, signature: Hashable, sigma: float) -> tuple[TextRows, Key]:
         """What to do in an evaluation, and what it is found by later.
 
         Another sigma than the last is a new noise level. A higher one than the last is one of a
         sampler that climbs: what was kept below it is of no use there.
         """
         if not self.is_timed:
-            return Part.RUNS, (signature, 0)
+            return TextRows.IN_BATCH, (signature, 0)
         if sigma != self._sigma:
             self._enter(sigma)
         key = signature, self._seen[signature]
@@ -151,11 +151,11 @@ class TextStream:
         if sigma <= self._lowest:
             self._forget()
             self._has_ended = True
-            return Part.ENDED, key
+            return TextRows.NONE, key
         if self._has_ended:  # its latents were not its own
-            return Part.ADDED, key
+            return TextRows.ADDED, key
         known = key in self._slopes and self._missed[signature] < MISSES
-        return Part.RECALLED if self._age and known else Part.RUNS, key
+        return TextRows.RECALLED if self._age and known else TextRows.IN_BATCH, key
 
     def _enter(self, sigma: float) -> None:
         self._age += 1
@@ -179,17 +179,17 @@ class TextStream:
                 "so that text_every saves nothing here. The text stream runs at every step."
             )
 
-    def note(self, key: Key, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
+    def remember(self, key: Key, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
         """Remember where the text rows are heading; all `(rows, c, h, w)`, sigma `(rows,)`."""
         if self.memory is not None:
-            self._slopes[key] = [(x - one) / _like(sigma, x) for one in denoised]
+            self._slopes[key] = [(x - one) / append_dims(sigma, x) for one in denoised]
 
     def predict(self, key: Key, x: Tensor, sigma: Tensor) -> list[Tensor]:
         """The denoised text rows of each group of conds, along the last slope."""
         signature, _ = key
         self._missed[signature] = 0
-        return [x - slope * _like(sigma, x) for slope in self._slopes[key]]
+        return [x - slope * append_dims(sigma, x) for slope in self._slopes[key]]
 
 
-def _like(sigma: Tensor, x: Tensor) -> Tensor:
+def append_dims(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.view(-1, *[1] * (x.ndim - 1))

@@ -35,7 +35,7 @@ from pack.infinite_id.attention.mixed import Style, mix
 from pack.infinite_id.host import image_attention, mixed_attention
 from pack.infinite_id.host.conds import Comparison
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.text_stream import Part, TextStream
+from pack.infinite_id.host.text_stream import TextRows, TextStream
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.projections import KeyValues
 from pack.tests.host.world import IDENTITY_TOKENS, World
@@ -46,7 +46,7 @@ AT_512, AT_1024 = Work(64, 64), Work(128, 128)
 ALL = (*MODES, *SAVINGS)
 FULL = Evaluation((NEGATIVE, POSITIVE), has_text=True)
 ALONE = Evaluation((NEGATIVE, POSITIVE), has_text=False)
-RECALLED = Evaluation((NEGATIVE, POSITIVE), has_text=False, part=Part.RECALLED)
+RECALLED = Evaluation((NEGATIVE, POSITIVE), has_text=False, text_rows=TextRows.RECALLED)
 LAYERS = 70
 STEPS = 6
 
@@ -205,7 +205,8 @@ def test_a_sampling_has_no_forward_or_row_too_many(tiny: World, mode: Mode) -> N
 def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     every_2nd = next(mode for mode in MODES if mode.savings.every == 2)
     alike = next(mode for mode in MODES if mode.is_alike)
-    monkeypatch.setattr(TextStream, "plan", lambda _, signature, __: (Part.RUNS, (signature, 0)))
+    runs = TextRows.IN_BATCH
+    monkeypatch.setattr(TextStream, "plan", lambda _, signature, __: (runs, (signature, 0)))
     monkeypatch.setattr(Comparison, "is_alike", lambda *_: False)
     for mode in (every_2nd, alike):
         with pytest.raises(AssertionError):

@@ -19,14 +19,15 @@ from pack.infinite_id.application import Curve
 from pack.infinite_id.attention.blocks import Block
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import save_time
-from pack.infinite_id.host.state import Acting, Person, Run, Step
+from pack.infinite_id.host.people import Acting, Person
+from pack.infinite_id.host.run import Evaluation, Run
 from pack.infinite_id.host.text_stream import Memory, TextStream
 from pack.infinite_id.noise import SharedNoise
 from pack.infinite_id.savings import Savings
 from pack.tests.host.world import SEED, Conditioning, World, empty
 from torch import Tensor
 
-OURS = (Run, Step, Person, Acting, Forward, TextStream, Memory, SharedNoise)
+OURS = (Run, Evaluation, Person, Acting, Forward, TextStream, Memory, SharedNoise)
 MIDDLE = ("middle", 0, 0)
 
 # What a broken node raises, what the host's allocator does, and what a user's click on 'Interrupt'

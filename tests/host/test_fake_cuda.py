@@ -24,8 +24,9 @@ from pack.dev.bench.true_size import (
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
-from pack.infinite_id.host import image_attention, state
+from pack.infinite_id.host import image_attention
 from pack.infinite_id.host.memory import HostMemory
+from pack.infinite_id.host.run import EVALUATION, RUN
 from pack.infinite_id.identities.identity import Identity
 from pack.infinite_id.savings import Savings
 from torch import Tensor
@@ -89,7 +90,7 @@ def test_text_rows_once_for_both_prompts(savings: Savings) -> None:
     """They are chosen and dealt out again without a clash or a sync, too."""
     model, people = make_sdxl(torch.float16), make_people(Mixing.MIXED, Style.ADAIN_MEAN)
     options = make_options(model, people, torch.zeros(1, 4, 64, 64), savings)
-    options[state.STEP] = replace(options[state.STEP], is_alike=True)
+    options[EVALUATION] = replace(options[EVALUATION], is_alike=True)
     rows: list[int] = []
     unet = model.diffusion_model
     with unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0]))):
@@ -134,8 +135,8 @@ def test_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def count_resident(application: Application) -> int:
     """Bytes of the device that a person's K', V' take while sampling."""
     options = make_options(make_sdxl(torch.float16), [application], torch.zeros(1, 4, 64, 64))
-    (person,) = options[state.RUN].people
-    pairs = [*person.identity.values(), *person.nothing.values()]
+    (person,) = options[RUN].people
+    pairs = [*person.key_values.values(), *person.unconditional.values()]
     return sum(x.nbytes for pair in pairs for x in pair if x.device.type == "cuda")
 
 
@@ -168,7 +169,7 @@ def test_no_identity_is_on_the_device_once_for_all_people() -> None:
     adapter = make_identity().adapter
     people = [Application(Identity(tokens + i, tokens, adapter)) for i in range(3)]
     options = make_options(make_sdxl(torch.float16), people, torch.zeros(1, 4, 64, 64))
-    first, *others = (person.nothing for person in options[state.RUN].people)
+    first, *others = (person.unconditional for person in options[RUN].people)
     assert all(nothing[block][0] is first[block][0] for nothing in others for block in first)
 
 
@@ -180,6 +181,6 @@ def test_what_is_kept_of_the_text_stream(pixels: int, gigabytes: float) -> None:
     noise = torch.zeros(1, 4, latent, latent)
     options = make_options(model, people, noise, Savings(every=2))
     run_with(model, options, latent, latent)
-    bytes_kept = options[state.RUN].text.memory.nbytes
+    bytes_kept = options[RUN].text.memory.nbytes
     print(f"{pixels} px: {bytes_kept / 1e9:.2f} GB kept")
     assert bytes_kept / 1e9 == pytest.approx(gigabytes, rel=0.02)

@@ -23,6 +23,7 @@ from pack.infinite_id.attention.blocks import SDXL, Block
 from pack.infinite_id.host import hooks as hooks_module
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply
+from pack.infinite_id.host.people import Acting
 from pack.tests.host.world import SETTINGS, World, difference, empty, guider, sample_custom, sigmas
 from torch import Tensor
 
@@ -210,11 +211,11 @@ def test_two_people_add_up(tiny: World) -> None:
         for call in calls:
             plain = call.plain
             parts = [
-                make(replace(call.forward, people=[person]), Block(*call.block), None)(
+                make(replace(call.forward, acting=alone), Block(*call.block), None)(
                     call.q, call.k, call.v, call.options
                 )
                 - plain
-                for person in call.forward.people
+                for alone in (Acting((one,), (1.0,)) for one in call.forward.acting.people)
             ]
             assert all(part.abs().max() > 1e-3 for part in parts)
             assert difference(call.out, plain + parts[0] + parts[1]) < 1e-5

@@ -41,7 +41,7 @@ def count_rows(world: World, model: ModelPatcher, cfg: float = 5.0) -> list[int]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_economy_is_no_change(tiny: World, setting: str) -> None:
+def test_no_savings_is_no_change(tiny: World, setting: str) -> None:
     model = tiny.patch(setting=setting)
     assert torch.equal(tiny.sample(save_time(model, Savings())), tiny.sample(model))
 

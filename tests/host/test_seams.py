@@ -20,7 +20,7 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing
 from pack.infinite_id.host import sampling
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.state import Run
+from pack.infinite_id.host.run import Run
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import Savings
 from pack.tests.host.test_stock_nodes import stock
@@ -694,9 +694,9 @@ def test_two_people_one_after_the_other(least: World, monkeypatch: pytest.Monkey
     begin = sampling._begin
 
     def note(run: Run, *args: Any) -> Any:
-        step = begin(run, *args)
-        acting.append([run.people.index(one.person) for one in step.people])
-        return step
+        evaluation = begin(run, *args)
+        acting.append([run.people.index(person) for person in evaluation.acting.people])
+        return evaluation
 
     monkeypatch.setattr(sampling, "_begin", note)
     middle = float(least.model.get_model_object("model_sampling").percent_to_sigma(0.5))

@@ -28,8 +28,8 @@ from pack.dev.bench.true_size import (
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Style
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.state import RUN, STEP
-from pack.infinite_id.host.text_stream import Part
+from pack.infinite_id.host.run import EVALUATION, RUN
+from pack.infinite_id.host.text_stream import TextRows
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.identity import Identity
 from pack.infinite_id.savings import Savings
@@ -159,10 +159,8 @@ def test_tensors_of_two_gpus_never_meet() -> None:
         options = make_options(here, people, torch.zeros(1, 4, 64, 64), Savings(every=2))
         assert run_with(there, options, 64, 64).device == second
         assert run_with(here, options, 64, 64).device == first
-        step = options[STEP]
-        options[STEP] = replace(
-            step, streams=step.streams.without_text(), part=Part.RECALLED, calls=Counter()
-        )
+        evaluation = options[EVALUATION]
+        options[EVALUATION] = replace(evaluation, text_rows=TextRows.RECALLED, calls=Counter())
         assert run_with(there, options, 64, 64).device == second
 
         person = options[RUN].people[0]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from pack.infinite_id.application import Application, Curve, Levels
-from pack.infinite_id.host import state
 from pack.infinite_id.host.patch import apply
+from pack.infinite_id.host.people import Person
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.identity import Identity
 from pack.nodes.mixing import BLENDS
@@ -187,13 +187,13 @@ def test_a_curve_gives_each_step_its_factor(
 ) -> None:
     """Against the curve's formula, at the share of the sampling that a sigma stands for."""
     seen = []
-    factor_at = state.Person.factor_at
+    factor_at = Person.factor_at
 
-    def watch(person: state.Person, sigma: Tensor) -> float | None:
+    def watch(person: Person, sigma: Tensor) -> float | None:
         seen.append((float(sigma), factor_at(person, sigma)))
         return seen[-1][1]
 
-    monkeypatch.setattr(state.Person, "factor_at", watch)
+    monkeypatch.setattr(Person, "factor_at", watch)
     start, end = 0.2, 0.9
     application = Application(tiny.identity, curve=curve, start=start, end=end)
     tiny.sample(apply(tiny.model, application), steps=12)

@@ -1,0 +1,107 @@
+"""One sampling run, and one evaluation of the conds in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from comfy.samplers import CFGGuider
+from torch import Tensor
+
+from ..noise import SharedNoise
+from ..streams import Streams
+from .conds import Comparison
+from .people import Acting, Person
+from .rows import Cond, Window
+from .text_stream import TextRows, TextStream
+
+# Where all this is, in the host's transformer options; KEY is that of our wrappers there.
+KEY = "infinite_id"
+APPLICATIONS = "infinite_id_applications"
+SAVINGS = "infinite_id_savings"
+LEFTOVER = "infinite_id_leftover"
+RUN = "infinite_id_run"
+EVALUATION = "infinite_id_evaluation"
+
+
+@dataclass(eq=False)
+class Run:
+    """One sampling run: its people, the rows of its batch, and its latent's height and width.
+
+    Where a latent is in the batch once, other nodes may cut the batch as they like: one person
+    without a text stream, or with shared latents, where each forward adds the text rows.
+
+    Attributes:
+        text_rows: where the identity stream finds the text stream while it runs.
+        noise: None if there is only one stream.
+        evaluations: how many there have been.
+        has_acted: whether somebody was to be drawn in one of them.
+        is_drawn: whether a forward has gone through all our hooks.
+    """
+
+    guider: CFGGuider
+    people: list[Person]
+    streams: Streams
+    text: TextStream
+    latent: tuple[int, int]
+    noise: SharedNoise | None
+    text_rows: TextRows = TextRows.IN_BATCH
+    comparison: Comparison = field(default_factory=Comparison)
+    evaluations: int = 0
+    has_acted: bool = False
+    is_drawn: bool = False
+
+    @property
+    def is_single(self) -> bool:
+        return self.streams.copies == 1
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything depends on the noise level: reading it makes a GPU wait."""
+        return self.text.is_timed or any(person.span is not None for person in self.people)
+
+    def check_drawn(self) -> None:
+        """Raise ValueError if people were to be drawn and no forward came by our hooks."""
+        if self.has_acted and not self.is_drawn:
+            raise ValueError(
+                "Infinite-ID: another node runs the model's layers itself, such as one of the "
+                "DeepCache kind, so that Apply Infinite-ID cannot draw the person. Take that node "
+                "out; Infinite-ID Save Time saves in its own way."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One evaluation of the conds.
+
+    Attributes:
+        x: the sampler's batch, `(rows, c, h, w)`.
+        conds: what it evaluates.
+        acting: who acts now.
+        batch: the streams whose rows are in the sampler's batch.
+        latent: height and width of the whole latent.
+        window: the context window that its batch is, if it is one.
+        is_alike: whether all its conds are alike, and so their text rows.
+        text_rows: where the identity stream's self-attention finds the text stream's.
+        key: what it is found by in later ones.
+        calls: how many forwards each cond has had; a node may cut a cond's picture into several.
+    """
+
+    x: Tensor
+    conds: list[Cond]
+    acting: Acting
+    batch: Streams
+    latent: tuple[int, int]
+    window: Window | None = None
+    is_alike: bool = False
+    text_rows: TextRows = TextRows.IN_BATCH
+    key: Hashable = None
+    calls: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def streams(self) -> Streams:
+        """The streams whose rows are evaluated."""
+        if self.text_rows is TextRows.IN_BATCH:
+            return self.batch
+        return self.batch.without_text()
