@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..cache import ROOT
+from .texts import PEER
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PEER = "IPADAPTER_PLUS_PATH"  # a checkout of ComfyUI_IPAdapter_plus, to be compared with
 PARTS = ("count", "modes", "attention", "scaling", "nodes", "deviation")
 IN_NAMES = ("model", "dtype", "size")  # measured with other ones, a part is another one
 Options = argparse.Namespace

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
+from .clock import Clock
 from .counting import PIXELS
 from .limit import Work, count_attention, count_row, count_step, list_layers
 from .models import Subject
 from .modes import MODES, Mode
-from .timing import Clock, Way, time_step
+from .timing import Way, time_step
 from .true_size import IDENTITY_TOKENS
 
 ROWS = 2  # of a plain step: the positive and the negative prompt

@@ -16,6 +16,7 @@ from ...infinite_id.adapters.adapter import Adapter, AdapterConfig
 from ...infinite_id.adapters.mappers import MapperConfig
 from ...infinite_id.host.patch import read_unet
 from ...infinite_id.identities.identity import Identity
+from .clock import Clock
 from .limit import UNet
 from .true_size import CONFIG, make_model
 
@@ -83,8 +84,6 @@ def _choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def _time_linear(dtype: torch.dtype) -> float:
-    from .timing import Clock
-
     x, weight = torch.ones(1024, 1280, dtype=dtype), torch.ones(10240, 1280, dtype=dtype)
     clock = Clock(x.device)
     found = []

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from ...infinite_id.host.patch import apply
-from .command import PEER
+from .clock import Clock
 from .counting import PIXELS
 from .limit import Work, count_step
 from .models import Subject
 from .modes import FAITHFUL, ONLY, Mode
 from .peer import patch_by_both
-from .timing import Clock, Way, compare, make_ways
+from .texts import PEER
+from .timing import Way, compare, make_ways
 from .true_size import IDENTITY_TOKENS
 
 BASE = Work(64, 64, tokens=IDENTITY_TOKENS)

@@ -20,8 +20,8 @@ from ...infinite_id.application import Application
 from ...infinite_id.attention.blocks import list_layers
 from ...infinite_id.attention.mixed import Mixing
 from ...infinite_id.host.patch import apply
-from .command import PEER
 from .models import Subject
+from .texts import PEER
 from .timing import Way
 
 KIND = "Plus Face"

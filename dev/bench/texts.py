@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+PEER = "IPADAPTER_PLUS_PATH"
+"""The variable that names a checkout of ComfyUI_IPAdapter_plus, to be compared with."""
+
 
 def paragraph(text: str) -> str:
     return " ".join(text.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...infinite_id.host.patch import apply, save_time
+from .clock import Clock
 from .counting import PIXELS
 from .models import Subject
 from .modes import Mode
@@ -23,28 +23,6 @@ from .watch import watch
 
 SEED, CFG = 7, 5.0
 PLAIN = "plain"
-
-
-class Clock:
-    """Seconds of a block: on the wall, and of all processors that this process had."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds = self.cpu_seconds = 0.0
-
-    def __enter__(self) -> Clock:
-        self._synchronise()
-        self._start, self._cpu_start = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._synchronise()
-        self.seconds = time.perf_counter() - self._start
-        self.cpu_seconds = time.process_time() - self._cpu_start
-
-    def _synchronise(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 Around = Callable[[Callable[[], Any]], None]
