@@ -46,6 +46,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands.add_parser("demo", help="make a picture with a real ComfyUI")
     commands.add_parser("serve", help="open ComfyUI's page, with templates for the miniature")
     commands.add_parser("test", help="style, types, tests; further arguments go to pytest")
+    commands.add_parser("check", help="style, types and the quick unit tests, in a minute")
     workflows = commands.add_parser("workflows", help="draw the files in workflows/ anew")
     workflows.add_argument(
         "--thumbnails", action="store_true", help="run them on the miniature, for their pictures"
@@ -106,10 +107,10 @@ def _run_with_photos(options: argparse.Namespace) -> int:
         from .nightly import nightly
 
         return nightly(options.minutes)
-    if options.command == "test":
-        from .check import check
+    if options.command in ("test", "check"):
+        from .check import QUICK, check
 
-        return check(options.further)
+        return check(QUICK if options.command == "check" else options.further)
     print(f"Set up in {cache_root()}; ComfyUI is {host_folder()}")
     return 0
 

@@ -16,6 +16,8 @@ from .face_pack import face_root
 
 STYLE = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
 AT_ONCE = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+SLOWEST = ("--durations", "15", "--durations-min", "5")
+QUICK = ("tests/unit", "-m", "not slow", "-q", *AT_ONCE)
 PACKAGES = ("infinite_id", "nodes", "dev", "miniature")
 
 
@@ -31,7 +33,8 @@ def check(pytest_arguments: Sequence[str]) -> int:
         "OMP_NUM_THREADS": "1",  # threads of several processes would wait for one another
     }
     with tempfile.TemporaryDirectory() as folder:
-        commands = [*STYLE, _types(Path(folder)), ("pytest", *(pytest_arguments or AT_ONCE))]
+        tests = pytest_arguments or (*AT_ONCE, *SLOWEST)
+        commands = [*STYLE, _types(Path(folder)), ("pytest", *tests)]
         codes = [_run(command, environment | {"MYPYPATH": folder}) for command in commands]
     return next((code for code in codes if code), 0)
 

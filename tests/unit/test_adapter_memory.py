@@ -42,6 +42,7 @@ print(json.dumps({"load": loaded - before, "all": peak() - before, "seconds": se
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count")
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("kind", ["FaceID", "FaceID PlusV2", "InstantID"])
