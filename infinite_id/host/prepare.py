@@ -31,13 +31,14 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
     """
     options = guider.model_options["transformer_options"]
     applications, savings = options[APPLICATIONS], _choose_savings(options)
-    shared = savings.shared or "context_handler" in guider.model_options
+    windows = guider.model_options.get("context_handler")
+    shared = savings.shared or windows is not None
     if shared:
         savings = Savings(shared=True)
     read_until = _read_until(applications, savings)
     people = _count_people(applications)
     _check_masks(applications, len(noise))
-    if read_until and shared and people > 1:
+    if people > 1 and ((read_until and shared) or getattr(windows, "dim", None) == 0):
         raise ValueError(
             "Infinite-ID: a sweep cannot be drawn in context windows or with shared latents. Blend "
             "Identities must give a count of 1."

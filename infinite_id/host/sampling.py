@@ -22,6 +22,7 @@ from torch import Tensor
 from ..streams import Streams
 from .conds import Conds, spread
 from .control import control_copies
+from .guidance import guide_copies
 from .people import Acting
 from .prepare import prepare
 from .rows import list_conds, name_rows, read_window
@@ -47,6 +48,12 @@ def outer_sample(
     A sweep of n gives n latents for each that was asked for, those of one latent together.
     """
     guider = executor.class_obj
+    if len(noise) != len(latent_image):
+        raise ValueError(
+            f"Infinite-ID: the latent holds {len(latent_image)} pictures and there is noise for "
+            f"{len(noise)}. Latent From Batch in front of a sweep does that to what comes behind "
+            "it: decode the pictures and encode them again, or put Rebatch Latents between."
+        )
     run = prepare(guider, noise)
     streams = run.streams
     guider.conds = spread(guider.conds, streams)
@@ -99,7 +106,12 @@ def _hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
 
 
 def predict_noise(
-    executor: WrapperExecutor, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any
+    executor: WrapperExecutor,
+    x: Tensor,
+    timestep: Tensor,
+    model_options: dict[str, Any] = {},  # noqa: B006  # the host's own signature
+    *args: Any,
+    **kwargs: Any,
 ) -> Tensor:
     """Suspend the shared noise while the model runs: only samplers draw the latents' noise.
 
@@ -108,11 +120,12 @@ def predict_noise(
     """
     run: Run | None = executor.class_obj.model_options["transformer_options"].get(RUN)
     if run is None or run.noise is None:
-        return executor(x, timestep, *args, **kwargs)
+        return executor(x, timestep, model_options, *args, **kwargs)
     if run.streams.latents == 1:
         timestep = timestep[:1]
     with run.noise.paused(x.shape):
-        return executor(x, timestep, *args, **kwargs)
+        guided = guide_copies(model_options, run.streams)
+        return executor(x, timestep, guided, *args, **kwargs)
 
 
 @dataclass(frozen=True)

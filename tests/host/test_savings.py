@@ -12,6 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_hypertile import HyperTile
 from pack.infinite_id.application import Application
+from pack.infinite_id.attention.mixed import Mixing
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.identities import mixing
@@ -229,6 +230,14 @@ def test_a_sweep_cannot_share_its_latents(tiny: World) -> None:
     model = save_time(apply(tiny.model, Application(sweep)), Savings(shared=True))
     with pytest.raises(ValueError, match="a sweep cannot be drawn in context windows"):
         tiny.sample(model)
+
+
+def test_a_sweep_cannot_be_cut_into_windows_of_its_batch(tiny: World) -> None:
+    """Not even without mixing: a window would hold some people of one latent, some of the next."""
+    sweep = mixing.interpolate([tiny.identity, tiny.other], [0.0, 1.0])
+    model = cut_into_windows(apply(tiny.model, Application(sweep, mixing=Mixing.OFF)))
+    with pytest.raises(ValueError, match="a sweep cannot be drawn in context windows"):
+        tiny.sample(model, latent=empty(6))
 
 
 def test_masks_and_shares_in_pieces_of_different_sizes(tiny: World) -> None:

@@ -425,6 +425,33 @@ def test_guidance_that_knows_one_noise_level(
     assert difference(least.sample(nobody), plain) < ROUNDING
 
 
+RENORM = stock("lumina2", "RenormCFG", 100.0, 0.8)
+VIDEO = [
+    stock("video_model", node, 1.0, method="patch")
+    for node in ("VideoLinearCFGGuidance", "VideoTriangleCFGGuidance")
+]
+
+
+@pytest.mark.parametrize(
+    ("patch", "latents"), [(VIDEO[0], 3), (VIDEO[1], 3), (VIDEO[1], 1), (RENORM, 1)]
+)
+@pytest.mark.parametrize("savings", [Savings(), Savings(shared=True), Savings(until=0.5)], ids=str)
+def test_guidance_that_counts_latents(
+    least: World, savings: Savings, patch: Callable[[ModelPatcher], ModelPatcher], latents: int
+) -> None:
+    how = {"latent": empty(latents), "steps": 2}
+    plain = least.sample(patch(least.model), **how)
+    nobody = patch(save_time(least.patch(0.0), savings))
+    assert difference(least.sample(nobody, **how), plain) < ROUNDING
+
+
+def test_noise_for_fewer_pictures_than_the_latent_holds_is_refused(least: World) -> None:
+    """As behind a sweep of Latent From Batch: the latent names one of the three that it holds."""
+    latent = {"samples": torch.zeros(3, 4, 8, 8), "batch_index": [2]}
+    with pytest.raises(ValueError, match="holds 3 pictures and there is noise for 1"):
+        least.sample(least.patch(), latent=latent)
+
+
 # --- Rows ----------------------------------------------------------------------------------------
 
 
