@@ -17,8 +17,6 @@ from insightface.utils.face_align import estimate_norm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from infinite_id.metrics.scores import same_and_different
-
 from . import workers
 from .export import write_recogniser
 from .pictures import PER_PERSON, Pictures, held_out, load
@@ -127,6 +125,8 @@ def verification(model: nn.Module, people: int = 100) -> str:
     pictures = held_out(people)
     features = embed(model, pictures.pixels, pictures.landmarks)
     similar = features @ features.T
+    from infinite_id.metrics.scores import same_and_different
+
     own, other = same_and_different(features.numpy(), pictures.people)
     thresholds = np.linspace(-1, 1, 401)
     right = [((own > t).mean() + (other <= t).mean()) / 2 for t in thresholds]

@@ -7,6 +7,7 @@ import folder_paths
 import pytest
 import safetensors
 import torch
+from pack.infinite_id import tensor_files
 from pack.infinite_id.adapters import formats
 from pack.nodes import diagnose, folders, inventory
 from pack.tests.unit import adapter_files
@@ -64,7 +65,7 @@ def test_adapters_are_recognised_by_their_headers(
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(formats.files, "safe_open", Closed)
+    monkeypatch.setattr(tensor_files, "safe_open", Closed)
     size = round(path.stat().st_size / 1e6, 1)
     assert list(inventory.list_adapters()) == [
         f"ipadapter/a.safetensors ({size} MB): {WANTED[kind]}"

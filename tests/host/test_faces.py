@@ -167,7 +167,9 @@ def image(name: str, width: int = 300) -> torch.Tensor:
 def measure(
     analysis: Any, reference: torch.Tensor, images: torch.Tensor, **settings: Any
 ) -> tuple[list[str], float, torch.Tensor]:
-    text, mean, annotated = FaceSimilarity.execute(analysis, reference, images, **settings).result
+    text, mean, annotated, _ = FaceSimilarity.execute(
+        analysis, reference, images, **settings
+    ).result
     return text.splitlines(), mean, annotated
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import errno
+import json
 import os
 import threading
 import time
@@ -30,6 +31,8 @@ ERRORS = {
     "loop": (OSError(errno.ELOOP, "Too many levels of symbolic links"), "Remove the link"),
 }
 KINDS = (*folders.ADAPTERS, folders.FACE_MODELS, folders.IDENTITIES)
+SNAPSHOT = Path(__file__).parents[1] / "unit" / "nodes_snapshot.json"
+NODES = len(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_every_node_is_there(
             schemas()
         with monkeypatch.context() as patch:
             fail_below(patch, models / kind, error)
-            assert len(schemas()) == 18
+            assert len(schemas()) == NODES
             expected = [k for k in folders.ADAPTERS if k != kind]
             found = [c.partition("/")[0] for c in folders.list_adapters()]
             assert [c if c in folders.ADAPTERS else folders.OWN for c in found] == expected
@@ -186,7 +189,7 @@ def test_a_file_in_a_folders_place(models: Path) -> None:
     for path in (models / "gone", models / "nowhere"):
         folder_paths.add_model_folder_path("ipadapter", str(path))
         folder_paths.add_model_folder_path("insightface", str(path))
-    assert len(schemas()) == 18
+    assert len(schemas()) == NODES
     text = diagnose.compose()
     assert f"{models / 'gone'} (it is a file, not a folder)" in text
     assert f"{models / 'nowhere'} (there is no such folder)" in text

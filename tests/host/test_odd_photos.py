@@ -18,8 +18,8 @@ from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.identities.identity import Identity, Source
 from pack.infinite_id.metrics.scores import cosine
 from pack.infinite_id.sheet import draw_sheet
+from pack.nodes.encoding import MUCH_MEMORY, _warn_of_memory, read_more
 from pack.nodes.faces import CropFaces, PasteFaces
-from pack.nodes.identity import MUCH_MEMORY, _read_more, _warn_of_memory
 from pack.nodes.identity_files import LoadIdentity
 from pack.nodes.load import LoadInfiniteIDModel
 from pack.nodes.similarity import FaceSimilarity
@@ -133,11 +133,11 @@ def test_previews_of_many_photos_are_small() -> None:
 
 def test_further_photos_under_other_names() -> None:
     first, second = torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2, 3)
-    assert _read_more(first, {}) == [first]
-    assert _read_more({"image_2": first}, {"more_images.image0": second}) == [first, second]
-    assert _read_more({}, {"note": "widget"}) == []
+    assert read_more(first, {}) == [first]
+    assert read_more({"image_2": first}, {"more_images.image0": second}) == [first, second]
+    assert read_more({}, {"note": "widget"}) == []
     with pytest.raises(ValueError, match=r"no input 'image_2'.*more_images.image_2"):
-        _read_more({}, {"image_2": first})
+        read_more({}, {"image_2": first})
 
 
 def test_many_photos_tell_the_memory_they_take() -> None:

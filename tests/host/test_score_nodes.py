@@ -17,6 +17,7 @@ from pack.infinite_id.faces.photo import read_photo
 from pack.miniature.faces import render
 from pack.miniature.host import register
 from pack.miniature.shapes import WEIGHTS
+from pack.miniature.world.canvas import SIDE
 from pack.miniature.world.identity import draw_identity
 from pack.miniature.world.scene import draw_scene
 from pack.nodes import similarity
@@ -43,7 +44,7 @@ def draw(person: int, n: int) -> torch.Tensor:
     return torch.from_numpy(picture.pixels).float()[None] / 255
 
 
-BLANK = torch.full((1, 128, 128, 3), 0.4)
+BLANK = torch.full((1, SIDE, SIDE, 3), 0.4)
 
 
 def vector(analysis: Any, image: torch.Tensor) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_percent_of_the_persons_own_photos(analysis: Any) -> None:
     first, second, third = text.splitlines()
     ratio = f"{scores[0] / baseline:.0%}"
     assert first.endswith(f"{scores[0]:.3f}, {ratio} of the person's own photos, the same person")
-    assert second == "image 2 of 3 (128x128): no face"
+    assert second == "image 2 of 3 (256x256): no face"
     assert third.endswith("another person")
     assert len(annotated) == 3
 
@@ -103,10 +104,10 @@ def test_the_best_come_first(analysis: Any) -> None:
     assert score == pytest.approx(scores[order[0]], abs=1e-5)
     lines = text.splitlines()
     assert lines == [
-        f"image {order[0] + 1} of 4 (128x128): {scores[order[0]]:.3f}, kept",
-        f"image {order[1] + 1} of 4 (128x128): {scores[order[1]]:.3f}, kept",
-        f"image {order[2] + 1} of 4 (128x128): {scores[order[2]]:.3f}, left out",
-        "image 2 of 4 (128x128): no face, left out",
+        f"image {order[0] + 1} of 4 (256x256): {scores[order[0]]:.3f}, kept",
+        f"image {order[1] + 1} of 4 (256x256): {scores[order[1]]:.3f}, kept",
+        f"image {order[2] + 1} of 4 (256x256): {scores[order[2]]:.3f}, left out",
+        "image 2 of 4 (256x256): no face, left out",
     ]
 
 

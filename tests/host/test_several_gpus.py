@@ -167,4 +167,4 @@ def test_tensors_of_two_gpus_never_meet() -> None:
         assert person.on(first) is person
         copied = person.on(second)
         assert copied is person.on(second)  # once a run, not once a layer
-        assert {x.device for pair in copied.identity.values() for x in pair} == {second}
+        assert {x.device for pair in copied.key_values.values() for x in pair} == {second}

@@ -109,9 +109,7 @@ def test_same_picture_without_photo_and_insightface(
     (expected,) = open_images(server, first, result)
     (file,) = server.files(first, "save", "identities")
     size = file.stat().st_size / 1e6
-    assert first.outputs["save"]["text"] == [
-        f"Saved output/identities/person_00001_.safetensors, {size:.2f} MB."
-    ]
+    assert first.outputs["save"]["text"] == [f"Saved output/identities/{file.name}, {size:.2f} MB."]
 
     bare.upload(photos()["obama"])
     (error,) = bare.queue(prompt).errors

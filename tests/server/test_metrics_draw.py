@@ -52,10 +52,9 @@ def write_plan(folder: Path) -> Path:
             f"{node}.{name}": values[name]
             for node, name in (
                 ("CheckpointLoaderSimple", "ckpt_name"),
-                ("CLIPVisionLoader", "clip_name"),
-                ("InfiniteIDLoadModel", "model_name"),
-                ("InfiniteIDLoadFaceAnalysis", "pack"),
-                ("InfiniteIDLoadFaceAnalysis", "detection_size"),
+                ("InfiniteIDUnifiedLoader", "preset"),
+                ("InfiniteIDUnifiedLoader", "face_pack"),
+                ("InfiniteIDUnifiedLoader", "detection_size"),
             )
         },
     }
