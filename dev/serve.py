@@ -27,8 +27,8 @@ def serve() -> int:
             server = stack.enter_context(running_gallery(small))
         fit_templates(server.base / "custom_nodes" / PACK / "workflows", small.values)
         first = f"{server.url}/?template={FIRST}&source={PACK}"
-        print(f"Open {first}; more under Templates, {PACK}. Ctrl-C ends it.", flush=True)
         with suppress(KeyboardInterrupt):
+            print(f"Open {first}; more under Templates, {PACK}. Ctrl-C ends it.", flush=True)
             while server.answers():
                 time.sleep(1)
             raise ServerError("ComfyUI has ended", server.log)

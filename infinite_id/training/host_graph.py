@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..attention.blocks import list_transformers
 from .host_models import place_model
+from .loop import Loop
 
 PREVIEW_EVERY = 10
 """Steps between previews: each is a forward more."""
@@ -106,12 +107,29 @@ class GraphWatch:
             self._bar.update_absolute(step, self._steps, preview)
         except InterruptProcessingException:  # the run saves first
             self._interrupted = True
+        if model_management.processing_interrupted():  # the bar is not shown at every step
+            self._interrupted = True
+            model_management.interrupt_current_processing(False)
 
     def leave(self) -> None:
         """Raise the host's exception if the user has interrupted."""
         if self._interrupted:
             raise InterruptProcessingException
         model_management.throw_exception_if_processing_interrupted()
+
+
+def train_interruptibly(loop: Loop, watch: GraphWatch) -> None:
+    """Train; a user's interruption saves the last whole step, and is raised again.
+
+    Raises:
+        InterruptProcessingException: as the host's own layers do within a step, too.
+    """
+    try:
+        loop.train(watch)
+    except InterruptProcessingException:
+        loop.save()
+        raise
+    watch.leave()
 
 
 def _describe_time(seconds: float) -> str:

@@ -15,7 +15,7 @@ from .data import Batch, Pairs, Prepared
 from .export import export
 from .files import digest_of
 from .host_frozen import HostFrozen
-from .host_graph import GraphWatch, digest_model, load_for_training, training
+from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
 from .host_train import describe_run, make_adapter
 from .loop import Loop
 from .objective import Objective
@@ -79,8 +79,7 @@ def train(
         )
         shown = _choose_shown(held_out or own, times).to(device)
         watch.show = lambda: _denoise(trainee, objective, shown)
-        loop.train(watch)
-        watch.leave()
+        train_interruptibly(loop, watch)
         step = export(out, file, newest=True)
     lowest = f", lowest validation loss {loop.lowest:.4f}" if held_out else ""
     info = f"{file.name}: {step} steps, {len(own)} photos{lowest}; the run is in {out.name}"

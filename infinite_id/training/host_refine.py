@@ -19,7 +19,7 @@ from ..host.patch import read_unet
 from ..identities.identity import Identity
 from .files import digest_of
 from .host_frozen import HostFrozen
-from .host_graph import GraphWatch, digest_model, load_for_training, training
+from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
 from .loop import Loop
 from .prepare.buckets import choose_bucket, cut
 from .processes import Alone
@@ -118,8 +118,7 @@ def refine(
         watch = GraphWatch(settings.run.steps, begun, node, device, patcher.model.latent_format)
         shown = own.show(int(_SHOWN * times)).to(device)
         watch.show = lambda: objective.denoise(shown)
-        loop.train(watch)
-        watch.leave()
+        train_interruptibly(loop, watch)
         tokens = trainee.average["tokens"].detach().cpu().clone()
     refined = replace(identity, tokens=tokens, features=None)
     return refined, read_losses(out), trainee.step

@@ -99,7 +99,7 @@ class Loop:
                 if run.validate_every and (trainee.step % run.validate_every == 0 or done):
                     self._validate(stats)
                 if trainee.step % run.save_every == 0 or done or stop:
-                    self._save()
+                    self.save()
                 if stop:
                     break
         stats.close()
@@ -145,7 +145,7 @@ class Loop:
     def _check(self, loss: float, batches: list[Batch], step: int) -> None:
         if math.isfinite(loss):
             return
-        self._save()  # the weights are those before this step
+        self.save()  # the weights are those before this step
         names = [name for batch in batches for name in batch.names]
         own = not math.isfinite(self._own_loss)
         listed = "\n  ".join(names) if own else "see the messages of the other processes"
@@ -191,7 +191,8 @@ class Loop:
     def _capture(self) -> checkpoints.Checkpoint:
         return self.trainee.capture({**self.metadata, "lowest": self.lowest})
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint of the steps that are done."""
         checkpoint = self._capture()
         if self.processes.rank == 0:
             checkpoints.save(self.out, checkpoint, self.settings.run.keep)

@@ -18,6 +18,7 @@ from pack.infinite_id.adapters import formats
 from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.identities import identity_file
 from pack.infinite_id.training import host_graph
+from pack.infinite_id.training.loop import Loop
 from pack.nodes import folders
 from pack.nodes.apply import ApplyInfiniteID
 from pack.nodes.training import RefineIdentity, TrainAdapter
@@ -182,6 +183,30 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     page.interrupt_at, told = 0, len(page.texts)
     resumed, again, _ = refine()
     assert len(page.texts) - told < STEPS, "it did not begin anew"
+    assert torch.equal(resumed.tokens, whole.tokens)
+    assert again == losses
+
+
+def test_an_interruption_within_a_step_keeps_the_steps_before(
+    refine: Any, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the host's layers raise it, in the middle of the fifth step."""
+    whole, losses, _ = refine()
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "again"))
+    backward = Loop._backward
+
+    def interrupt(loop: Loop, batches: Any) -> Any:
+        if loop.trainee.step == 4:
+            raise model_management.InterruptProcessingException
+        return backward(loop, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_backward", interrupt)
+        with pytest.raises(model_management.InterruptProcessingException):
+            refine()
+    told = len(page.texts)
+    resumed, again, _ = refine()
+    assert len(page.texts) - told == STEPS - 4
     assert torch.equal(resumed.tokens, whole.tokens)
     assert again == losses
 
