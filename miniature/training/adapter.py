@@ -27,6 +27,7 @@ from .. import nets
 from ..host import register
 from ..shapes import CONTEXT_WIDTH, TEXT_G, clip_vision_config
 from ..text import MiniatureClipModel
+from ..world.canvas import SIDE
 from ..world.scene import draw_scene
 from . import clip_vision, recogniser, text, workers
 from .pictures import PER_PERSON, Pictures, captions, chunk_paths, load, numbers_in
@@ -119,7 +120,7 @@ def train(folder: Path, samples: int, with_text: bool = False) -> None:
     run = Run(folder, name, adapter, lr=1e-3, decay=0.999, batch=BATCH)
     lessons, nothing = Lessons(folder), see_nothing(folder)
     alphas = 1 / (1 + model.model_sampling.sigmas.square())
-    sizes = text.embed_sizes()
+    sizes = text.embed_sizes(SIDE)
     y = torch.cat([torch.zeros(TEXT_G.width, device=sizes.device), sizes])[None]
 
     def loss_of(step: int) -> Tensor:
@@ -130,7 +131,7 @@ def train(folder: Path, samples: int, with_text: bool = False) -> None:
             predict = make_predict(model, y)
             if with_text:
                 with torch.no_grad():
-                    context, vector = lessons.prompts.encode(clip, target)
+                    context, vector = lessons.prompts.encode(clip, target, SIDE)
                 predict = make_predict(model, vector, context)
             return identity_loss(adapter, predict, pairs, alphas, random)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..faces import write_png
 from ..host import register
 from ..shapes import LATENT_CHANNELS
-from ..world.canvas import SIDE
 
 CFG, STEPS = 5.0, 15
 PROMPTS = (
@@ -33,11 +32,11 @@ PROMPTS = (
 ROWS, SEED = 2, 1
 
 
-def write_sheet(checkpoint: Path, path: Path) -> None:
-    """A column a prompt; the noise of a row is the same for all prompts."""
+def write_sheet(checkpoint: Path, path: Path, side: int) -> None:
+    """A column a prompt, pictures of so many pixels; a row has the same noise for all prompts."""
     register()
     model, clip, decoder, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
-    latent = torch.zeros(ROWS, LATENT_CHANNELS, SIDE // 8, SIDE // 8)
+    latent = torch.zeros(ROWS, LATENT_CHANNELS, side // 8, side // 8)
     noise = comfy.sample.prepare_noise(latent, SEED)
     negative, columns = _encode(clip, ""), []
     for prompt in PROMPTS:

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from ..shapes import SIZE_EMBEDDING
 from ..text import MiniatureClipModel, MiniatureTokenizer
-from ..world.canvas import SIDE
 from . import workers
 
 Conditioning = tuple[Tensor, Tensor]
-SIZES = (SIDE, SIDE, 0, 0, SIDE, SIDE)  # what the host says of a whole picture
 
 
 def make_trainable() -> None:
@@ -36,14 +34,15 @@ class Prompts:
             torch.tensor([[token for token, _ in pair[key][0]] for pair in pairs]) for key in "lg"
         )
 
-    def encode(self, net: MiniatureClipModel, which: Tensor) -> Conditioning:
+    def encode(self, net: MiniatureClipModel, which: Tensor, side: int) -> Conditioning:
         """Context `(b, 40, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
         context_l, _ = net.clip_l(self.l[which].tolist())
         context_g, pooled = net.clip_g(self.g[which].tolist())
-        vector = torch.cat([pooled, embed_sizes().expand(len(which), -1)], dim=1)
+        vector = torch.cat([pooled, embed_sizes(side).expand(len(which), -1)], dim=1)
         return torch.cat([context_l, context_g], dim=-1), vector
 
 
-def embed_sizes() -> Tensor:
-    """The vector's part that tells the picture's sizes, `(1536,)`."""
-    return Timestep(SIZE_EMBEDDING)(torch.tensor(SIZES, device=workers.device()).float()).flatten()
+def embed_sizes(side: int) -> Tensor:
+    """The vector's part that tells the sizes of a whole picture, as the host does; `(1536,)`."""
+    sizes = torch.tensor([side, side, 0, 0, side, side], device=workers.device())
+    return Timestep(SIZE_EMBEDDING)(sizes.float()).flatten()

@@ -1,23 +1,30 @@
 """Stages `latents` and `unet`: the diffusion model and its text encoders, trained together.
 
+The first samples are of pictures made half as large: they cost a fourth, and teach what words mean
+and how a picture is laid out.
+
 The text encoders are part of this stage: the captions' few hundred words mean nothing but what they
 do to pictures, so no other task would teach features that serve the UNet better.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import comfy.model_base
 import numpy as np
 import torch
+from comfy.taesd.taesd import TAESD
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from .. import nets
 from ..host import Miniature
 from ..shapes import UNETS
+from ..world.canvas import SIDE
 from . import text, vae, workers
 from .pictures import captions, chunk_paths, load, numbers_in
 from .run import Run, generator
@@ -30,12 +37,17 @@ BATCH = 16
 NO_PROMPT = 0.1
 MIN_SNR = 5.0
 POOL, COARSE = 4, 0.1
+SMALL = 0.6  # share of the samples whose pictures are half as large
 SHEET_EVERY = 20_000  # samples
 
 
 @torch.inference_mode()
 def encode_pictures(folder: Path, _: int) -> None:
-    """Writes the latents `(1024, 4, 32, 32)` of every chunk that has none yet."""
+    """Writes the latents of every chunk that has none yet.
+
+    `latents (1024, 4, 32, 32)` are of the whole pictures, `small (1024, 4, 16, 16)` of the same
+    made half as large.
+    """
     net = vae.trained(folder).to(workers.device(), memory_format=torch.channels_last)
     pixels = load(folder / "pictures").pixels
     (folder / "latents").mkdir(exist_ok=True)
@@ -44,14 +56,19 @@ def encode_pictures(folder: Path, _: int) -> None:
         if path.exists():
             continue
         own = pixels[numbers_in(chunk)]
-        with nets.half_precision():
-            parts = [
-                net.taesd_encoder(vae.as_input(own[n : n + 16])).half().cpu()
-                for n in range(0, len(own), 16)
-            ]
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, latents=torch.cat(parts).numpy())
-        partial.rename(path)
+        latents, small = [], []
+        for n in range(0, len(own), 16):
+            part = vae.as_input(own[n : n + 16])
+            latents.append(_encode(net, part))
+            small.append(_encode(net, interpolate(part, scale_factor=0.5, mode="area")))
+        unfinished = path.with_suffix(".partial.npz")
+        np.savez(unfinished, latents=np.concatenate(latents), small=np.concatenate(small))
+        unfinished.rename(path)
+
+
+def _encode(net: TAESD, pixels: Tensor) -> NDArray[np.float16]:
+    with nets.half_precision():
+        return net.taesd_encoder(pixels).half().cpu().numpy()
 
 
 class Painter(torch.nn.Module):
@@ -80,13 +97,16 @@ class Lessons:
 
     def __init__(self, folder: Path) -> None:
         chunks = [np.load(path) for path in chunk_paths(folder / "latents")]
-        self.latents = torch.from_numpy(np.concatenate([c["latents"] for c in chunks]))
+        self.latents, self.small = (
+            torch.from_numpy(np.concatenate([chunk[name] for chunk in chunks]))
+            for name in ("latents", "small")
+        )
         self.prompts = text.Prompts(captions(load(folder / "pictures", len(self.latents))))
         config = Miniature(UNETS[VARIANT].config())
         sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.EPS)
         self.sampling = sampling.to(workers.device())
 
-    def loss(self, net: Painter, step: int, count: int) -> Tensor:
+    def loss(self, net: Painter, count: int, is_small: bool, step: int) -> Tensor:
         """`min(snr, 5) / snr * |eps - prediction|^2`, and the same for what is coarse in x0.
 
         A picture's colours and layout are a few of a thousand numbers; early in the sampling
@@ -94,7 +114,7 @@ class Lessons:
         """
         random, device = generator(step), workers.device()
         which = torch.randint(len(self.latents), (count,), generator=random)
-        latents = self.latents[which].float().to(device)
+        latents = (self.small if is_small else self.latents)[which].float().to(device)
         which[torch.rand(count, generator=random) < NO_PROMPT] = -1
         times = torch.randint(len(self.sampling.sigmas), (count,), generator=random).to(device)
         noise = torch.randn(latents.shape, generator=random).to(device)
@@ -102,7 +122,7 @@ class Lessons:
         noised = self.sampling.noise_scaling(sigmas, noise, latents)
         inputs = self.sampling.calculate_input(sigmas, noised)
         with nets.half_precision():
-            context, vector = self.prompts.encode(net.text, which)
+            context, vector = self.prompts.encode(net.text, which, 8 * latents.shape[-1])
             prediction = net.unet(inputs, times.float(), context=context, y=vector).float()
         error = prediction - noise
         weights = (MIN_SNR * sigmas.square()).clamp(max=1)
@@ -118,12 +138,15 @@ def train(folder: Path, samples: int) -> None:
     run = Run(folder, "unet", net, lr=1e-3, decay=0.9995, batch=BATCH)
     lessons = Lessons(folder)
     run.log(f"{len(lessons.latents)} pictures")
+    small = round(SMALL * samples / SHEET_EVERY) * SHEET_EVERY
     while run.samples < samples:
+        is_small = run.samples < small
         until = min(samples, run.samples + SHEET_EVERY)
-        run.train(until, lambda step: lessons.loss(net, step, run.batch), finish=samples)
+        run.train(until, partial(lessons.loss, net, run.batch, is_small), finish=samples)
         if workers.number() == 0:
             write_checkpoint(folder, run)
-            write_sheet(folder / CHECKPOINT, folder / f"sheet-{run.samples:08d}.png")
+            path = folder / f"sheet-{run.samples:08d}.png"
+            write_sheet(folder / CHECKPOINT, path, SIDE // 2 if is_small else SIDE)
 
 
 def write_checkpoint(folder: Path, run: Run) -> None:
@@ -135,9 +158,9 @@ def write_checkpoint(folder: Path, run: Run) -> None:
     )
     pixels = vae.trained(folder).state_dict()
     path = folder / CHECKPOINT
-    partial = path.with_suffix(".partial")
-    save_file(nets.checkpoint(VARIANT, unet, words, pixels), partial)
-    partial.rename(path)
+    unfinished = path.with_suffix(".partial")
+    save_file(nets.checkpoint(VARIANT, unet, words, pixels), unfinished)
+    unfinished.rename(path)
 
 
 def replace_autoencoder(folder: Path) -> None:
@@ -145,6 +168,6 @@ def replace_autoencoder(folder: Path) -> None:
     config = Miniature(UNETS[VARIANT].config())
     pixels = config.process_vae_state_dict_for_saving(vae.trained(folder).state_dict())
     path = folder / CHECKPOINT
-    partial = path.with_suffix(".partial")
-    save_file(load_file(path) | nets.as_half(pixels), partial)
-    partial.rename(path)
+    unfinished = path.with_suffix(".partial")
+    save_file(load_file(path) | nets.as_half(pixels), unfinished)
+    unfinished.rename(path)
