@@ -26,6 +26,7 @@ REQUIREMENT_FILES = (
     ROOT / "requirements.txt",
     ROOT / "requirements" / "insightface.txt",
     ROOT / "requirements" / "training.txt",
+    ROOT / "requirements" / "metrics.txt",
     ROOT / "dev" / "requirements.txt",
 )
 

@@ -14,8 +14,11 @@ from typing import Any
 import comfy.clip_vision
 import comfy.sd
 import numpy as np
+import open_clip
 import pytest
 import torch
+import torchmetrics
+import transformers
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from pack.infinite_id.metrics import scores
 from pack.infinite_id.metrics.clips import OpenClip
@@ -23,11 +26,6 @@ from pack.infinite_id.metrics.errors import MetricsError
 from pack.infinite_id.metrics.host_clip import HostClip
 from PIL import Image
 from safetensors.torch import save_file
-
-torchmetrics = pytest.importorskip(
-    "torchmetrics", reason="needs torchmetrics: pip install torchmetrics==1.9.0"
-)
-transformers = pytest.importorskip("transformers")
 
 WIDTH, SIDE, PATCH, LAYERS, HEADS = 32, 32, 8, 2, 2
 TEXTS = ["a photo of a (smiling) woman on the beach", "a charcoal drawing of a man", "snow"]
@@ -123,9 +121,6 @@ def check(clip: Any, reference: Any, photos: list[np.ndarray]) -> None:
 @pytest.fixture(scope="module")
 def files(reference: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model config that open_clip is told of, and weights in its layout."""
-    open_clip = pytest.importorskip(
-        "open_clip", reason="needs open_clip: pip install -r requirements/metrics.txt"
-    )
     folder = tmp_path_factory.mktemp("clip")
     config = {
         "embed_dim": WIDTH,

