@@ -1,6 +1,5 @@
 """Applying an identity to a model."""
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from ..infinite_id.attention.mixed import Mixing, Style
 from ..infinite_id.host.patch import apply
 from ..infinite_id.identities.identity import Identity
 from . import sockets
+from .node import Node
 
 _LEVELS = {
     "down_weight": "on the way down",
@@ -19,7 +19,7 @@ _LEVELS = {
 }
 
 
-class ApplyInfiniteID(io.ComfyNode):
+class ApplyInfiniteID(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -123,14 +123,11 @@ class ApplyInfiniteID(io.ComfyNode):
         middle_weight: float = 1.0,
         up_weight: float = 1.0,
     ) -> io.NodeOutput:
-        if not start_percent < end_percent:  # also where one is NaN
+        if not start_percent < end_percent:
             raise ValueError(
                 f"Apply Infinite-ID: start_percent ({start_percent}) must be below end_percent "
                 f"({end_percent}), or the identity never acts."
             )
-        levels = Levels(down_weight, middle_weight, up_weight)
-        if not all(isfinite(x) for x in (weight, down_weight, middle_weight, up_weight)):
-            raise ValueError("Apply Infinite-ID: a weight is not a number (NaN) or infinite.")
         if weight == 0:
             return io.NodeOutput(model)
         _check_tokens(identity)
@@ -143,7 +140,7 @@ class ApplyInfiniteID(io.ComfyNode):
             start=start_percent,
             end=end_percent,
             curve=Curve(weight_curve),
-            levels=levels,
+            levels=Levels(down_weight, middle_weight, up_weight),
             mask=None if mask is None else _check_mask(mask),
         )
         return io.NodeOutput(apply(model, application))

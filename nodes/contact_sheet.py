@@ -5,9 +5,10 @@ from comfy_api.latest import io, ui
 
 from ..infinite_id.sheet import draw_sheet
 from . import sockets
+from .node import Node
 
 
-class ContactSheet(io.ComfyNode):
+class ContactSheet(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

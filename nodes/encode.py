@@ -20,9 +20,10 @@ from .encoding import (
     read_more,
     wish_inputs,
 )
+from .node import Node
 
 
-class Encode(io.ComfyNode):
+class Encode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

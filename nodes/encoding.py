@@ -25,6 +25,8 @@ COMBINE = {"stack": stack, "average": average}
 ERROR, SKIP = "error", "skip"
 MUCH_MEMORY = 10**9
 """Bytes of keys and values from which on the user is told."""
+_SMALLEST, _LARGEST = 1e-6, 1e6
+"""Weights of photos: float32 holds them, and sums of them."""
 EXPLAIN_MORE_IMAGES = (
     'Give each further photo, or batch, in an input of its own: "more_images.image_2": '
     '["node", 0], "more_images.image_3": ["other node", 0], and so on.'
@@ -273,10 +275,10 @@ def read_weights(text: str, count: int) -> list[float]:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
         weights = [math.nan]
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+    if not all(weight == 0 or _SMALLEST <= weight <= _LARGEST for weight in weights):
         raise ValueError(
             f"weights must be numbers from 0 on with commas between, such as '1, 0.5'; got "
-            f"'{text}'."
+            f"'{text}'. Between {_SMALLEST:g} and {_LARGEST:g} none is too small or too large."
         )
     if len(weights) != count:
         raise ValueError(

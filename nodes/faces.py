@@ -23,12 +23,13 @@ from ..infinite_id.faces.face import Face, FaceError, Order, sort_faces
 from ..infinite_id.faces.photo import read_photos, to_image
 from . import sockets
 from .detection import face_analysis_input, look_through
+from .node import Node
 
 SMALLER_FACES = "A larger detection size there finds smaller faces."
 ORDERS = {"left to right": Order.LEFT_TO_RIGHT, "largest first": Order.LARGEST}
 
 
-class FaceMasks(io.ComfyNode):
+class FaceMasks(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -128,7 +129,7 @@ class FaceMasks(io.ComfyNode):
         )
 
 
-class CropFaces(io.ComfyNode):
+class CropFaces(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -258,7 +259,7 @@ class CropFaces(io.ComfyNode):
         )
 
 
-class PasteFaces(io.ComfyNode):
+class PasteFaces(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -20,9 +20,10 @@ from .encoding import (
     read_more,
     wish_inputs,
 )
+from .node import Node
 
 
-class EncodeIdentity(io.ComfyNode):
+class EncodeIdentity(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -1,6 +1,7 @@
 """Identities as files: pictures of a person without photos and without a face model."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.identities import identity_file
 from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
+from .node import Node
 
 
-class SaveIdentity(io.ComfyNode):
+class SaveIdentity(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -57,7 +59,7 @@ class SaveIdentity(io.ComfyNode):
     def execute(
         cls, identity: Identity, filename_prefix: str, overwrite: str, include_thumbnail: bool
     ) -> io.NodeOutput:
-        if not Path(filename_prefix).name.strip(". "):
+        if not Path(filename_prefix).name.strip(". ") or not _is_name(filename_prefix):
             raise ValueError(
                 "Save Identity: give the file a name in filename_prefix, such as "
                 "'identities/person'."
@@ -91,6 +93,14 @@ class SaveIdentity(io.ComfyNode):
         )
 
 
+def _is_name(text: str) -> bool:
+    """Whether a file system has letters for it."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def _save_numbered(identity: Identity, path: Path, number: int, thumbnails: bool) -> Path:
     """Write under the first number from this one on that is free, whoever else saves just now."""
     while True:
@@ -107,7 +117,7 @@ NOTHING_SAVED = "no identity file yet"
 """Stands in an empty list, where the page would show `undefined`."""
 
 
-class LoadIdentity(io.ComfyNode):
+class LoadIdentity(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

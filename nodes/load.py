@@ -11,11 +11,12 @@ from ..infinite_id.adapters.formats import Kind
 from ..infinite_id.adapters.mappers import Crop
 from ..infinite_id.faces import face
 from . import folders, sockets
+from .node import Node
 
 AUTO = "auto"
 
 
-class LoadInfiniteIDModel(io.ComfyNode):
+class LoadInfiniteIDModel(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -126,7 +127,7 @@ def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Inp
     return provider, size
 
 
-class LoadFaceAnalysis(io.ComfyNode):
+class LoadFaceAnalysis(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

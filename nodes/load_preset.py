@@ -16,9 +16,10 @@ from ..infinite_id.presets import PLUS_V2, PRESETS
 from . import finding, folders, sockets
 from .load import AUTO, describe, detection_inputs
 from .lora import add_lora
+from .node import Node
 
 
-class UnifiedLoader(io.ComfyNode):
+class UnifiedLoader(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -102,13 +103,10 @@ class UnifiedLoader(io.ComfyNode):
     def validate_inputs(cls, preset: str | None, face_pack: str | None = AUTO) -> bool | str:
         if preset is None:  # it comes from another node
             return True
+        if preset not in PRESETS:
+            return _describe_unknown(preset)
         gaps = finding.list_gaps(preset, None if face_pack == AUTO else face_pack)
-        if not gaps:
-            return True
-        return (
-            f"{preset} is not complete. Download: {'; '.join(gaps)}. Then queue again. Other "
-            f"presets that are complete here: {_list_complete()}."
-        )
+        return _tell(preset, gaps) if gaps else True
 
     @classmethod
     def fingerprint_inputs(cls, preset: str | None, **_: Any) -> Any:
@@ -138,13 +136,29 @@ class UnifiedLoader(io.ComfyNode):
         return io.NodeOutput(patched, encoder, adapter, analysis, info)
 
 
-def _list_complete() -> str:
-    return ", ".join(name for name in PRESETS if not finding.list_gaps(name)) or "none"
+def _describe_unknown(preset: str) -> str:
+    return f"There is no preset '{str(preset)[:100]}'. Choose one of: {', '.join(PRESETS)}."
+
+
+def _tell(preset: str, gaps: list[str]) -> str:
+    complete = ", ".join(name for name in PRESETS if not finding.list_gaps(name)) or "none"
+    return (
+        f"{preset} is not complete. Download: {'; '.join(gaps)}. Then queue again. Other presets "
+        f"that are complete here: {complete}."
+    )
 
 
 def _load_adapter(model: Any, preset: str) -> Adapter:
-    """The first adapter of the kind that fits the model; if none does, the first."""
+    """The first adapter of the kind that fits the model; if none does, the first.
+
+    Raises:
+        FileNotFoundError: if there is none: what comes by a wire was not checked before.
+    """
+    if preset not in PRESETS:
+        raise FileNotFoundError(_describe_unknown(preset))
     files = finding.list_adapter_files(preset)
+    if not files:
+        raise FileNotFoundError(_tell(preset, finding.list_gaps(preset)))
     layers, _ = read_unet(model)
     fitting = [file for file in files if file.layers == layers]
     return formats.load(folders.find_adapter((fitting or files)[0].choice))
@@ -161,6 +175,8 @@ def _choose_pack(recipe: Recipe, choice: str) -> str | None:
     if choice != AUTO:
         return choice
     packs = finding.list_face_packs(recipe.face_model)
+    if not packs:
+        raise FileNotFoundError(_tell(recipe.name, finding.list_gaps(recipe.name)))
     if recipe.face_width and recipe.face_model not in finding.FACE_PACKS and len(packs) > 1:
         raise ValueError(
             f"Several face models are here ({', '.join(packs)}), and the adapter does not say "

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from ..infinite_id.adapters.adapter import Adapter, check_fits
 from ..infinite_id.host.patch import read_unet
 from . import sockets
+from .node import Node
 
 
-class ApplyFaceIDLoRA(io.ComfyNode):
+class ApplyFaceIDLoRA(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

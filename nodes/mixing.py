@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from ..infinite_id.identities import mixing
 from ..infinite_id.identities.identity import Identity
 from . import sockets
+from .node import Node
 
 
-class MixIdentities(io.ComfyNode):
+class MixIdentities(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -60,7 +61,7 @@ BLENDS: dict[str, Blend] = {
 }
 
 
-class BlendIdentities(io.ComfyNode):
+class BlendIdentities(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -7,9 +7,10 @@ from comfy_api.latest import io
 from ..infinite_id.host.patch import save_time
 from ..infinite_id.savings import Savings
 from . import sockets
+from .node import Node
 
 
-class SaveTime(io.ComfyNode):
+class SaveTime(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

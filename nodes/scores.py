@@ -12,9 +12,10 @@ from ..infinite_id.metrics import host_clip
 from ..infinite_id.metrics.scores import Scores, clip_scores, similarities
 from . import sockets
 from .detection import face_analysis_input, look_through, read_person
+from .node import Node
 
 
-class PickBest(io.ComfyNode):
+class PickBest(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -85,7 +86,7 @@ class PickBest(io.ComfyNode):
         )
 
 
-class ScorePictures(io.ComfyNode):
+class ScorePictures(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

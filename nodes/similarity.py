@@ -21,6 +21,7 @@ from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.metrics.scores import cosine
 from . import sockets
 from .detection import face_analysis_input, look_through, read_faces
+from .node import Node
 
 THRESHOLD = 0.4
 """Between the least that photos of one person score, .5, and the most that strangers do, .35."""
@@ -36,7 +37,7 @@ SMALLEST_PICTURE = 512
 """In pixels: in what is smaller the numbers would hide the face."""
 
 
-class FaceSimilarity(io.ComfyNode):
+class FaceSimilarity(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

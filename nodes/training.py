@@ -11,6 +11,7 @@ from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
+from .node import Node
 
 CATEGORY = "model/training"
 LossMap = io.Custom("LOSS_MAP")
@@ -18,7 +19,7 @@ _LARGEST_SEED = 2**63 - 1
 """The input is not named `seed`: the page would change it at each queue, and no run would go on."""
 
 
-class TrainAdapter(io.ComfyNode):
+class TrainAdapter(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -155,7 +156,7 @@ class TrainAdapter(io.ComfyNode):
         return io.NodeOutput(adapter, {"loss": losses}, info)
 
 
-class RefineIdentity(io.ComfyNode):
+class RefineIdentity(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -55,6 +55,16 @@ def write_pack(folder: Path, recogniser: str) -> None:
 
 
 @pytest.mark.usefixtures("models")
+def test_a_preset_by_a_wire_whose_files_are_missing(least: World) -> None:
+    """The host checks no value that comes by a wire: the run itself says what is missing."""
+    for preset in PRESETS:
+        with pytest.raises(FileNotFoundError, match=rf"{preset} is not complete. Download: "):
+            run(least.model, preset)
+    with pytest.raises(FileNotFoundError, match="There is no preset 'none such'"):
+        run(least.model, "none such")
+
+
+@pytest.mark.usefixtures("models")
 def test_what_is_missing_is_said_with_links_sizes_and_folders() -> None:
     told = str(UnifiedLoader.validate_inputs(PLUS_V2))
     for part in (

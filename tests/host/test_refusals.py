@@ -210,16 +210,3 @@ def test_an_identity_of_nan_is_refused_at_apply(least: World, name: str, value: 
     broken[0, -1] = value
     with pytest.raises(ValueError, match=r"not numbers \(NaN\).* made of: photo 1 of 2"):
         apply(least.model, replace(identity, **{name: broken}))
-
-
-@pytest.mark.parametrize("name", ["weight", "down_weight", "middle_weight", "up_weight"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_of_nan_is_refused(least: World, name: str, value: float) -> None:
-    with pytest.raises(ValueError, match="a weight is not a number"):
-        apply(least.model, least.identity, **{name: value})
-
-
-@pytest.mark.parametrize("name", ["start_percent", "end_percent"])
-def test_a_window_of_nan_is_refused(least: World, name: str) -> None:
-    with pytest.raises(ValueError, match="must be below end_percent"):
-        apply(least.model, least.identity, **{name: float("nan")})
