@@ -56,6 +56,8 @@ def check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:
         raise FormatError(f"{path.name}: {len(problems)} tensors do not fit:\n  {listed}{more}")
 
 
+_SAFETENSORS = {".safetensors", ".sft"}
+"""Endings, in small letters, of what is no pickle; the host knows both."""
 FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 _SAFETENSORS_FLOATS = {"F32", "F16", "BF16"}
 _MAX_TENSORS = 10_000  # in a pickle, which can name one dictionary any number of times
@@ -85,7 +87,7 @@ class TensorFile:
 
 
 class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path) as file`
-    """Open a `.safetensors`, or a PyTorch `.bin` without executing what it may hold.
+    """Open a `.safetensors` (`.sft`), or a PyTorch `.bin` without executing what it may hold.
 
     Raises:
         FormatError: if the file is damaged, incomplete, or wants code to be executed.
@@ -99,7 +101,7 @@ class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path
     def __enter__(self) -> TensorFile:
         read_start(self._path, 1)
         try:
-            if self._path.suffix == ".safetensors":
+            if self._path.suffix.lower() in _SAFETENSORS:
                 return self._open_safetensors()
             return _open_pickle(self._path)
         except BaseException as error:

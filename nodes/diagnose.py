@@ -8,9 +8,10 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from . import folders, inventory, sockets
+from .node import Node
 
 
-class Diagnose(io.ComfyNode):
+class Diagnose(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -77,6 +78,10 @@ def _read(part: Iterable[str]) -> Iterator[str]:
 
 def shorten_home(text: str) -> str:
     """Replace the user's home folder, which mostly bears a name, by ~."""
-    for home in {Path.home(), Path(realpath(Path.home()))} - {Path(Path.home().anchor)}:
+    try:
+        own = Path.home()
+    except RuntimeError:  # a container's account may have none
+        return text
+    for home in {own, Path(realpath(own))} - {Path(own.anchor)}:
         text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
     return text

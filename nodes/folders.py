@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import folder_paths
 
 from ..infinite_id.faces import face
 from . import reading
 from .reading import ask, describe_failure, show, walk, warn
+
+T = TypeVar("T")
 
 FACE_MODELS = "insightface"
 OWN = "infinite_id"
@@ -120,7 +123,7 @@ def list_adapters() -> list[str]:
         file if name == OWN else f"{name}/{file}"
         for name in ADAPTERS
         for file in list_files(name)
-        if Path(file).suffix in _ADAPTER_EXTENSIONS
+        if Path(file).suffix.lower() in _ADAPTER_EXTENSIONS
     ]
 
 
@@ -165,32 +168,49 @@ def _missing(
 
 def list_prepared() -> list[str]:
     """Folders in the host's datasets folders that the trainer's `prepare` has written."""
-    found = set[str]()
-    for root in roots(DATASETS):
-        try:
-            paths = ask(("prepared", root), partial(_glob, root))
-        except OSError as error:
-            _warn(root, error)
-        else:
-            found |= {path.parent.name for path in paths}
+    found, problems = _look_for_prepared()
+    for problem in problems:
+        warn(problem)
     return sorted(found)
 
 
-def _glob(root: Path) -> list[Path]:
-    return list(root.glob(f"*/{PREPARED}"))
+def _look_for_prepared() -> tuple[dict[str, Path], list[str]]:
+    """The prepared folders by their names, and a sentence for each that cannot be read."""
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+
+    def look(place: Path, question: Callable[[Path], T]) -> T | None:
+        try:
+            return question(place)
+        except OSError as error:
+            problems.append(describe_failure(place, error))
+            return None
+
+    for root in roots(DATASETS):
+        for folder in look(root, _list_folder) or ():
+            if look(folder, lambda folder: reading.find(folder, PREPARED)):
+                found.setdefault(folder.name, folder)
+    return found, problems
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return ask(("folder", folder), lambda: sorted(folder.iterdir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def find_prepared(choice: str) -> Path:
     """The folder that an entry of `list_prepared` stands for. Raises FileNotFoundError."""
-    found = [Path(root, choice) for root in roots(DATASETS)]
-    path = next((path for path in found if (path / PREPARED).is_file()), None)
-    if path is None or choice not in list_prepared():
+    found, problems = _look_for_prepared()
+    if choice not in found:
         raise FileNotFoundError(
             f"There are no prepared photos '{show(choice)[:200]}' in ComfyUI's datasets folder. "
             "Run `python -m infinite_id.training prepare PHOTOS --out datasets/NAME ...`, refresh "
             "the page's lists (R), and choose them."
+            + "".join(f" PROBLEM: {problem}" for problem in problems)
         )
-    return path
+    return found[choice]
 
 
 def list_identities() -> list[str]:
@@ -201,7 +221,7 @@ def list_identities() -> list[str]:
     own = list_files(IDENTITIES)
     (output, saved), (input_, uploaded) = _look_for_identities()
     return [
-        *(file for file in own if Path(file).suffix == _IDENTITY_EXTENSION),
+        *(file for file in own if Path(file).suffix.lower() == _IDENTITY_EXTENSION),
         *(f"{name} [output]" for name in _name_identities(saved[0], output)),
         *(f"{name} [input]" for name in _name_identities(uploaded[0], input_)),
     ]
@@ -221,7 +241,7 @@ def _look_for_identities() -> list[tuple[Path, tuple[list[Path], list[str]]]]:
 
 
 def _name_identities(files: Iterable[Path], base: Path) -> list[str]:
-    found = (path for path in files if path.suffix == _IDENTITY_EXTENSION)
+    found = (path for path in files if path.suffix.lower() == _IDENTITY_EXTENSION)
     return sorted(path.relative_to(base).as_posix() for path in found)
 
 

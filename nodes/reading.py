@@ -117,6 +117,8 @@ def find(root: Path, name: str) -> Path | None:
         if error.errno in _GONE:
             return None
         raise
+    except ValueError:  # a name that no file can have
+        return None
 
 
 @cache

@@ -135,7 +135,7 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
 
     Raises:
         FaceError: if InsightFace or onnxruntime is missing, the provider cannot be had, or the
-            folder lacks a detector or a recogniser.
+            folder lacks a detector or a recogniser, or a file in it is damaged.
     """
     try:
         import onnxruntime
@@ -146,12 +146,18 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
             "`pip install -r requirements.txt` in this node pack's folder and restart."
         ) from error
     providers = choose_providers(provider, onnxruntime.get_available_providers())
+    nets = sorted(pack.glob("*.onnx"))
+    for net in nets:
+        _check_file(pack, net)
     try:
         analysis = FaceAnalysis(
             name=str(pack), allowed_modules=["detection", "recognition"], providers=providers
         )
     except AssertionError as error:  # InsightFace's way to say that there is no detector
         raise FaceError(_describe_incomplete(pack, "a face detector")) from error
+    except Exception as error:  # onnxruntime has an exception for each way to be damaged
+        broken = next((net for net in nets if str(net) in str(error)), pack)
+        raise FaceError(_describe_damaged(pack, broken, str(error))) from error
     if "recognition" not in analysis.models:
         raise FaceError(_describe_incomplete(pack, "a face recogniser"))
     side = _DETECTOR_STEP * math.ceil(detection_size / _DETECTOR_STEP)
@@ -186,6 +192,25 @@ def find_working_provider() -> str:
     wanted = choose_providers("auto", get_available_providers())
     used = InferenceSession(_SMALLEST_NET, providers=wanted).get_providers()[0]
     return next(name for name, provider in PROVIDERS.items() if provider == used)
+
+
+def _check_file(pack: Path, net: Path) -> None:
+    """InsightFace has no words of its own for what is no file."""
+    try:
+        with net.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise FaceError(_describe_damaged(pack, net, error.strerror or str(error))) from error
+    if empty:
+        raise FaceError(_describe_damaged(pack, net, "it is empty"))
+
+
+def _describe_damaged(pack: Path, net: Path, reason: str) -> str:
+    what = net.name if net != pack else "A file"
+    return (
+        f"{what} in the face model folder '{pack.name}' cannot be used ({reason}). Unpack or "
+        "download the whole model pack again, into a folder that holds nothing else."
+    )
 
 
 def _describe_incomplete(pack: Path, missing: str) -> str:

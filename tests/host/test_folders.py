@@ -19,8 +19,10 @@ import pytest
 import torch
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.formats import FormatError
+from pack.infinite_id.faces.face import FaceError, list_packs
 from pack.infinite_id.tensor_files import open_tensors, write_tensors
-from pack.nodes import diagnose, folders, reading
+from pack.nodes import diagnose, finding, folders, inventory, reading
+from pack.nodes.identity_files import SaveIdentity
 from pack.nodes.load import LoadFaceAnalysis, LoadInfiniteIDModel
 from pack.tests.unit import adapter_files
 
@@ -230,3 +232,91 @@ def test_adapter_files_are_still_read(models: Path) -> None:
     tensors = adapter_files.make("FaceID", 64, lora_rank=0)
     adapter_files.write_safetensors(models / "ipadapter" / "a.safetensors", tensors)
     assert formats.load(folders.find_adapter("ipadapter/a.safetensors")).name == "a.safetensors"
+
+
+@pytest.mark.parametrize("name", ["UP.SAFETENSORS", "Up.SafeTensors"])
+def test_endings_in_capitals(models: Path, name: str) -> None:
+    """The host lists such files, and Windows writes them."""
+    tensors = adapter_files.make("FaceID", 64, lora_rank=0)
+    path = adapter_files.write_safetensors(models / "ipadapter" / "b.safetensors", tensors)
+    path.rename(path.with_name(name))
+    assert f"ipadapter/{name}" in folders.list_adapters()
+    assert formats.load(folders.find_adapter(f"ipadapter/{name}")).name == name
+    for folder in (models / folders.IDENTITIES, Path(folder_paths.get_input_directory())):
+        (folder / name).write_bytes(b"none")
+    assert {name, f"{name} [input]"} <= set(folders.list_identities())
+
+
+@pytest.mark.parametrize("name", ["a.sft", "a.SAFETENSORS", "a.SFT"])
+def test_clip_vision_under_the_hosts_other_endings(models: Path, name: str) -> None:
+    (models / "clip_vision").mkdir()
+    tensors = {"vision_model.embeddings.class_embedding": torch.zeros(1280)}
+    path = adapter_files.write_safetensors(models / "clip_vision" / "b.safetensors", tensors)
+    path.rename(path.with_name(name))
+    assert finding.find_clip_vision("CLIP ViT-H/14") == path.with_name(name)
+    assert [line.partition("): ")[2] for line in inventory.list_clip_vision()] == ["CLIP ViT-H/14"]
+
+
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "empty": lambda net: net.write_bytes(b""),
+    "cut off": lambda net: net.write_bytes(net.read_bytes()[: net.stat().st_size // 2]),
+    "a page": lambda net: net.write_bytes(b"<html>not found</html>"),
+    "a folder": lambda net: (net.unlink(), net.mkdir()),
+    "a dead link": lambda net: (net.unlink(), net.symlink_to(net.with_name("gone"))),
+}
+
+
+@pytest.mark.parametrize("how", SPOIL)
+@pytest.mark.parametrize("net", ["det_yunet.onnx", "rec_fr.onnx", "further.onnx"])
+def test_a_face_pack_with_a_damaged_net(models: Path, how: str, net: str) -> None:
+    """The sentence names the file, and does not say that another one were missing."""
+    source = list_packs([Path(os.environ["INFINITE_ID_FACE_ROOT"])])["yunet-fr"]
+    folder = models / folders.FACE_MODELS / "models" / "hurt"
+    folder.mkdir()
+    for path in source.glob("*.onnx"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "further.onnx").write_bytes((source / "rec_fr.onnx").read_bytes())
+    SPOIL[how](folder / net)
+    with pytest.raises(FaceError, match=rf"{net} in the face model folder 'hurt' .*nothing else"):
+        LoadFaceAnalysis.execute("hurt", "CPU", 640)
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 5000])
+def test_names_that_no_file_has(name: str) -> None:
+    assert "There is no adapter" in str(LoadInfiniteIDModel.validate_inputs(name))
+    assert "There is no adapter" in str(LoadInfiniteIDModel.validate_inputs(f"ipadapter/{name}"))
+    if len(name) < 5000:
+        nobody: Any = None
+        with pytest.raises(ValueError, match="give the file a name"):
+            SaveIdentity.execute(nobody, f"identities/{name}", "number", False)
+
+
+@pytest.mark.usefixtures("models")
+def test_diagnose_of_an_account_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container under a number that no user has."""
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    assert "## Workflows" in diagnose.compose()
+
+
+@pytest.mark.parametrize("name", ["permission", "drive", "time"])
+def test_one_of_the_prepared_folders_cannot_be_read(
+    models: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    error, advice = ERRORS[name]
+    root = models / "data"
+    folder_paths.add_model_folder_path(folders.DATASETS, str(root))
+    for part in "abc":
+        (root / part).mkdir(parents=True)
+        (root / part / folders.PREPARED).write_bytes(b"")
+    with monkeypatch.context() as patch:
+        fail_below(patch, root / "b", error)
+        assert folders.list_prepared() == ["a", "c"]
+        assert folders.find_prepared("c") == root / "c"
+        with pytest.raises(FileNotFoundError, match=rf"no prepared photos 'b'.*{advice}"):
+            folders.find_prepared("b")
+    assert folders.find_prepared("b") == root / "b"
