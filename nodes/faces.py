@@ -255,7 +255,7 @@ class CropFaces(Node):
             torch.stack([crop_mask(cut, shape, size) for cut in cuts]),
             FaceCrops(pictures, tuple(cuts)),
             _describe(found, small, max_face),
-            ui=ui.PreviewImage(crops, cls=cls),
+            ui=ui.PreviewImage(crops.float(), cls=cls),
         )
 
 

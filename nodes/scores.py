@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..infinite_id.faces.face import Face, Photo, Vector
-from ..infinite_id.faces.photo import read_photos
+from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.metrics import host_clip
 from ..infinite_id.metrics.scores import Scores, clip_scores, similarities
 from . import sockets
@@ -78,11 +78,12 @@ class PickBest(Node):
             for place, n in enumerate(ranked)
         ]
         best = images[ranked[:count]]
+        shown = [to_image(photo) for photo in read_photos([best], "image").values()]
         return io.NodeOutput(
             best,
             "\n".join(lines),
             float(np.nan_to_num(scores[ranked[0]])),
-            ui=ui.PreviewImage(best, cls=cls),
+            ui=ui.PreviewImage(torch.cat(shown), cls=cls),
         )
 
 

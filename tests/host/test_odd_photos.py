@@ -22,8 +22,10 @@ from pack.nodes.encoding import MUCH_MEMORY, _warn_of_memory, read_more
 from pack.nodes.faces import CropFaces, PasteFaces
 from pack.nodes.identity_files import LoadIdentity
 from pack.nodes.load import LoadInfiniteIDModel
+from pack.nodes.scores import PickBest
 from pack.nodes.similarity import FaceSimilarity
 from pack.tests.host.test_face_nodes import CROPS, analysis, cut, draw, load, paste, previews
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +118,23 @@ def test_transparent_face_is_none(analysis: Any) -> None:
     for alpha, found in ((0.0, 0), (0.6, 1), (1.0, 1)):
         image = torch.cat([face, torch.full_like(face[..., :1], alpha)], dim=-1)
         assert len(detect(analysis, read_photo(image[0]))) == found
+
+
+@pytest.mark.parametrize("kind", ["grey", "bfloat16", "float16", "float64", "alpha"])
+def test_pictures_of_every_kind_are_chosen_and_cropped(analysis: Any, kind: str) -> None:
+    """What goes on stays as it came; only the host's preview needs another form."""
+    small = functional.interpolate(load("obama").movedim(-1, 1), scale_factor=0.25, mode="area")
+    image = small.movedim(1, -1)
+    if kind == "grey":
+        image = image.mean(-1, keepdim=True)
+    elif kind == "alpha":
+        image = torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
+    else:
+        image = image.to(getattr(torch, kind))
+    best = PickBest.execute(analysis, image, image, 1).args[0]
+    assert torch.equal(best, image)
+    crops, _, face_crops, _ = CropFaces.execute(analysis, image, **CROPS).args
+    assert PasteFaces.execute(face_crops, crops).args[0].dtype == image.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
