@@ -179,11 +179,11 @@ def _choose_layout(given: Layout, evaluation: Evaluation, options: Options) -> L
     streams = given.streams
     if evaluation.text_rows is TextRows.ADDED:
         streams = replace(streams, has_text=True)
-    is_alike = evaluation.is_alike and given.chunks > 1 and not _is_patched(options)
+    is_alike = evaluation.is_alike and given.chunks > 1 and not is_patched(options)
     return Layout(streams, given.chunks, has_one_text=streams.has_text and is_alike)
 
 
-def _is_patched(options: Options) -> bool:
+def is_patched(options: Options) -> bool:
     """Whether other nodes' code runs within this forward: it counts on as many rows for each cond.
 
     For the host's own, and for what is around this forward, the rows are those of the call.

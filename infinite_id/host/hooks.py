@@ -14,10 +14,11 @@ from torch import Tensor
 from ..attention.blocks import Block
 from .attend import Replacement
 from .compiled import uncompiled
-from .forward import Forward, Options, begin
+from .forward import Forward, Options, begin, is_patched
 from .image_attention import make_attn2
 from .mixed_attention import make_attn1
 from .rows import NAME
+from .stale import count_rows
 
 
 def apply_model(
@@ -37,11 +38,14 @@ def apply_model(
     inputs = (x, t, c_concat, c_crossattn, control)
     if layout != given:
         inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
+    options = transformer_options
+    if is_patched(options):
+        options = count_rows(options, forward.rows)
     if forward.acting:
-        out = uncompiled(executor)(*inputs, _hook(transformer_options, forward), **kwargs)
+        out = uncompiled(executor)(*inputs, _hook(options, forward), **kwargs)
         forward.run.is_drawn |= forward.called == _list_blocks(forward)
     else:
-        out = executor(*inputs, transformer_options, **kwargs)
+        out = executor(*inputs, options, **kwargs)
     return out if layout == given else given.arrange(out, layout)
 
 

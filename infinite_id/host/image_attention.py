@@ -16,6 +16,7 @@ from ..attention.mixed import adapt
 from .attend import Replacement, make_attend
 from .forward import Forward
 from .people import Person
+from .stale import refuse
 from .trace import pick_identity
 
 
@@ -27,11 +28,7 @@ def make_attn2(forward: Forward, block: Block, foreign: Replacement | None) -> R
         attend = make_attend(options)
         out = attend(q, k, v) if foreign is None else foreign(q, k, v, options)
         if len(out) != len(q):
-            raise ValueError(
-                f"Infinite-ID: another node's cross-attention gave {len(out)} rows where there are "
-                f"{len(q)} now, such as one that keeps it from an earlier step (T-GATE). Take that "
-                "node out, or Infinite-ID Save Time."
-            )
+            raise refuse(len(out), len(q))
         if foreign is not None or "optimized_attention_override" in options:
             out = out.clone()  # others may keep what they handed out
         picked = pick_identity(forward, q, options)
