@@ -16,6 +16,7 @@ import torch
 from comfy.k_diffusion.sampling import to_d
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy_extras import nodes_custom_sampler as custom
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing
 from pack.infinite_id.host import sampling
@@ -24,7 +25,17 @@ from pack.infinite_id.host.run import Run
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import Savings
 from pack.tests.host.test_stock_nodes import stock
-from pack.tests.host.world import SEED, World, difference, empty, guider, sample_custom
+from pack.tests.host.world import (
+    SEED,
+    Latent,
+    World,
+    difference,
+    empty,
+    guider,
+    painted,
+    sample_custom,
+    sigmas,
+)
 from torch import Tensor
 
 ROUNDING = 1e-5
@@ -777,4 +788,55 @@ def test_a_run_that_goes_on_from_somewhere_else(
         (first,) = node.sample(model, "enable", *common, empty(), 0, 5, "enable")
         changed = {"samples": 1.01 * first["samples"]}
         node.sample(model, "disable", *common, changed, 5, 10000, "disable")
-    assert "starts from the latent of the person" in caplog.text
+    assert "the text stream starts from that latent, too" in caplog.text
+
+
+def invert(world: World, model: ModelPatcher) -> Tensor:
+    """From a clean picture to noise, by the stock nodes: flipped noise levels, none added."""
+    flipped = custom.FlipSigmas.execute(sigmas(model, STEPS)).result[0]
+    return sample_on(world, model, flipped, painted())
+
+
+def sample_on(world: World, model: ModelPatcher, levels: Tensor, latent: Latent) -> Tensor:
+    """Sample without noise of its own."""
+    nothing, euler = custom.DisableNoise.execute().result[0], comfy.samplers.sampler_object("euler")
+    guide = guider(model, world.positive, world.negative, 1.0)
+    with torch.inference_mode():
+        done = custom.SamplerCustomAdvanced.execute(nothing, guide, euler, levels, latent)
+    return done.result[0]["samples"]
+
+
+@pytest.mark.parametrize("savings", [Savings(), EVERY_2ND, Savings(until=0.5)], ids=str)
+def test_a_clean_picture_has_no_text_stream_to_miss(
+    least: World, savings: Savings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both streams begin with it, as they must; on the way back they go on with what each has."""
+    with caplog.at_level(logging.INFO):
+        noise = invert(least, save_time(least.patch(), savings))
+    assert "text stream" not in caplog.text
+    assert torch.isfinite(noise).all()
+    nobody = save_time(least.patch(0.0), savings)
+    assert difference(invert(least, nobody), invert(least, least.model)) < ROUNDING
+
+
+def test_there_and_back_again(least: World, caplog: pytest.LogCaptureFixture) -> None:
+    def go_round(model: ModelPatcher) -> Tensor:
+        noise = {"samples": invert(least, model)}
+        return sample_on(least, model, sigmas(model, STEPS), noise)
+
+    with caplog.at_level(logging.INFO):
+        ours = go_round(least.patch(0.0))
+    assert "text stream" not in caplog.text
+    assert difference(ours, go_round(least.model)) < ROUNDING
+
+
+def test_a_part_in_which_nobody_reads_the_text_stream_misses_none(
+    least: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = nodes.KSamplerAdvanced()
+    common = (SEED, 10, 5.0, "euler", "normal", least.positive, least.negative)
+    model = save_time(least.patch(), Savings(until=0.3))
+    with torch.inference_mode(), caplog.at_level(logging.INFO):
+        (first,) = node.sample(model, "enable", *common, empty(), 0, 5, "enable")
+        node.sample(model, "disable", *common, first, 5, 10000, "disable")
+    assert "text stream" not in caplog.text
