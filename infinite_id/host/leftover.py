@@ -6,8 +6,14 @@ identity stream's. The model that both parts share keeps the text stream's besid
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
+
+from .run import LEFTOVER, Run
+
+log = logging.getLogger(__name__)
 
 
 class Leftover:
@@ -26,3 +32,42 @@ class Leftover:
         if self._identity is None or self._identity.shape != latent.shape:
             return None
         return self._text if torch.equal(self._identity, latent.cpu()) else None
+
+
+def spread_latent(run: Run, latent: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """The latent for both streams; the text stream goes on where the run before this one left it.
+
+    That it does only in a run that adds no noise of its own to that one's.
+    """
+    streams = run.streams
+    spread = streams.spread(latent)
+    if not streams.has_text or noise.any():
+        return spread
+    text = _find_leftover(run).find(latent)
+    if text is not None:
+        return torch.cat([spread[: streams.identity], text.to(latent)])
+    if not _is_clean(run, sigmas) and run.text.is_read(sigmas):
+        log.info(
+            "Infinite-ID: this sampling adds no noise to its latent, and the text stream starts "
+            "from that latent, too. If another sampling with a person left it, that one's text "
+            "stream is not known any more."
+        )
+    return spread
+
+
+def hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
+    """Keep the text stream's latents for a run that goes on with these, which still have noise."""
+    streams = run.streams
+    if streams.has_text and streams.people == 1 and run.text.goes_on and sigmas[-1] > 0:
+        _find_leftover(run).keep(samples[: streams.identity], samples[streams.identity :])
+
+
+def _find_leftover(run: Run) -> Leftover:
+    leftover: Leftover = run.guider.model_options["transformer_options"][LEFTOVER]
+    return leftover
+
+
+def _is_clean(run: Run, sigmas: Tensor) -> bool:
+    """Whether the latent has no noise yet, as where noise levels are flipped: then both are one."""
+    sampling = run.guider.model_patcher.get_model_object("model_sampling")
+    return float(sigmas[0]) < float(sampling.sigma_min)

@@ -8,7 +8,6 @@ in `forward`.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
@@ -23,13 +22,12 @@ from ..streams import Streams
 from .conds import Conds, spread
 from .control import control_copies
 from .guidance import guide_copies
+from .leftover import hand_on, spread_latent
 from .people import Acting
 from .prepare import prepare
 from .rows import list_conds, name_rows, read_window
-from .run import EVALUATION, LEFTOVER, RUN, Evaluation, Run
+from .run import EVALUATION, RUN, Evaluation, Run
 from .text_stream import MissingError, TextRows
-
-log = logging.getLogger(__name__)
 
 
 def outer_sample(
@@ -65,7 +63,7 @@ def outer_sample(
     with run.noise or nullcontext():
         samples = executor(
             streams.spread(noise),
-            _spread_latent(run, latent_image, noise),
+            spread_latent(run, latent_image, noise, sigmas),
             sampler,
             sigmas,
             None if denoise_mask is None else streams.spread(denoise_mask),
@@ -74,35 +72,8 @@ def outer_sample(
             **kwargs,
         )
     run.check_drawn()
-    _hand_on(run, samples, sigmas)
+    hand_on(run, samples, sigmas)
     return streams.collect(samples).clone()  # a view would keep the text stream's rows
-
-
-def _spread_latent(run: Run, latent: Tensor, noise: Tensor) -> Tensor:
-    """The latent for both streams; the text stream goes on where the run before this one left it.
-
-    That it does only in a run that adds no noise of its own to that one's.
-    """
-    streams = run.streams
-    spread_latent = streams.spread(latent)
-    if not streams.has_text or noise.any():
-        return spread_latent
-    text = run.guider.model_options["transformer_options"][LEFTOVER].find(latent)
-    if text is None:
-        log.info(
-            "Infinite-ID: this sampling goes on with a latent of another one, whose text stream "
-            "is not known any more. It starts from the latent of the person."
-        )
-        return spread_latent
-    return torch.cat([spread_latent[: streams.identity], text.to(latent)])
-
-
-def _hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
-    """Keep the text stream's latents for a run that goes on with these, which still have noise."""
-    streams = run.streams
-    if streams.has_text and streams.people == 1 and run.text.goes_on and sigmas[-1] > 0:
-        leftover = run.guider.model_options["transformer_options"][LEFTOVER]
-        leftover.keep(samples[: streams.identity], samples[streams.identity :])
 
 
 def predict_noise(

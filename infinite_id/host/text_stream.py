@@ -136,6 +136,10 @@ class TextStream:
         """Whether its latents have advanced in every step so far."""
         return not self._has_ended
 
+    def is_read(self, sigmas: Tensor) -> bool:
+        """Whether anybody reads it at one of these noise levels."""
+        return bool((sigmas > self._lowest).any())
+
     def plan(self, signature: Hashable, sigma: float) -> tuple[TextRows, Key]:
         """What to do in an evaluation, and what it is found by later.
 
