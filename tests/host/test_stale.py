@@ -93,7 +93,7 @@ def test_rows_of_an_earlier_forward_are_refused(
     """Whoever has left, and whatever was saved: no raw error, and no row for two."""
     model = save_time(least.patch(**changes), savings)
     PLACES[place](model)
-    with pytest.raises(ValueError, match="rows where there are .* end_percent in Apply"):
+    with pytest.raises(ValueError, match=r"rows where there are .* end_percent in Apply"):
         least.sample(model, cfg=cfg)
 
 
