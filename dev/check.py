@@ -49,8 +49,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     shown = " ".join(command)
     print(f"[test] {shown}", flush=True)
     start = time.perf_counter()
-    # -P keeps the checkout off sys.path, where its `nodes/` would hide ComfyUI's nodes.py.
-    python = [sys.executable, "-P", "-m"]
+    python = [sys.executable, "-m"]
     done = subprocess.run([*python, *command], check=False, cwd=ROOT, env=environment)
     verdict = f"failed ({done.returncode})" if done.returncode else "passed"
     print(f"[test] {shown}: {verdict}, {time.perf_counter() - start:.1f} s", flush=True)

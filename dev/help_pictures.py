@@ -1,4 +1,4 @@
-"""The pictures of the help pages: `python -m dev.help_pictures` draws them in the real page.
+"""The pictures of the help pages: `python -m dev help_pictures` draws them in the real page.
 
 Each shows a node beside its neighbours, as they are when the miniature has run the workflow; one
 of a whole workflow is for the README. Runs inside the environment.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +135,10 @@ FIT = """([left, top, width, height]) => {
 }"""
 
 
-def main() -> int:
-    """Draw every picture, or only those of the nodes that the command line names."""
+def draw_all(nodes: Sequence[str]) -> None:
+    """Draw every picture, or only those of the nodes that are named."""
     models = gallery_models()
-    wanted = sys.argv[1:] or [*SHOWN, *ALONE, WHOLE.stem]
+    wanted = list(nodes) or [*SHOWN, *ALONE, WHOLE.stem]
     with running_gallery(models) as server:
         saved = server.queue(to_prompt(read(workflow_file("save_identity"), models.values)))
         assert not saved.errors, saved.errors
@@ -149,7 +148,6 @@ def main() -> int:
             for path, picture in _draw(server, page, wanted):
                 picture.save(path, quality=QUALITY)
                 print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.1f} kB", flush=True)
-    return 0
 
 
 def _draw(server: Server, page: Page, wanted: list[str]) -> Iterator[tuple[Path, Image.Image]]:
@@ -200,7 +198,3 @@ def _shoot(page: Page, width: int, columns: tuple[str, ...] = ()) -> Image.Image
     picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
     picture.thumbnail((width, width), Image.Resampling.LANCZOS)
     return picture
-
-
-if __name__ == "__main__":
-    sys.exit(main())

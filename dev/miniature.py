@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from miniature.world.scene import Scene
+    from ..miniature.world.scene import Scene
 
 WEIGHTS = ROOT / "miniature" / "weights"
 NAME = "infinite-id-miniature"
@@ -108,9 +108,9 @@ def draw_inputs() -> None:
     import cv2
     import numpy as np
 
-    from miniature.faces import render, write_png
-    from miniature.world.identity import draw_identity
-    from miniature.world.scene import draw_scene
+    from ..miniature.faces import render, write_png
+    from ..miniature.world.identity import draw_identity
+    from ..miniature.world.scene import draw_scene
 
     def draw(person: int, scene: Scene) -> NDArray[np.uint8]:
         picture = render(draw_identity(person), scene).pixels

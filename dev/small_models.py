@@ -62,7 +62,7 @@ def small_models() -> SmallModels:
 
 def _write(folder: Path) -> None:
     """In a process of its own: the host looks at its command line when it is imported."""
-    command = [sys.executable, "-m", "dev.small_models", str(host_folder()), str(folder)]
+    command = [sys.executable, "-m", "pack.dev.small_models", str(host_folder()), str(folder)]
     subprocess.run(command, check=True, cwd=ROOT)
 
 
@@ -70,15 +70,16 @@ def main(host: Path, folder: Path) -> None:
     """Write checkpoint, CLIP vision model and adapter into a folder."""
     import torch
 
-    from infinite_id.adapters.adapter import Adapter, AdapterConfig
-    from infinite_id.adapters.formats import save
-    from infinite_id.adapters.mappers import MapperConfig
-    from infinite_id.attention.blocks import list_layers
-    from miniature import random_weights
-    from miniature.shapes import CONTEXT_WIDTH, clip_vision_config
+    from ..infinite_id import launch
+    from ..infinite_id.adapters.adapter import Adapter, AdapterConfig
+    from ..infinite_id.adapters.formats import save
+    from ..infinite_id.adapters.mappers import MapperConfig
+    from ..infinite_id.attention.blocks import list_layers
+    from ..miniature import random_weights
+    from ..miniature.shapes import CONTEXT_WIDTH, clip_vision_config
 
-    random_weights.use_host(host)
-    from miniature import nets
+    launch.use_host(launch.HostOptions(host, cpu=True))
+    from ..miniature import nets
 
     random_weights.write(folder, "deep")
     torch.manual_seed(0)

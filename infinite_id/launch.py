@@ -2,8 +2,8 @@
 
 The pack's folder has a `nodes/` of its own, and ComfyUI has a `nodes.py`. Python puts the folder
 of what it runs first on `sys.path`, so ComfyUI's own modules would import the wrong one. Therefore
-`use_host` takes the pack's folder off `sys.path`: the package `infinite_id` finds its modules
-without it, once it is imported. No other module has to know of this.
+`use_host` puts ComfyUI's folder first and the pack's last: further processes find the pack there.
+No other module has to know of this.
 
 Nothing here needs torch or ComfyUI until `use_host` is called.
 """
@@ -42,13 +42,7 @@ class HostOptions:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `read_options` reads."""
     group = parser.add_argument_group("ComfyUI")
-    group.add_argument(
-        "--host",
-        type=Path,
-        metavar="FOLDER",
-        help="ComfyUI's folder; default: the one whose custom_nodes this pack lies in, else "
-        "COMFYUI_PATH, else the one that `python -m dev setup` fetched",
-    )
+    add_host(group)
     group.add_argument("--cpu", action="store_true", help="use no GPU")
     group.add_argument(
         "--model-paths",
@@ -58,6 +52,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="YAML",
         help="files in the form of extra_model_paths.yaml; the one in ComfyUI's folder is read "
         "anyway",
+    )
+
+
+def add_host(parser: argparse._ActionsContainer) -> None:
+    """Add `--host` alone; None stands for looking for ComfyUI."""
+    parser.add_argument(
+        "--host",
+        type=Path,
+        metavar="FOLDER",
+        help="ComfyUI's folder; default: the one whose custom_nodes this pack lies in, else "
+        "COMFYUI_PATH, else the one that `python -m dev setup` fetched",
     )
 
 
@@ -125,9 +130,8 @@ def use_host(options: HostOptions) -> Path:
     """
     folder = find_host(options.folder)
     packs = {PACK, PACK.resolve()}
-    sys.path[:] = [str(folder)] + [
-        entry for entry in sys.path if Path(entry or ".").resolve() not in packs
-    ]
+    ours = [entry for entry in sys.path if Path(entry or ".").resolve() in packs]
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry not in ours), *ours]
     _choose_device(options.cpu)
     _add_model_paths(folder, options.model_paths)
     return folder

@@ -1,6 +1,7 @@
 """Renders people of the miniature world.
 
-`python -m miniature.faces --sheet OUT.png` writes a contact sheet: a person a row, in all styles.
+`python -m pack.miniature.faces --sheet OUT.png` writes a contact sheet: a person
+a row, in all styles.
 """
 
 from __future__ import annotations

@@ -34,12 +34,9 @@ class Miniature(comfy.supported_models.SDXL):
 
 
 def register() -> None:
-    """Puts the miniature in front of the host's models, once however often it is called.
-
-    Compared by name: server and tests may import this package under two module names.
-    """
+    """Puts the miniature in front of the host's models, once however often it is called."""
     models = comfy.supported_models.models
-    if any(model.__name__ == Miniature.__name__ for model in models):
+    if Miniature in models:
         return
     models.insert(0, Miniature)
     comfy.clip_vision.load_clipvision_from_sd = _recognise_miniature(

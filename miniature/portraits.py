@@ -1,11 +1,11 @@
-"""Draws the README's picture: `python -m miniature.portraits --host PATH`."""
+"""Draws the README's picture: `python -m pack.miniature.portraits --host PATH`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from .random_weights import use_host
+from ..infinite_id import launch
 
 PEOPLE = (1_000_010, 1_000_030, 1_000_001, 1_000_002)
 PROMPTS = (
@@ -19,13 +19,10 @@ SEED, CFG = 5, 5.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draws held-out people by the miniature.")
-    parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
+    launch.add_host(parser)
     parser.add_argument("--out", type=Path, default=Path("docs/miniature.jpg"))
     options = parser.parse_args()
-    use_host(options.host)
-    from comfy.cli_args import args
-
-    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
+    launch.use_host(launch.HostOptions(options.host, cpu=True))
     _draw(options.out)
 
 
@@ -33,9 +30,8 @@ def _draw(path: Path) -> None:
     """A row for each person: the photo, then each prompt without and with the person."""
     import numpy as np
 
-    from infinite_id.application import Application
-    from infinite_id.attention.mixed import Style
-
+    from ..infinite_id.application import Application
+    from ..infinite_id.attention.mixed import Style
     from .experiment.studio import SIDE, Studio
     from .faces import render, write_png
     from .training.publish import OWN

@@ -1,13 +1,12 @@
 """Writes the miniature's files with random weights, the same for the same seed.
 
-`python -m miniature.random_weights --host PATH --out DIR --variant deep`
+`python -m pack.miniature.random_weights --host PATH --out DIR --variant deep`
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 import zlib
 from pathlib import Path
 
@@ -124,23 +123,17 @@ def _route(
 
 
 def main() -> None:
+    from ..infinite_id import launch
+
     parser = argparse.ArgumentParser(description="Writes the miniature with random weights.")
-    parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
+    launch.add_host(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variant", choices=UNETS, default="deep")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    use_host(options.host)
+    launch.use_host(launch.HostOptions(options.host, cpu=True))
     for path in write(options.out, options.variant, options.seed).values():
         print(path)
-
-
-def use_host(folder: Path, cpu: bool = True) -> None:
-    """First on the path: where this package lies there is a `nodes/` beside the host's nodes.py."""
-    sys.path.insert(0, str(folder.resolve()))
-    from comfy.cli_args import args
-
-    args.cpu = cpu  # before anything else of the host: it looks for a GPU when imported
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Paths for every test: the host first, then the pack under the name `pack`.
-
-The pack's `nodes/` would shadow the host's nodes.py if the repository's root were on the path, so
-it is not: its modules are imported as `pack.infinite_id...`, relative imports and all.
-"""
+"""Paths for every test: the host first, the checkout last; its modules are those of `pack`."""
 
 from __future__ import annotations
 
@@ -10,21 +6,16 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
-pack = ModuleType("pack")
-pack.__path__ = [str(ROOT)]
-sys.modules["pack"] = pack
+sys.path.append(str(ROOT))
 
 if "COMFYUI_PATH" in os.environ:
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    from comfy.cli_args import args
+    from pack.infinite_id import launch
 
-    args.cpu = True
-    args.use_pytorch_cross_attention = True
+    launch.use_host(launch.HostOptions(Path(os.environ["COMFYUI_PATH"]), cpu=True))
 
 BUDGET = {"unit": 3, "host": 10, "server": 6, "browser": 6}
 """Minutes of two cores that each folder may take in CI, of 30; style and types have the rest."""

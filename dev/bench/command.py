@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from ...infinite_id import launch
 from ..cache import ROOT
+from ..comfyui import host_folder
 from .texts import PEER
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,11 +62,7 @@ def _parse(arguments: Sequence[str]) -> Options:
 
 
 def _set_up_host() -> None:
-    """Before anything else of the host: it looks for a GPU when imported."""
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
+    launch.use_host(launch.HostOptions(host_folder(), cpu=not torch.cuda.is_available()))
     import comfy.utils
 
     comfy.utils.set_progress_bar_enabled(False)

@@ -1,7 +1,7 @@
 """What the savings change in the trained miniature's pictures, beside what they save.
 
 The cost is SDXL's at 512 px: each forward that the sampler makes is noted, and costs what it does
-at true size. The studio knows the pack by its own name, not as `pack`: the two do not mix.
+at true size.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from comfy.samplers import calculate_sigmas
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infinite_id.application import Application
-from infinite_id.attention.mixed import Mixing
-from infinite_id.faces.detection import detect
-from infinite_id.host.patch import save_time
-from infinite_id.host.run import EVALUATION
-from infinite_id.identities.identity import Identity
-from infinite_id.metrics.scores import direction
-from infinite_id.savings import Savings
-from miniature.experiment import cast
-from miniature.experiment.studio import SCHEDULER, Pixels, Studio
-from miniature.training.publish import OWN
-
-from ...infinite_id.attention.mixed import Mixing as PackMixing
+from ...infinite_id.application import Application
+from ...infinite_id.attention.mixed import Mixing
+from ...infinite_id.faces.detection import detect
+from ...infinite_id.host.patch import save_time
+from ...infinite_id.host.run import EVALUATION
 from ...infinite_id.host.text_stream import TextRows
+from ...infinite_id.identities.identity import Identity
+from ...infinite_id.metrics.scores import direction
+from ...infinite_id.savings import Savings
+from ...miniature.experiment import cast
+from ...miniature.experiment.studio import SCHEDULER, Pixels, Studio
+from ...miniature.training.publish import OWN
 from .limit import UNet, Work, count_limit
 from .modes import FAITHFUL, NEGATIVE, POSITIVE, Evaluation
 from .true_size import CONFIG
@@ -101,7 +99,7 @@ class _Way:
 
     def cost(self, samplings: int) -> float:
         """FLOPs of a sampling at true size, in those of a plain one."""
-        mode = replace(FAITHFUL, mixing=PackMixing[self._mixing.name])
+        mode = replace(FAITHFUL, mixing=self._mixing)
         plain = count_limit(UNET, WORK, None, Evaluation((NEGATIVE, POSITIVE), has_text=False))
         found = sum(
             times * count_limit(UNET, WORK, mode, evaluation)
@@ -124,7 +122,7 @@ class _Way:
         """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
         options = args[5]
         evaluation = options[EVALUATION]
-        rows = TextRows[evaluation.text_rows.name]
+        rows = evaluation.text_rows
         has_text = evaluation.streams.has_text or rows is TextRows.ADDED
         conds = tuple(options["cond_or_uncond"])
         self._evaluations[Evaluation(conds, has_text, rows)] += 1

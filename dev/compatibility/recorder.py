@@ -1,6 +1,6 @@
 """Runs pytest and keeps what each test did. A script: it sees pytest and the tests, not the pack.
 
-`python -P recorder.py '{"tests/host/test_x.py": "result.json", ...}'` runs these files; each
+`python recorder.py '{"tests/host/test_x.py": "result.json", ...}'` runs these files; each
 result is written as soon as its file is through, so that a run that breaks off keeps the rest.
 """
 

@@ -74,8 +74,7 @@ def _run(version: str) -> None:
         "COMFYUI_PATH": str(folder),
         "INFINITE_ID_FACE_ROOT": str(face_root()),
     }
-    # -P keeps the checkout off sys.path, where its `nodes/` would hide ComfyUI's nodes.py.
-    command = [sys.executable, "-P", str(RECORDER), json.dumps(targets)]
+    command = [sys.executable, str(RECORDER), json.dumps(targets)]
     subprocess.run(command, check=False, cwd=ROOT, env=environment)
 
 

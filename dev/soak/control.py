@@ -14,20 +14,27 @@ NAME = "soak-controlnet.safetensors"
 
 def write_control(folder: Path) -> Path:
     """In a process of its own: the host looks at its command line when it is imported."""
-    command = [sys.executable, "-m", "dev.soak.control", str(host_folder()), str(folder / NAME)]
+    command = [
+        sys.executable,
+        "-m",
+        "pack.dev.soak.control",
+        str(host_folder()),
+        str(folder / NAME),
+    ]
     subprocess.run(command, check=True, cwd=ROOT)
     return folder / NAME
 
 
 def main(host: Path, file: Path) -> None:
-    from miniature import random_weights
+    from ...infinite_id import launch
+    from ...miniature import random_weights
 
-    random_weights.use_host(host)
+    launch.use_host(launch.HostOptions(host, cpu=True))
     import comfy.ops
     from comfy.cldm.cldm import ControlNet
     from safetensors.torch import save_file
 
-    from miniature.shapes import UNETS
+    from ...miniature.shapes import UNETS
 
     config = UNETS["tiny"].config() | {"hint_channels": 3}
     del config["out_channels"]

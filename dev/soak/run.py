@@ -196,9 +196,9 @@ def _options(info: dict[str, Any], node: str, name: str) -> list[str]:
 
 def _draw_photos(folder: Path) -> list[Path]:
     """People of the miniature's world, of whom none was in a training picture."""
-    from miniature.faces import render
-    from miniature.world.identity import draw_identity
-    from miniature.world.scene import draw_scene
+    from ...miniature.faces import render
+    from ...miniature.world.identity import draw_identity
+    from ...miniature.world.scene import draw_scene
 
     paths = []
     for person in range(PEOPLE):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ..random_weights import use_host
+from ...infinite_id import launch
 from ..training.workers import KEEP_MEMORY
 
 if TYPE_CHECKING:  # they import the host, which each process must find first
@@ -29,7 +29,7 @@ R = TypeVar("R")
 class Crew:
     """Each process has a studio and a jury of its own."""
 
-    def __init__(self, host: Path, processes: int, steps: int) -> None:
+    def __init__(self, host: Path | None, processes: int, steps: int) -> None:
         os.environ.update(KEEP_MEMORY)  # read when a process starts
         self._pool = ProcessPoolExecutor(
             processes, multiprocessing.get_context("spawn"), _begin, (host, steps)
@@ -58,12 +58,9 @@ class Crew:
 _own: list[Any] = []  # this process's studio and jury
 
 
-def _begin(host: Path, steps: int) -> None:
+def _begin(host: Path | None, steps: int) -> None:
     torch.set_num_threads(1)
-    use_host(host)
-    from comfy.cli_args import args
-
-    args.use_pytorch_cross_attention = True  # the host's choice for a CPU is slow
+    launch.use_host(launch.HostOptions(host, cpu=True))
     from .jury import Jury
     from .studio import Studio
 

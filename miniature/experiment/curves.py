@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infinite_id.application import Application
-from infinite_id.identities import mixing
-from infinite_id.identities.identity import Identity
-
+from ...infinite_id.application import Application
+from ...infinite_id.identities import mixing
+from ...infinite_id.identities.identity import Identity
 from ..training.publish import OWN
 from . import cast
 from .crew import Crew

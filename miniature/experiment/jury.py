@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from infinite_id.faces.detection import detect
-from infinite_id.metrics.scores import count
-
+from ...infinite_id.faces.detection import detect
+from ...infinite_id.metrics.scores import count
 from ..faces import render
 from ..shapes import WEIGHTS
 from ..training import judge, recogniser

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from infinite_id import sheet
-
+from ...infinite_id import sheet
 from .curves import PLACES, Values
 from .jury import FOLLOWING, LIKENESS, Scores
 from .studio import Pixels

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from infinite_id.metrics.statistics import bootstrap
-
+from ...infinite_id.metrics.statistics import bootstrap
 from ..training.judge import QUESTIONS
 from ..world.scene import STYLES
 from . import plots

@@ -15,17 +15,16 @@ from comfy.model_patcher import ModelPatcher
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infinite_id.adapters import formats
-from infinite_id.adapters.adapter import Adapter
-from infinite_id.application import Application
-from infinite_id.faces.alignment import align
-from infinite_id.faces.detection import detect
-from infinite_id.faces.face import load_analysis
-from infinite_id.faces.photo import to_image
-from infinite_id.host.encode import encode_identities
-from infinite_id.host.patch import apply
-from infinite_id.identities.identity import Identity, Source
-
+from ...infinite_id.adapters import formats
+from ...infinite_id.adapters.adapter import Adapter
+from ...infinite_id.application import Application
+from ...infinite_id.faces.alignment import align
+from ...infinite_id.faces.detection import detect
+from ...infinite_id.faces.face import load_analysis
+from ...infinite_id.faces.photo import to_image
+from ...infinite_id.host.encode import encode_identities
+from ...infinite_id.host.patch import apply
+from ...infinite_id.identities.identity import Identity, Source
 from ..host import register
 from ..shapes import WEIGHTS
 from ..training.publish import ADAPTERS, NAME

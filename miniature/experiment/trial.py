@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from infinite_id.application import Application
-from infinite_id.attention.mixed import Mixing, Style
-from infinite_id.identities.identity import Identity
-
+from ...infinite_id.application import Application
+from ...infinite_id.attention.mixed import Mixing, Style
+from ...infinite_id.identities.identity import Identity
 from ..training.publish import OWN, WITH_TEXT
 from ..world.scene import Scene
 from . import cast

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infinite_id.adapters.formats import save
-from infinite_id.adapters.mappers import MapperConfig
-from infinite_id.host.training import make_predict
-from infinite_id.training.initialise import new_adapter
-from infinite_id.training.step import Pairs, drop_identity, identity_loss
-
+from ...infinite_id.adapters.formats import save
+from ...infinite_id.adapters.mappers import MapperConfig
+from ...infinite_id.host.training import make_predict
+from ...infinite_id.training.initialise import new_adapter
+from ...infinite_id.training.step import Pairs, drop_identity, identity_loss
 from .. import nets
 from ..host import register
 from ..shapes import CONTEXT_WIDTH, TEXT_G, clip_vision_config

@@ -125,7 +125,7 @@ def verification(model: nn.Module, people: int = 100) -> str:
     pictures = held_out(people)
     features = embed(model, pictures.pixels, pictures.landmarks)
     similar = features @ features.T
-    from infinite_id.metrics.scores import same_and_different
+    from ...infinite_id.metrics.scores import same_and_different
 
     own, other = same_and_different(features.numpy(), pictures.people)
     thresholds = np.linspace(-1, 1, 401)

@@ -18,7 +18,7 @@ def run(folder: Path, processes: int) -> dict[str, bytes]:
     """Every file of the report, and of the pictures that are kept."""
     out = folder / "report" / "ablation.md"
     out.parent.mkdir(parents=True)
-    command = [sys.executable, "-P", "-m", "miniature.ablation", "--host"]
+    command = [sys.executable, "-m", "miniature.ablation", "--host"]
     options = [os.environ["COMFYUI_PATH"], "--out", str(out), "--keep", str(folder / "kept")]
     options += ["--processes", str(processes), *SMALL]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}

@@ -21,7 +21,7 @@ from pack.miniature.training.publish import FILES, NAME
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("remake")
-    command = [sys.executable, "-P", "-m", "miniature.train", "--host", os.environ["COMFYUI_PATH"]]
+    command = [sys.executable, "-m", "miniature.train", "--host", os.environ["COMFYUI_PATH"]]
     options = ["--samples", "1", "--pictures", "64", "--work", str(folder / "work")]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     subprocess.run(

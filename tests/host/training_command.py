@@ -5,13 +5,12 @@ Run by its path from any directory, as users run the command.
 
 import sys
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 sys.path[0] = str(ROOT)
 
-from infinite_id import launch  # noqa: E402
-from infinite_id.training.command import main  # noqa: E402
+from pack.infinite_id import launch  # noqa: E402
+from pack.infinite_id.training.command import main  # noqa: E402
 
 use_host = launch.use_host
 
@@ -19,10 +18,7 @@ use_host = launch.use_host
 def use_host_with_miniature(options: launch.HostOptions) -> Path:
     """As a custom node would, register the miniature once the host is there."""
     folder = use_host(options)
-    package = ModuleType("miniature")
-    package.__path__ = [str(ROOT / "miniature")]
-    sys.modules["miniature"] = package
-    from miniature.host import register
+    from pack.miniature.host import register
 
     register()
     return folder

@@ -6,7 +6,7 @@ Not a test: it runs other packs' code, of which nothing is kept here. Give check
         PERTURBED_ATTENTION_PATH=... ADVANCED_CONTROLNET_PATH=... ANIMATEDIFF_PATH=... \\
         TILED_DIFFUSION_PATH=... PPM_PATH=... CGEM156_PATH=... A8R8_PATH=... WAVESPEED_PATH=... \\
         DEEPCACHE_PATH=... DEEPCACHE_FIX_PATH=... RES4LYF_PATH=... \\
-        python -P tests/interop/combine_peers.py
+        python tests/interop/combine_peers.py
 
 It prints a table and keeps it in `combined.md`, which `python -m dev compatibility` takes over.
 Variables named behind the command choose some of these packs.

@@ -4,7 +4,7 @@ Not a test: it runs other packs' code, of which nothing is kept here. Give check
 ComfyUI_IPAdapter_plus and ComfyUI_InstantID (either may be missing), and a ComfyUI:
 
     COMFYUI_PATH=... IPADAPTER_PLUS_PATH=... INSTANTID_PATH=... \\
-        python -P tests/interop/compare_peers.py
+        python tests/interop/compare_peers.py
 
 The UNet is narrow, with SDXL's 70 layers and widths of context; files have the published shapes
 but for the UNet's widths and those of the small CLIP encoder. Identity attention only, fp32.

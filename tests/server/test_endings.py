@@ -17,9 +17,9 @@ from pack.dev.server_api import ServerError
 # The tests' COMFYUI_PATH stands for another environment, which this would else set up.
 SERVE = """
 import sys
-from dev import __main__, environment
+from pack.dev import command, environment
 environment.is_current = lambda command: True
-sys.exit(__main__.main(["serve"]))
+sys.exit(command.main(["serve"]))
 """
 
 

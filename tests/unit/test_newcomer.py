@@ -19,7 +19,7 @@ def test_style_holds_under_the_name_that_users_clone_into(tmp_path: Path) -> Non
     """A copy: through a link ruff sees the checkout's own name."""
     copy = tmp_path / "with a space" / PACK
     shutil.copytree(ROOT, copy, ignore=NO_CODE)
-    command = [sys.executable, "-P", "-m", "ruff", "check", "--no-cache", "."]
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "."]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

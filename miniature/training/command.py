@@ -1,0 +1,89 @@
+"""Makes the miniature from seeds, or trains one of its nets on from where it was.
+
+`python -m miniature.train` takes all stages in their order, with as many samples as the
+published weights had. `--stage unet --samples 300000` takes one; with `--stage unpack` before it,
+it goes on from the published weights. It uses a GPU if there is one. Sheets and logs lie beside the
+checkpoints in the work folder. A stage that is stopped loses two minutes at most, and one that has
+had its samples already is passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from ...infinite_id import launch
+from ..shapes import WEIGHTS
+from . import workers
+
+PICTURES = 32_768
+WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
+
+
+class Stage(NamedTuple):
+    """A function of a module beside this one, called with the work folder and the samples.
+
+    Where pictures are drawn it is the number of pictures instead, for `unpack` and `publish` the
+    folder of the published weights.
+    """
+
+    module: str
+    function: str
+    samples: int = 0
+
+
+STAGES = {
+    "pictures": Stage("pictures", "make"),
+    "vae": Stage("vae", "train_vae", 100_000),
+    "encoder": Stage("vae", "freeze_encoder"),
+    "latents": Stage("unet", "encode_pictures"),
+    "recogniser": Stage("recogniser", "train", 150_000),
+    "detector": Stage("detector", "train", 100_000),
+    "clip_vision": Stage("clip_vision", "train", 110_000),
+    "unet": Stage("unet", "train", 1_000_000),
+    "features": Stage("adapter", "extract"),
+    "adapter": Stage("adapter", "train", 150_000),
+    "adapter_with_text": Stage("adapter", "train_with_text", 150_000),
+    "decoder": Stage("vae", "train_decoder", 40_000),
+    "judge_pictures": Stage("judge", "draw_pictures"),
+    "attributes": Stage("judge", "train_attributes", 120_000),
+    "likeness": Stage("judge", "train_likeness", 150_000),
+    "publish": Stage("publish", "publish"),
+}
+OTHERS = {"unpack": Stage("unpack", "unpack")}  # not a part of making it from seeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m miniature.train", description="Makes the miniature from seeds."
+    )
+    launch.add_host(parser)
+    parser.add_argument("--work", type=Path, default=WORK, help="checkpoints, pictures, logs")
+    parser.add_argument("--stage", choices=[*STAGES, *OTHERS], help="only this one")
+    parser.add_argument("--samples", type=int, help="for each stage, instead of its own")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="to draw for training")
+    parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
+    options = parser.parse_args()
+    given = {}
+    for name in [options.stage] if options.stage else STAGES:
+        own = (STAGES | OTHERS)[name].samples
+        given[name] = own if options.samples is None else options.samples
+    instead = dict.fromkeys(("pictures", "judge_pictures"), options.pictures)
+    instead |= dict.fromkeys(("unpack", "publish"), options.to)
+    given |= {name: value for name, value in instead.items() if name in given}
+    workers.run(options.workers, partial(_run, options.host, options.work, given))
+
+
+def _run(host: Path | None, folder: Path, given: dict[str, int | Path]) -> None:
+    launch.use_host(launch.HostOptions(host, cpu=workers.device().type == "cpu"))
+    for name, value in given.items():
+        if workers.number() == 0:
+            print(f"--- {name}", flush=True)
+        stage = (STAGES | OTHERS)[name]
+        module = import_module(f".{stage.module}", __package__)
+        getattr(module, stage.function)(folder, value)
+        workers.wait()
