@@ -18,7 +18,7 @@ STYLE = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
 AT_ONCE = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
 SLOWEST = ("--durations", "15", "--durations-min", "5")
 QUICK = ("tests/unit", "-m", "not slow", "-q", *AT_ONCE)
-PACKAGES = ("infinite_id", "nodes", "dev", "miniature")
+PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
 
 
 def check(pytest_arguments: Sequence[str]) -> int:

@@ -126,26 +126,26 @@ def _compatibility(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench.command import main as bench
+    from ..bench.command import main as bench
 
     return bench(options.further)
 
 
 def _soak(options: argparse.Namespace) -> int:
-    from .soak.run import soak
+    from ..bench.soak.run import soak
 
     return soak(options.prompts)
 
 
 def _workflows(options: argparse.Namespace) -> int:
-    from .gallery.files import write_all
+    from ..gallery.files import write_all
 
     write_all(options.thumbnails)
     return 0
 
 
 def _help_pictures(options: argparse.Namespace) -> int:
-    from .help_pictures import draw_all
+    from ..gallery.help_pictures import draw_all
 
     draw_all(options.nodes)
     return 0

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..gallery.miniature import miniature, running_gallery
+from ..gallery.workflow import read, to_prompt, workflow_file
 from .cache import ROOT, step
-from .miniature import miniature, running_gallery
 from .server_api import Prompt, Run
-from .workflow import read, to_prompt, workflow_file
 
 RESULTS = ROOT / "demo-output"
 NOTICE = "Drawn by the miniature, a tiny SDXL that was trained on drawings."

@@ -8,12 +8,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from ..gallery.graphs import save
+from ..gallery.miniature import gallery_models, running_gallery
+from ..gallery.workflow import read
 from .cache import step
-from .graphs import save
-from .miniature import gallery_models, running_gallery
 from .server import PACK
 from .server_api import ServerError
-from .workflow import read
 
 FIRST = "photo_to_person"
 """The template that the page opens with."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from pack.dev.browser import open_page
-from pack.dev.gallery.downloads import ADAPTER, BASE, CLIP_VISION
-from pack.dev.miniature import gallery_models, running_gallery
 from pack.dev.server import PACK
 from pack.dev.server_api import Server
-from pack.dev.workflow import Workflow, read, to_prompt, workflow_file, workflow_files
+from pack.gallery.downloads import ADAPTER, BASE, CLIP_VISION
+from pack.gallery.miniature import gallery_models, running_gallery
+from pack.gallery.workflow import Workflow, read, to_prompt, workflow_file, workflow_files
 from PIL import Image
 from playwright.sync_api import Page, Response
 

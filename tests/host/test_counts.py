@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.dev.bench.counting import count_evaluation, like
-from pack.dev.bench.limit import UNet, Work, count_limit, count_step, list_layers
-from pack.dev.bench.modes import (
+from pack.bench.counting import count_evaluation, like
+from pack.bench.limit import UNet, Work, count_limit, count_step, list_layers
+from pack.bench.modes import (
     FAITHFUL,
     MODES,
     NEGATIVE,
@@ -28,8 +28,8 @@ from pack.dev.bench.modes import (
     Mode,
     list_evaluations,
 )
-from pack.dev.bench.true_size import CONFIG
-from pack.dev.bench.watch import Counts, watch
+from pack.bench.true_size import CONFIG
+from pack.bench.watch import Counts, watch
 from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.attention.mixed import Style, mix
 from pack.infinite_id.host import image_attention, mixed_attention

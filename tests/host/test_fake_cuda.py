@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from pack.dev.bench.modes import FAITHFUL
-from pack.dev.bench.true_size import (
+from pack.bench.modes import FAITHFUL
+from pack.bench.true_size import (
     IDENTITY_TOKENS,
     fake_cuda,
     make_identity,

@@ -17,7 +17,7 @@ import comfy.model_management
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from pack.dev.bench.true_size import (
+from pack.bench.true_size import (
     IDENTITY_TOKENS,
     fake_cuda,
     make_identity,

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pack.dev.miniature import gallery_models, running_gallery
 from pack.dev.photos import photos
 from pack.dev.server_api import Run, Server
 from pack.dev.small_models import ADAPTER, SmallModels, small_models
-from pack.dev.workflow import read, to_prompt, workflow_file
+from pack.gallery.miniature import gallery_models, running_gallery
+from pack.gallery.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
 ENCODE, APPLY = "InfiniteIDEncode", "InfiniteIDApply"

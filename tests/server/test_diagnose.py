@@ -5,11 +5,11 @@ import json
 import pytest
 from pack.dev.cache import ROOT
 from pack.dev.comfyui import host_folder
-from pack.dev.miniature import NAME
 from pack.dev.server import PACK
 from pack.dev.server_api import Server
 from pack.dev.small_models import ADAPTER, CLIP_VISION
-from pack.dev.workflow import workflow_files
+from pack.gallery.miniature import NAME
+from pack.gallery.workflow import workflow_files
 
 PROMPT = {"1": {"class_type": "InfiniteIDDiagnose", "inputs": {}}}
 

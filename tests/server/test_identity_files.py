@@ -13,7 +13,7 @@ from pack.dev.photos import photos
 from pack.dev.server import running_server
 from pack.dev.server_api import Prompt, Run, Server
 from pack.dev.small_models import SmallModels
-from pack.dev.workflow import read, to_prompt, workflow_file
+from pack.gallery.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
 ENCODE, APPLY = "InfiniteIDEncode", "InfiniteIDApply"

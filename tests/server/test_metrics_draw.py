@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pack.dev.miniature import INPUTS, miniature
 from pack.dev.server import running_server
 from pack.dev.server_api import Server
+from pack.gallery.miniature import INPUTS, miniature
 from pack.infinite_id.metrics import command
 from pack.infinite_id.metrics.draw import draw
 from pack.miniature.shapes import WEIGHTS

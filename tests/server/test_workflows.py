@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pack.dev.cache import ROOT
 from pack.dev.comfyui import DEFAULT
-from pack.dev.gallery import draw, draw_blueprint
-from pack.dev.gallery.blueprint import NAME
-from pack.dev.miniature import gallery_models
 from pack.dev.server_api import Server
-from pack.dev.workflow import read, to_prompt, workflow_file, workflow_files
+from pack.gallery import draw, draw_blueprint
+from pack.gallery.blueprint import NAME
+from pack.gallery.miniature import gallery_models
+from pack.gallery.workflow import read, to_prompt, workflow_file, workflow_files
 
 STEPS = 8
 """Fewer than the files have: enough for a face that the nodes behind the sampler find."""

@@ -11,7 +11,7 @@ import pytest
 from pack.dev.cache import ROOT
 
 LONGEST = 350
-PACKAGES = ("infinite_id", "nodes", "miniature", "dev")
+PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "server"}
 FORBIDDEN = {
     "infinite_id": {"nodes", "miniature", "dev"},

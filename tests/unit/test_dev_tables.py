@@ -9,11 +9,11 @@ from functools import cache
 from math import sin
 
 import pytest
+from pack.bench.soak.report import TOLERANCE, WARM_UP, find_trend, judge
 from pack.dev.cache import ROOT, SetUpError
 from pack.dev.compatibility.document import check_rows
 from pack.dev.compatibility.features import LIMITS, REFUSALS, SECTIONS
 from pack.dev.compatibility.results import Feature, Host, Result, describe
-from pack.dev.soak.report import TOLERANCE, WARM_UP, find_trend, judge
 
 FEATURES = [
     *(feature for section in SECTIONS for feature in section.features),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pack.dev.gallery import TEMPLATES
-from pack.dev.gallery.downloads import DOWNLOADS, NEEDED
-from pack.dev.gallery.thumbnails import MOST_BYTES, SIDE
-from pack.dev.miniature import gallery_models, input_pictures
 from pack.dev.serve import fit_templates
-from pack.dev.workflow import NOTES, list_nodes, read, to_prompt, workflow_files
+from pack.gallery import TEMPLATES
+from pack.gallery.downloads import DOWNLOADS, NEEDED
+from pack.gallery.miniature import gallery_models, input_pictures
+from pack.gallery.thumbnails import MOST_BYTES, SIDE
+from pack.gallery.workflow import NOTES, list_nodes, read, to_prompt, workflow_files
 from pack.infinite_id.presets import CLIP_MODELS, FACE_PACKS, PLUS_V2, PRESETS
 from PIL import Image
 

@@ -1,0 +1,135 @@
+"""What the savings change in the trained miniature's pictures, beside what they save.
+
+The cost is SDXL's at 512 px: each forward that the sampler makes is noted, and costs what it does
+at true size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import calculate_sigmas
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..infinite_id.application import Application
+from ..infinite_id.attention.mixed import Mixing
+from ..infinite_id.faces.detection import detect
+from ..infinite_id.host.patch import save_time
+from ..infinite_id.host.run import EVALUATION
+from ..infinite_id.host.text_stream import TextRows
+from ..infinite_id.identities.identity import Identity
+from ..infinite_id.metrics.scores import direction
+from ..infinite_id.savings import Savings
+from ..miniature.experiment import cast
+from ..miniature.experiment.studio import SCHEDULER, Pixels, Studio
+from ..miniature.training.publish import OWN
+from .limit import UNet, Work, count_limit
+from .modes import FAITHFUL, NEGATIVE, POSITIVE, Evaluation
+from .true_size import CONFIG
+
+Vector = NDArray[np.float32]
+
+KEY = "bench"
+UNET, WORK = UNet.of(CONFIG), Work(64, 64)
+NO_SAVINGS = Savings()
+SAVINGS: dict[str, Savings] = {
+    "mixed up to 75 %": Savings(until=0.75),
+    "mixed up to 50 %": Savings(until=0.5),
+    "mixed up to 25 %": Savings(until=0.25),
+    "text every 2nd step": Savings(every=2),
+    "text every 3rd step": Savings(every=3),
+    "text every 4th step": Savings(every=4),
+    "text on positive rows": Savings(guided=False),
+    "every 2nd, up to 50 %": Savings(every=2, until=0.5),
+    "shared latents": Savings(shared=True),
+}
+NOTHING = "never mixed"
+
+
+def measure(people: int) -> dict[str, Any]:
+    """For each saving: cost in plain samplings, pixels' RMSE and likeness against the faithful."""
+    studio = Studio.open((OWN,))
+    faithful = _Way(studio)
+    ways = {name: _Way(studio, savings) for name, savings in SAVINGS.items()}
+    ways[NOTHING] = _Way(studio, mixing=Mixing.OFF)
+    pictures = 0
+    for number in range(cast.TRIAL, cast.TRIAL + people):
+        photo = cast.photo(number)
+        identity, face = studio.encode(photo, OWN), _read_faces(studio, photo)[0]
+        prompts = [cast.prompt(number, scene) for scene in cast.photos(number)]
+        pictures += len(prompts)
+        expected = faithful.draw(prompts, identity, number)
+        for way in ways.values():
+            way.judge(expected, way.draw(prompts, identity, number), face)
+        print(f"person {number - cast.TRIAL + 1} of {people}", flush=True)
+    rows = [{"way": name} | way.summarise(people) for name, way in ways.items()]
+    return {"pictures": pictures, "faithful": faithful.cost(people), "ways": rows}
+
+
+class _Way:
+    """One setting of the savings, with what its pictures cost and how far off they are."""
+
+    def __init__(
+        self, studio: Studio, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
+    ) -> None:
+        model = save_time(studio.model, savings)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
+        self._studio, self._mixing = replace(studio, model=model), mixing
+        self._evaluations: Counter[Evaluation] = Counter()
+        self._errors: list[float] = []
+        self._changes: list[float] = []
+
+    def draw(self, prompts: list[str], identity: Identity, seed: int) -> Pixels:
+        application = Application(identity, mixing=self._mixing)
+        return self._studio.draw(prompts, [application], seed, cfg=5.0)
+
+    def judge(self, expected: Pixels, found: Pixels, face: Vector) -> None:
+        for a, b in zip(expected, found, strict=True):
+            difference = (a.astype(np.float64) - b) / 255
+            self._errors.append(float(np.sqrt((difference**2).mean())))
+            before, after = (_read_faces(self._studio, picture) for picture in (a, b))
+            if before and after:
+                self._changes.append(float((after[0] - before[0]) @ face))
+
+    def cost(self, samplings: int) -> float:
+        """FLOPs of a sampling at true size, in those of a plain one."""
+        mode = replace(FAITHFUL, mixing=self._mixing)
+        plain = count_limit(UNET, WORK, None, Evaluation((NEGATIVE, POSITIVE), has_text=False))
+        found = sum(
+            times * count_limit(UNET, WORK, mode, evaluation)
+            for evaluation, times in self._evaluations.items()
+        )
+        sampling = self._studio.model.get_model_object("model_sampling")
+        sigmas = calculate_sigmas(sampling, SCHEDULER, self._studio.steps)
+        return found / (samplings * (len(sigmas) - 1) * plain)
+
+    def summarise(self, samplings: int) -> dict[str, float]:
+        return {
+            "cost": self.cost(samplings),
+            "rmse": float(np.mean(self._errors)),
+            "likeness": float(np.mean(self._changes)),
+            "spread": float(np.std(self._changes)),
+            "faces": len(self._changes),
+        }
+
+    def _count(self, executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
+        options = args[5]
+        evaluation = options[EVALUATION]
+        rows = evaluation.text_rows
+        has_text = evaluation.streams.has_text or rows is TextRows.ADDED
+        conds = tuple(options["cond_or_uncond"])
+        self._evaluations[Evaluation(conds, has_text, rows)] += 1
+        return executor(*args, **kwargs)
+
+
+def _read_faces(studio: Studio, picture: Pixels) -> list[Vector]:
+    """The recogniser's features of each face, of length 1; the largest face first."""
+    faces = detect(studio.analysis, np.ascontiguousarray(picture[..., ::-1]))
+    return [direction(face.embedding) for face in faces]

@@ -1,0 +1,91 @@
+"""The ways to draw that are measured, each beside the plain model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..infinite_id.application import Application
+from ..infinite_id.attention.mixed import Mixing, Style, needs_text_stream
+from ..infinite_id.host.text_stream import TextRows
+from ..infinite_id.identities.identity import Identity
+from ..infinite_id.savings import Savings
+
+NO_SAVINGS = Savings()
+POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
+
+
+class Evaluation(NamedTuple):
+    """One forward: its conds, whether text rows are in it, what the text stream does, and whether
+    the conds are alike."""
+
+    conds: tuple[int, ...]
+    has_text: bool
+    text_rows: TextRows = TextRows.IN_BATCH
+    is_alike: bool = False
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A setting of Apply, with or without savings; `people` is the length of a sweep.
+
+    `is_alike` is for the same prompt as positive and as negative one. `target` is the most that a
+    step of one picture may cost, in plain steps.
+    """
+
+    name: str
+    mixing: Mixing = Mixing.MIXED
+    style: Style = Style.PHOTO
+    savings: Savings = NO_SAVINGS
+    people: int = 1
+    is_alike: bool = False
+    target: float | None = None
+
+    def apply_to(self, identity: Identity) -> Application:
+        return Application(identity, mixing=self.mixing, style=self.style)
+
+
+FAITHFUL = Mode("two streams, mixed attention", target=2.10)
+ONLY = Mode("identity attention only", mixing=Mixing.OFF, target=1.03)
+MODES = (
+    ONLY,
+    Mode("two streams, mutual attention", mixing=Mixing.MUTUAL),
+    FAITHFUL,
+    Mode("the same with AdaIN-mean", style=Style.ADAIN_MEAN, target=2.10),
+    Mode("text stream every 2nd step", savings=Savings(every=2), target=1.60),
+    Mode("sweep of 8, per picture", people=8, target=1.25),
+    Mode("both prompts the same", is_alike=True),
+)
+STREAMS = MODES[:4]
+SAVINGS = (
+    Mode("text stream every 3rd step", savings=Savings(every=3)),
+    Mode("text stream every 4th step", savings=Savings(every=4)),
+    Mode("mixed attention in the first half", savings=Savings(until=0.5)),
+    Mode("no text stream on negative rows", savings=Savings(guided=False)),
+    Mode("shared latents", savings=Savings(shared=True)),
+)
+
+
+def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
+    """The forwards of a step at guidance above 1, and how many of each there are in the mean."""
+    both = (NEGATIVE, POSITIVE)
+    if mode is None or not needs_text_stream(mode.mixing, mode.style):
+        return {Evaluation(both, has_text=False): 1.0}
+    savings = mode.savings
+    if savings.shared:
+        return {Evaluation(both, has_text=True, is_alike=mode.is_alike): 1.0}
+    runs = savings.until / savings.every
+    shares = {
+        TextRows.IN_BATCH: runs,
+        TextRows.RECALLED: savings.until - runs,
+        TextRows.NONE: 1 - savings.until,
+    }
+    conds = both if savings.guided else (POSITIVE,)
+    found = {
+        Evaluation(conds, rows is TextRows.IN_BATCH, rows, mode.is_alike): share
+        for rows, share in shares.items()
+        if share
+    }
+    if not savings.guided:
+        found[Evaluation((NEGATIVE,), False, TextRows.NONE)] = 1.0
+    return found

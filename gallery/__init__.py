@@ -1,0 +1,64 @@
+"""The workflows that the pack ships: `python -m dev workflows` draws them into `workflows/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .blueprint import Blueprint
+from .graphs import Graph, Info
+from .one_person import (
+    best_of_batch,
+    few_steps,
+    load_identity,
+    photo,
+    save_identity,
+    score,
+    separate_models,
+    several_photos,
+    style,
+    weight_curve,
+)
+from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
+from .people import mix, places_from_a_picture, sweep, two_people
+from .training import refine_identity, train_adapter
+
+
+def photo_to_person(info: Info) -> Blueprint:
+    return Blueprint(info)
+
+
+TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
+    photo_to_person,
+    photo,
+    several_photos,
+    style,
+    few_steps,
+    lora,
+    controlnet,
+    image_to_image,
+    inpaint_face,
+    refine_small_faces,
+    mix,
+    sweep,
+    two_people,
+    places_from_a_picture,
+    weight_curve,
+    save_identity,
+    load_identity,
+    score,
+    separate_models,
+    best_of_batch,
+    refine_identity,
+    train_adapter,
+)
+
+
+def draw_blueprint(info: Info) -> dict[str, Any]:
+    """The file in `subgraphs/`."""
+    return Blueprint(info).file()
+
+
+def draw(info: Info) -> dict[str, dict[str, Any]]:
+    """Every workflow by name, as the page would save it; `info` is the server's word on nodes."""
+    return {make.__name__: make(info).workflow(make.__name__) for make in TEMPLATES}

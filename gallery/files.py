@@ -1,0 +1,29 @@
+"""Writes `workflows/`: the graphs, the photos that they name, and their thumbnails."""
+
+from __future__ import annotations
+
+from ..dev.cache import ROOT
+from . import draw, draw_blueprint
+from .blueprint import NAME
+from .graphs import save
+from .miniature import draw_inputs, gallery_models, running_gallery
+from .thumbnails import make_thumbnail
+
+# A person has to be saved before that person can be loaded.
+FIRST = "save_identity"
+
+
+def write_all(thumbnails: bool) -> None:
+    """Draw every workflow as the nodes of the running code have it; run it for its thumbnail."""
+    draw_inputs()
+    small = gallery_models()
+    with running_gallery(small) as server:
+        workflows = draw(server.object_info())
+        save(draw_blueprint(server.object_info()), ROOT / "subgraphs" / f"{NAME}.json")
+        for name in sorted(workflows, key=lambda name: name != FIRST):
+            path = ROOT / "workflows" / f"{name}.json"
+            save(workflows[name], path)
+            print(path.relative_to(ROOT), flush=True)
+            if thumbnails:
+                seconds = make_thumbnail(server, path, small.values)
+                print(f"  {path.with_suffix('.jpg').name}, {seconds:.0f} s", flush=True)

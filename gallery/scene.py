@@ -1,0 +1,241 @@
+"""What the workflows have in common: the models, a person, the prompts, a sampled picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .downloads import ADAPTER, BASE, CLIP_VISION, DOWNLOADS, FACE_PACK, NEEDED
+from .graphs import Graph, Group, Info, Node, Output
+
+NEGATIVE = "blurry, deformed, low quality"
+SEED, STEPS, CFG, SAMPLER, SCHEDULER = 5, 30, 5.0, "ddim", "ddim_uniform"
+PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 150, 180
+GREEN, RED = ("#232", "#353"), ("#322", "#533")  # the page's own colours for nodes
+GREY, BLUE, YELLOW, OLIVE, CYAN, PURPLE, BROWN = (
+    "#888", "#3f789e", "#b58b2a", "#8A8", "#8AA", "#a1309b", "#b06634",
+)  # fmt: skip
+
+WEIGHT = 0.9  # with FaceID PlusV2 and its LoRA at 0.6, as docs/recipes.md says
+
+CHECKPOINT_TEXT = "- [{name}]({url}), or {kind}, in `models/checkpoints`"
+LOADER_TEXT = """\
+*Infinite-ID Unified Loader* finds the others under any name, and says what is missing:
+{files}"""
+SAMPLES = (
+    "The drawn sample pictures are in the pack's folder `workflows/inputs`: drop one on *Load "
+    "Image*, or choose a photo of your own."
+)
+
+
+@dataclass
+class Scene:
+    """The graph that is being drawn, and what all workflows load.
+
+    Column 0 has the models; `left` is the column where the person and the prompts begin.
+    """
+
+    graph: Graph
+    models: Group
+    left: int
+    checkpoint: Node = field(init=False)
+    model: Output = field(init=False)
+    clip: Output = field(init=False)
+    adapter: Output = field(init=False)
+    analysis: Output = field(init=False)
+    encoder: dict[str, Any] = field(init=False)
+
+    def group(self, title: str, colour: str = PURPLE) -> Group:
+        return self.graph.group(title, colour)
+
+    def person(self, photo: str, title: str = "Person", rows: int = PREVIEW) -> Output:
+        """A photo and the identity that is made of it, in a group of their own."""
+        group = self.group(title, YELLOW)
+        image = group.add("LoadImage", self.left, rows=rows, image=photo)
+        return self.encode(group, self.left + 1, image["IMAGE"], rows=rows)
+
+    def encode(
+        self, group: Group, column: int, image: Output, *more: Output, rows: int = PREVIEW
+    ) -> Output:
+        """An identity; photos beyond the first go to the node's growing input."""
+        further: dict[str, Any] = {
+            f"more_images.image_{n}": photo for n, photo in enumerate(more, start=2)
+        }
+        node = group.add(
+            "InfiniteIDEncode", column, rows=rows, image=image, **self.encoder, **further
+        )
+        return node["identity"]
+
+    def prompts(
+        self, text: str, column: int = 0, span: int = 1, group: Group | None = None
+    ) -> tuple[Output, Output]:
+        """In a group above what is drawn by them, two columns right of the photo, if not said."""
+        group = group or self.group("Prompt", OLIVE)
+        column = column or self.left + 2
+        positive, negative = (
+            group.add(
+                "CLIPTextEncode",
+                column,
+                title,
+                span=span,
+                colours=colours,
+                clip=self.clip,
+                text=words,
+            )
+            for title, words, colours in (
+                ("Prompt", text, GREEN),
+                ("Negative prompt", NEGATIVE, RED),
+            )
+        )
+        return positive["CONDITIONING"], negative["CONDITIONING"]
+
+    def apply(self, group: Group, column: int, identity: Output, **values: Any) -> Output:
+        settings = {"model": self.model, "weight": WEIGHT, **values}
+        node = group.add("InfiniteIDApply", column, identity=identity, **settings)
+        return node["model"]
+
+    def empty(
+        self, group: Group, column: int, width: int = 1024, height: int = 1024, batch: int = 1
+    ) -> Output:
+        latent = group.add("EmptyLatentImage", column, width=width, height=height, batch_size=batch)
+        return latent["LATENT"]
+
+    def sample(
+        self,
+        group: Group,
+        column: int,
+        model: Output,
+        prompts: tuple[Output, Output],
+        latent: Output,
+        **settings: Any,
+    ) -> Output:
+        """The picture: a sampler, and a decoder in the next column."""
+        values = {
+            "seed": SEED,
+            "steps": STEPS,
+            "cfg": CFG,
+            "sampler_name": SAMPLER,
+            "scheduler": SCHEDULER,
+            **settings,
+        }
+        sampler = group.add(
+            "KSampler",
+            column,
+            rows=PREVIEW,
+            model=model,
+            positive=prompts[0],
+            negative=prompts[1],
+            latent_image=latent,
+            **values,
+        )
+        decoded = group.add(
+            "VAEDecode",
+            column + 1,
+            node_width=170,
+            samples=sampler["LATENT"],
+            vae=self.checkpoint["VAE"],
+        )
+        return decoded["IMAGE"]
+
+    def encode_pixels(self, group: Group, column: int, pixels: Output) -> Output:
+        node = group.add(
+            "VAEEncode", column, node_width=170, pixels=pixels, vae=self.checkpoint["VAE"]
+        )
+        return node["LATENT"]
+
+    def scaled(self, group: Group, column: int, picture: str) -> Output:
+        """A picture, and in the next column the same at about a megapixel, as SDXL wants it."""
+        loaded = group.add("LoadImage", column, rows=SMALL_PREVIEW, image=picture)
+        scaled = group.add(
+            "ImageScaleToTotalPixels", column + 1, image=loaded["IMAGE"], megapixels=1.0
+        )
+        return scaled["IMAGE"]
+
+    def save(self, group: Group, column: int, images: Output, name: str) -> None:
+        prefix = f"Infinite-ID/{name}"
+        group.add(
+            "SaveImage", column, rows=360, node_width=360, images=images, filename_prefix=prefix
+        )
+
+    def sheet(self, group: Group, column: int, images: Output, **values: Any) -> Output:
+        node = group.add("InfiniteIDContactSheet", column, rows=300, images=images, **values)
+        return node["sheet"]
+
+
+def begin(
+    info: Info,
+    title: str,
+    text: str,
+    *,
+    checkpoint: str = BASE,
+    checkpoint_kind: str = "any SDXL checkpoint",
+    lora: str = "",
+    more_models: str = "",
+    sees_photos: bool = True,
+) -> Scene:
+    """What most workflows start with: what it is for, what it needs, and the loaders.
+
+    With a LoRA the models take two columns.
+    """
+    scene = _explain(
+        info, title, text, [name_checkpoint(checkpoint, checkpoint_kind), more_models], sees_photos
+    )
+    model = _load_checkpoint(scene, checkpoint)
+    if lora:
+        scene.left = 2
+        loaded = scene.models.add(
+            "LoraLoader", 1, model=model, clip=scene.clip, lora_name=lora, strength_model=0.8
+        )
+        model, scene.clip = loaded["MODEL"], loaded["CLIP"]
+    loader = scene.models.add("InfiniteIDUnifiedLoader", scene.left - 1, model=model)
+    scene.model, scene.encoder = loader["model"], {"encoder": loader["encoder"]}
+    scene.adapter, scene.analysis = loader["adapter"], loader["face_analysis"]
+    return scene
+
+
+def begin_apart(info: Info, title: str, text: str, *, draws: bool = True) -> Scene:
+    """The same with every model in a loader of its own; without pictures it needs no checkpoint."""
+    checkpoint = [name_checkpoint(BASE, "any SDXL checkpoint")] if draws else []
+    scene = _explain(info, title, text, checkpoint, True)
+    adapter = scene.models.add("InfiniteIDLoadModel", 0, model_name=ADAPTER)
+    scene.adapter = adapter["adapter"]
+    clip_vision = scene.models.add("CLIPVisionLoader", 0, clip_name=CLIP_VISION)
+    analysis = scene.models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
+    scene.analysis = analysis["face_analysis"]
+    scene.encoder = {
+        "encoder": scene.adapter,
+        "face_analysis": scene.analysis,
+        "clip_vision": clip_vision["CLIP_VISION"],
+    }
+    if draws:
+        model = _load_checkpoint(scene, BASE)
+        lora = scene.models.add("InfiniteIDFaceLoRA", 0, model=model, adapter=scene.adapter)
+        scene.model = lora["model"]
+    return scene
+
+
+def _load_checkpoint(scene: Scene, name: str) -> Output:
+    scene.checkpoint = scene.models.add("CheckpointLoaderSimple", 0, ckpt_name=name)
+    scene.clip = scene.checkpoint["CLIP"]
+    return scene.checkpoint["MODEL"]
+
+
+def write_models(models: list[str]) -> str:
+    """A note: what the workflow needs beside what the unified loader finds."""
+    listed = "\n".join(f"- {file}" for file in NEEDED)
+    own = "\n".join(filter(None, models))
+    return f"## Models\n\n{own}\n\n{LOADER_TEXT.format(files=listed)}"
+
+
+def name_checkpoint(name: str, kind: str) -> str:
+    """A line on the checkpoint, with its link."""
+    return CHECKPOINT_TEXT.format(name=name, url=DOWNLOADS[name]["url"], kind=kind)
+
+
+def _explain(info: Info, title: str, text: str, models: list[str], sees_photos: bool) -> Scene:
+    graph = Graph(info, DOWNLOADS)
+    about = graph.group("About this workflow", GREY)
+    sample = f"\n\n{SAMPLES}" if sees_photos else ""
+    about.note("What it does", f"## {title}\n\n{text}{sample}", 0, 3, NOTE_HEIGHT)
+    about.note("Models it needs", write_models(models), 3, 3, NOTE_HEIGHT)
+    return Scene(graph, graph.group("Models", BLUE), 1)
