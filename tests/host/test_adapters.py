@@ -19,6 +19,9 @@ import pytest
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
+from pack.bench import adapter_files
+from pack.bench.adapter_files import FILES, NAMES, POOLED, Tensors
+from pack.bench.unet_adapters import list_attentions, make_file
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.adapters.formats import Kind, ip_adapter
@@ -34,10 +37,7 @@ from pack.miniature.random_weights import write
 from pack.nodes import folders
 from pack.nodes.load import LoadInfiniteIDModel, describe
 from pack.nodes.lora import ApplyFaceIDLoRA
-from pack.tests.host.unet_adapters import list_attentions, make_file
 from pack.tests.host.world import World, difference
-from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import FILES, NAMES, POOLED, Tensors
 from pack.tests.unit.test_mappers import reference
 from torch import Tensor, nn
 

@@ -7,10 +7,10 @@ import folder_paths
 import pytest
 import safetensors
 import torch
+from pack.bench import adapter_files
 from pack.infinite_id import tensor_files
 from pack.infinite_id.adapters import formats
 from pack.nodes import diagnose, folders, inventory
-from pack.tests.unit import adapter_files
 
 TOKEN_WIDTH = 64
 WANTED = {

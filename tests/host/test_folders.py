@@ -17,6 +17,7 @@ import folder_paths
 import pack.nodes
 import pytest
 import torch
+from pack.bench import adapter_files
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.formats import FormatError
 from pack.infinite_id.faces.face import FaceError, list_packs
@@ -24,7 +25,6 @@ from pack.infinite_id.tensor_files import open_tensors, write_tensors
 from pack.nodes import diagnose, finding, folders, inventory, reading
 from pack.nodes.identity_files import SaveIdentity
 from pack.nodes.load import LoadFaceAnalysis, LoadInfiniteIDModel
-from pack.tests.unit import adapter_files
 
 ERRORS = {
     "permission": (PermissionError(errno.EACCES, "Permission denied"), "Give the account"),

@@ -11,6 +11,8 @@ import comfy.clip_vision
 import folder_paths
 import pytest
 import torch
+from pack.bench import adapter_files
+from pack.bench.unet_adapters import make_file
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
 from pack.infinite_id.adapters.formats import ip_adapter
@@ -20,9 +22,7 @@ from pack.infinite_id.presets import NATIVE, PLUS_V2, PRESETS
 from pack.miniature.random_weights import write
 from pack.nodes import diagnose, finding, folders
 from pack.nodes.load_preset import UnifiedLoader
-from pack.tests.host.unet_adapters import make_file
 from pack.tests.host.world import World
-from pack.tests.unit import adapter_files
 
 MAPPER = MapperConfig(clip_width=64, token_width=128)
 

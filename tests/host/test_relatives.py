@@ -25,6 +25,7 @@ from comfy_extras.nodes_custom_sampler import DualCFGGuider, SamplerCustom, SDTu
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from einops import rearrange
+from pack.bench import adapter_files
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
 from pack.infinite_id.adapters.formats import native
@@ -47,7 +48,6 @@ from pack.tests.host.world import (
     make_identities,
     sample_custom,
 )
-from pack.tests.unit import adapter_files
 from torch import Tensor
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from pack.bench.adapter_files import make, write_safetensors
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.training import checkpoints, host_models, host_pictures, host_train, loop
 from pack.infinite_id.training.data import Pairs, Prepared
@@ -28,7 +29,6 @@ from pack.infinite_id.training.files import file_digest
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Settings, parse
 from pack.tests.host.training_data import write_data
-from pack.tests.unit.adapter_files import make, write_safetensors
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

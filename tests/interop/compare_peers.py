@@ -48,6 +48,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from insightface.app.common import Face as DetectedFace  # noqa: E402
+from pack.bench.adapter_files import write_safetensors  # noqa: E402
+from pack.bench.unet_adapters import make_file  # noqa: E402
 from pack.infinite_id.adapters import formats  # noqa: E402
 from pack.infinite_id.adapters.formats import ip_adapter  # noqa: E402
 from pack.infinite_id.application import Application  # noqa: E402
@@ -60,9 +62,7 @@ from pack.infinite_id.identities.identity import Identity, Source  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.miniature.random_weights import randomise, write  # noqa: E402
 from pack.miniature.shapes import UNETS  # noqa: E402
-from pack.tests.host.unet_adapters import make_file  # noqa: E402
 from pack.tests.host.world import difference, sample  # noqa: E402
-from pack.tests.unit.adapter_files import write_safetensors  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 WEIGHT = 0.8

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import Tensors, write_raw_safetensors, write_safetensors
+from pack.bench import adapter_files
+from pack.bench.adapter_files import Tensors, write_raw_safetensors, write_safetensors
 
 Case = Callable[[Path, Path], tuple[Path, str]]
 

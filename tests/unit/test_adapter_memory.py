@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.tests.unit import adapter_files
+from pack.bench import adapter_files
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0  # on a busy machine; some of them go to reading every weight

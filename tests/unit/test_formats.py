@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.bench import adapter_files
+from pack.bench.adapter_files import FILES, LAYERS, NAMES, Tensors
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.adapters.formats import FormatError, Kind
 from pack.infinite_id.adapters.mappers.ip_adapter import FaceIDPlusConfig
 from pack.infinite_id.attention.blocks import SDXL
-from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import FILES, LAYERS, NAMES, Tensors
 from pack.tests.unit.corrupt_files import CASES, MAXIMUM_BYTES, MAXIMUM_SECONDS, Usage
 
 LAYOUTS = ("safetensors", "adapter_modules", "bin")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from pack.bench import adapter_files
+from pack.bench.adapter_files import write_raw_safetensors, write_safetensors
 from pack.infinite_id import tensor_files
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig, encode
@@ -20,8 +22,7 @@ from pack.infinite_id.attention.blocks import Block
 from pack.infinite_id.identities import identity_file
 from pack.infinite_id.identities.identity import Features, Identity, Source
 from pack.infinite_id.identities.mixing import average, cross_fade, interpolate_faces, stack
-from pack.tests.unit import adapter_files, corrupt_files
-from pack.tests.unit.adapter_files import write_raw_safetensors, write_safetensors
+from pack.tests.unit import corrupt_files
 from pack.tests.unit.corrupt_files import MAXIMUM_BYTES, MAXIMUM_SECONDS, Usage
 from safetensors import safe_open
 from torch import Tensor

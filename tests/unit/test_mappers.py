@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.bench import adapter_files
+from pack.bench.adapter_files import FILES, NAMES, POOLED, TOKENS, Tensors
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig, encode
 from pack.infinite_id.adapters.formats.ip_adapter import ORDER, recognise
 from pack.infinite_id.adapters.mappers import ClipLayer, Crop, FaceVector
-from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import FILES, NAMES, POOLED, TOKENS, Tensors
 from torch import Tensor
 
 TOLERANCE = 1e-5

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.bench import adapter_files
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
 from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.training.warm_start import Taken, take_over
-from pack.tests.unit import adapter_files
 
 WIDTH = 64
 LAYERS = "K', V' of 70 layers"

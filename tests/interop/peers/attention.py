@@ -10,12 +10,12 @@ from typing import Any
 import comfy.clip_vision
 import torch
 from comfy.model_patcher import ModelPatcher
+from pack.bench.adapter_files import write_safetensors
+from pack.bench.unet_adapters import make_file
 from pack.infinite_id.attention.blocks import list_layers
 from pack.miniature.random_weights import write
-from pack.tests.host.unet_adapters import make_file
 from pack.tests.host.world import World, empty, load, make_adapter, make_identities
 from pack.tests.interop import compare_peers
-from pack.tests.unit.adapter_files import write_safetensors
 
 from .case import Case, part
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pack.tests.unit import adapter_files
-from pack.tests.unit.adapter_files import LAYERS, POOLED, Shapes, Tensors
 from torch import nn
+
+from . import adapter_files
+from .adapter_files import LAYERS, POOLED, Shapes, Tensors
 
 RANK = 4
 
