@@ -20,9 +20,12 @@ from ..infinite_id.application import Application
 from ..infinite_id.attention.blocks import list_layers
 from ..infinite_id.attention.mixed import Mixing
 from ..infinite_id.host.patch import apply
+from . import peer_pack
+from .adapter_files import write_safetensors
 from .models import Subject
 from .texts import PEER
 from .timing import Way
+from .unet_adapters import make_file
 
 KIND = "Plus Face"
 # The peer asks the host's options, not the model, for the dtype of its own tensors.
@@ -46,24 +49,23 @@ def patch_by_both(subject: Subject) -> Peers:
     """Identity attention of one file by the peer's nodes and by ours."""
     from ..miniature.host import register
     from ..miniature.random_weights import write
-    from ..tests.interop import compare_peers as interop
 
     register()
     unet = subject.model.model.diffusion_model
     ip_adapter.SDXL = list_layers(unet)  # the small one's layers are as many, and narrower
-    peer = interop.import_peer(Path(os.environ[PEER]))
+    peer = peer_pack.import_peer(Path(os.environ[PEER]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = comfy.clip_vision.load(str(write(folder, "tiny")["clip_vision"]))
-        tensors = interop.make_file(unet, KIND, interop.TOKEN_WIDTH, interop.CLIP_WIDTH)
+        tensors = make_file(unet, KIND, peer_pack.TOKEN_WIDTH, peer_pack.CLIP_WIDTH)
         halves = {k: x.to(subject.dtype) for k, x in tensors.items()}
-        file = interop.write_safetensors(folder / "plus-face.safetensors", halves)
-        image = torch.rand(1, interop.SIZE, interop.SIZE, 3)
+        file = write_safetensors(folder / "plus-face.safetensors", halves)
+        image = torch.rand(1, peer_pack.SIZE, peer_pack.SIZE, 3)
         with patch.object(args, DTYPE_OPTIONS[subject.dtype], True):
-            theirs, crop = interop.patch_by_peer(peer, KIND, file, subject.model, clip, image)
-        identity = interop.encode(file, clip, crop)
-    ours = apply(subject.model, Application(identity, weight=interop.WEIGHT, mixing=Mixing.OFF))
-    hooks: dict[Any, Any] = interop.get_hooks(theirs)
+            theirs, crop = peer_pack.patch_by_peer(peer, KIND, file, subject.model, clip, image)
+        identity = peer_pack.encode(file, clip, crop)
+    ours = apply(subject.model, Application(identity, weight=peer_pack.WEIGHT, mixing=Mixing.OFF))
+    hooks: dict[Any, Any] = peer_pack.get_hooks(theirs)
     for index in range(10):  # the peer's ("middle", 1, i) is no block: it would do less than ours
         if ("middle", 1, index) in hooks:
             hooks["middle", 0, index] = hooks.pop(("middle", 1, index))
@@ -73,7 +75,7 @@ def patch_by_both(subject: Subject) -> Peers:
     return Peers(
         ways={THEIRS: Way(theirs), OURS: Way(ours)},
         megabytes={
-            THEIRS: interop.measure(told["ipadapter"].ip_layers.parameters()),
-            OURS: interop.measure(x for pairs in stored for pair in pairs.values() for x in pair),
+            THEIRS: peer_pack.measure(told["ipadapter"].ip_layers.parameters()),
+            OURS: peer_pack.measure(x for pairs in stored for pair in pairs.values() for x in pair),
         },
     )

@@ -20,6 +20,7 @@ from typing import Any
 from ..cache import ROOT, cache_root
 from ..comfyui import VERSIONS, download
 from ..face_pack import face_root
+from ..server import PACK_CONTENTS
 from .document import write_document
 from .results import Host, Result
 
@@ -27,17 +28,15 @@ RECORDER = Path(__file__).with_name("recorder.py")
 FOLDERS = ("tests/host", "tests/server")
 OWN_AFFAIRS = {"test_remake", "test_ablation"}  # how the miniature is made and what it shows
 SOURCES = (
-    "__init__.py",
-    "infinite_id",
-    "nodes",
-    "locales",
-    "workflows",
+    *PACK_CONTENTS,
     "miniature",
-    "requirements.txt",
+    "pack.py",
+    "bench/*.py",
+    "gallery",
     "dev/*.py",
     "tests/conftest.py",
-    "tests/unit/adapter_files.py",
     "tests/unit/corrupt_files.py",
+    "tests/unit/test_mappers.py",
 )
 """What the tests run or read, beside what lies in their own folders."""
 
@@ -94,12 +93,13 @@ def _kept(path: Path, version: str) -> Path:
 def _helpers(folder: Path) -> str:
     """The key of everything but the test file itself."""
     digest = hashlib.sha256()
-    for path in _sources(folder):
+    for path in list_sources(folder):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def _sources(folder: Path) -> Iterator[Path]:
+def list_sources(folder: Path) -> Iterator[Path]:
+    """The files that all tests of a folder depend on."""
     for pattern in SOURCES:
         for found in sorted(ROOT.glob(pattern)):
             files = sorted(found.rglob("*")) if found.is_dir() else [found]

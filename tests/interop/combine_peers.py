@@ -49,9 +49,9 @@ import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfyui_version import __version__ as host_version  # noqa: E402
+from pack.bench.peer_pack import import_peer  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.tests.host.world import difference  # noqa: E402
-from pack.tests.interop.compare_peers import import_peer  # noqa: E402
 from pack.tests.interop.peers import attention, caches, pieces, regions, samplers  # noqa: E402
 from pack.tests.interop.peers.case import NEAR, SAME, Case  # noqa: E402
 from server import PromptServer  # noqa: E402

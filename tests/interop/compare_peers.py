@@ -29,12 +29,9 @@ and relative differences |ours - theirs| / |theirs|:
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import runpy
-import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,31 +41,32 @@ runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))  # the host, and 
 import comfy.clip_vision  # noqa: E402
 import comfy.model_base  # noqa: E402
 import comfy.supported_models  # noqa: E402
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
-from insightface.app.common import Face as DetectedFace  # noqa: E402
 from pack.bench.adapter_files import write_safetensors  # noqa: E402
+from pack.bench.peer_pack import (  # noqa: E402
+    CLIP_WIDTH,
+    SIZE,
+    TOKEN_WIDTH,
+    WEIGHT,
+    encode,
+    get_hooks,
+    import_peer,
+    measure,
+    patch_by_peer,
+)
 from pack.bench.unet_adapters import make_file  # noqa: E402
-from pack.infinite_id.adapters import formats  # noqa: E402
 from pack.infinite_id.adapters.formats import ip_adapter  # noqa: E402
 from pack.infinite_id.application import Application  # noqa: E402
 from pack.infinite_id.attention.blocks import SDXL, list_layers  # noqa: E402
 from pack.infinite_id.attention.mixed import Mixing  # noqa: E402
-from pack.infinite_id.faces.face import Face  # noqa: E402
-from pack.infinite_id.host.encode import encode_identities  # noqa: E402
 from pack.infinite_id.host.patch import apply  # noqa: E402
-from pack.infinite_id.identities.identity import Identity, Source  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.miniature.random_weights import randomise, write  # noqa: E402
 from pack.miniature.shapes import UNETS  # noqa: E402
 from pack.tests.host.world import difference, sample  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-WEIGHT = 0.8
-CLIP_WIDTH = 64
-TOKEN_WIDTH = 2048  # the peers tell SDXL by it
-SIZE = 256
 PEERS = {
     "IPADAPTER_PLUS_PATH": (
         "FaceID",
@@ -82,25 +80,6 @@ PEERS = {
 }
 COUNTS = ("layers", "theirs", "ours", "258 tokens")
 COLUMNS = ("tokens", "no identity", "as it is", "70 layers", "guided", "one negative")
-# The five points of a face that fills a picture of 112 pixels.
-TEMPLATE = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
-
-
-class FaceAnalysis:
-    """Finds the same face in every picture."""
-
-    def __init__(self) -> None:
-        self.det_model = ModuleType("detector")
-        generator = np.random.default_rng(6)
-        self.found = DetectedFace(
-            bbox=np.array([0.0, 0.0, SIZE, SIZE]),
-            kps=np.array(TEMPLATE, np.float32) * SIZE / 112,
-            embedding=generator.standard_normal(512).astype(np.float32),
-            det_score=0.9,
-        )
-
-    def get(self, _image: Any) -> list[Any]:
-        return [self.found]
 
 
 def make_model() -> ModelPatcher:
@@ -130,55 +109,6 @@ def run(model: ModelPatcher, cfg: float) -> Tensor:
     finally:
         handle.remove()
     return outputs[0]
-
-
-def import_peer(path: Path) -> ModuleType:
-    """A node pack by its folder, as the host imports it."""
-    name = f"peer_{path.name}"
-    spec = importlib.util.spec_from_file_location(name, path / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def patch_by_peer(
-    peer: ModuleType, kind: str, file: Path, model: ModelPatcher, clip: Any, image: Tensor
-) -> tuple[ModelPatcher, Tensor]:
-    """The model as the peer's own functions leave it, and the picture that its CLIP encoder saw."""
-    parts = {n.rpartition(".")[2]: m for n, m in sys.modules.items() if n.startswith(peer.__name__)}
-    faces = FaceAnalysis()
-    if kind == "InstantID":
-        nodes = parts["InstantID"]
-        content: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
-        for name, x in comfy.utils.load_torch_file(str(file)).items():
-            part, _, rest = name.partition(".")
-            content[part][rest] = x
-        loaded = nodes.InstantID(content, 1280, TOKEN_WIDTH, 512, 16)
-        patch = nodes.InstantIDAttentionPatch().patch_attention
-        return patch(loaded, faces, image, model, WEIGHT, 0.0, 1.0)[0], image
-    loaded = parts["utils"].ipadapter_model_loader(str(file))
-    patched, crop = parts["IPAdapterPlus"].ipadapter_execute(
-        model.clone(),
-        loaded,
-        clip,
-        insightface=faces if kind.startswith("FaceID") else None,
-        image=image,
-        weight=WEIGHT,
-        weight_faceidv2=1.0,
-    )
-    return patched, image if crop is None else crop
-
-
-def encode(file: Path, clip: Any, crop: Tensor) -> Identity:
-    found = FaceAnalysis().found
-    face = Face(found.bbox, found.kps, found.det_score, found.embedding)
-    return encode_identities(formats.load(file), clip, [face], crop, [Source("drawn", "")])[0]
-
-
-def get_hooks(model: ModelPatcher) -> dict[Any, Any]:
-    return model.model_options["transformer_options"]["patches_replace"]["attn2"]
 
 
 def compare(
@@ -216,11 +146,6 @@ def compare(
         hook.kwargs[0]["uncond"] = identity.unconditional
     found["one negative"] = difference(run(ours, 5.0), run(theirs, 5.0))
     return found
-
-
-def measure(tensors: Iterable[Tensor]) -> float:
-    """Megabytes."""
-    return sum(x.numel() * x.element_size() for x in tensors) / 1e6
 
 
 @torch.inference_mode()

@@ -14,6 +14,8 @@ from pack.dev.cache import ROOT, SetUpError
 from pack.dev.compatibility.document import check_rows
 from pack.dev.compatibility.features import LIMITS, REFUSALS, SECTIONS
 from pack.dev.compatibility.results import Feature, Host, Result, describe
+from pack.dev.compatibility.run import FOLDERS, list_sources
+from pack.dev.compatibility.run import test_files as list_files
 
 FEATURES = [
     *(feature for section in SECTIONS for feature in section.features),
@@ -32,6 +34,20 @@ def list_tests(file: str) -> dict[str, list[str]]:
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_kept_results_depend_on_all_that_the_tests_import(folder: str) -> None:
+    known = set(list_sources(ROOT / folder))
+    for path in (path for path in list_files() if path.parent == ROOT / folder):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pack."):
+                module = ROOT.joinpath(*(node.module or "").split(".")[1:])
+                files = [module.with_suffix(".py"), module / "__init__.py"]
+                own = module.parent == path.parent
+                assert own or not any(file.is_file() and file not in known for file in files), (
+                    f"{path.name} imports {node.module}"
+                )
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.checks[0])

@@ -69,7 +69,7 @@ def test_heavy_packages_are_imported_when_used(path: Path) -> None:
     assert not roots & HEAVY
 
 
-@pytest.mark.parametrize("name", ["__main__", "cache", "comfyui", "environment"])
+@pytest.mark.parametrize("name", ["command", "cache", "comfyui", "environment"])
 def test_set_up_starts_on_a_bare_python(name: str) -> None:
     found = imports(ROOT / "dev" / f"{name}.py", top_level_only=True)
     assert {n.partition(".")[0] for n in found if not n.startswith(".")} <= sys.stdlib_module_names

@@ -280,7 +280,7 @@ def test_what_is_shipped() -> None:
 
 
 def test_the_shipped_workflow_is_the_first_template() -> None:
-    """As `dev.workflow` makes it of `workflows/photo.json`, with titles."""
+    """As `gallery.workflow` makes it of `workflows/photo.json`, with titles."""
     from pack.gallery.workflow import read, to_prompt, workflow_file
 
     path = SHIPPED.with_name("workflows") / "infinite-id.json"
