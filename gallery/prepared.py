@@ -21,7 +21,8 @@ FIRST = 1_000_100
 
 def prepared_people() -> Path:
     """A folder as `prepare` makes it, written into the cache where it is missing."""
-    sources = sorted((ROOT / "infinite_id" / "training" / "prepare").glob("*.py"))
+    rooms = (ROOT / "infinite_id" / room for room in ("photos", "training/prepare"))
+    sources = sorted(path for room in rooms for path in room.glob("*.py"))
     name = f"people-{fingerprint(Path(__file__), *sources)}"
     return build(name, "Drawn people: preparing", _write) / "data"
 

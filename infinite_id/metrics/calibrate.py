@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import MetricsError
+from ..errors import UserError
 from .faces import FaceNet
 from .features import Nets, Store, look
 from .scores import Measure, Scores, same_and_different
@@ -59,7 +59,7 @@ def calibrate(
         photos: whom each shows, and its file.
 
     Raises:
-        MetricsError: if fewer than two people are left, or none with two photos.
+        UserError: if fewer than two people are left, or none with two photos.
     """
     seen = look([path for _, path in photos], Nets(nets), store)
     problems = [f"{path}: {reason}" for path, reason in seen.problems.items()]
@@ -76,7 +76,7 @@ def calibrate(
         else:
             problems.append(f"{path}: no face was found")
     if len(set(people)) < 2 or len(set(people)) == len(people):
-        raise MetricsError(
+        raise UserError(
             f"{len(people)} photos of {len(set(people))} people are left. A calibration needs two "
             "people, and two photos of one."
         )

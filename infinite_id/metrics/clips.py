@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import torch
 
+from ..errors import UserError
 from ..faces.face import Photo
-from ..training.files import digest_of, file_digest
-from .errors import MetricsError
+from ..files import digest_of, file_digest
 from .scores import Vectors
 
 
@@ -45,31 +45,31 @@ class OpenClip:
             device: torch's name, or "auto" for a GPU where there is one.
 
         Raises:
-            MetricsError: if open_clip is missing or does not know the model, or the weights do not
+            UserError: if open_clip is missing or does not know the model, or the weights do not
                 fit it.
         """
         try:
             import open_clip
         except ImportError as error:
-            raise MetricsError(
+            raise UserError(
                 f"--clip needs open_clip ({error}): `pip install -r requirements/metrics.txt` in "
                 "this pack's folder."
             ) from error
         config = open_clip.get_model_config(model)
         if config is None or "hf_tokenizer_name" in config["text_cfg"]:
-            raise MetricsError(
+            raise UserError(
                 f"--clip: '{model}' is no model of open_clip that comes with its own tokenizer. "
                 "Choose one such as ViT-B-32, ViT-B-16 or ViT-L-14-quickgelu."
             )
         if weights.suffix != ".safetensors" or not weights.is_file():
-            raise MetricsError(f"--clip: {weights} is no .safetensors file with a CLIP's weights.")
+            raise UserError(f"--clip: {weights} is no .safetensors file with a CLIP's weights.")
         self._device = _choose_device(device)
         try:
             net, _, self._prepare = open_clip.create_model_and_transforms(
                 model, pretrained=str(weights), device=self._device
             )
         except RuntimeError as error:
-            raise MetricsError(f"--clip: {weights} does not fit {model}: {error}") from error
+            raise UserError(f"--clip: {weights} does not fit {model}: {error}") from error
         self._net: Any = net.eval()
         self._tokenize = open_clip.get_tokenizer(model)
         self.name = f"{model} ({weights.name})"

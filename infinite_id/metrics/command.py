@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import launch
-from .errors import MetricsError
+from ..errors import UserError
 
 if TYPE_CHECKING:
     from .clips import Clip
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    from ..training.errors import TrainingError
+    from ..errors import UserError
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
     try:
         return int(_VERBS[options.verb](options))
-    except (MetricsError, TrainingError, launch.HostError) as error:
+    except (UserError, launch.HostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -153,7 +153,7 @@ def _score(options: argparse.Namespace) -> int:
     material = read_material(options.pictures)
     against = options.against or material.methods[0]
     if against not in material.methods:
-        raise MetricsError(f"--against: the methods are {', '.join(material.methods)}.")
+        raise UserError(f"--against: the methods are {', '.join(material.methods)}.")
     _use_host(options)
     from .evaluate import evaluate
     from .features import Nets, Store
@@ -161,7 +161,7 @@ def _score(options: argparse.Namespace) -> int:
 
     nets = Nets(_load_faces(options), _load_clip(options))
     if not nets.faces and nets.clip is None:
-        raise MetricsError("There is no net to measure with: give --face-pack, --clip or both.")
+        raise UserError("There is no net to measure with: give --face-pack, --clip or both.")
     root = options.pictures if options.pictures.is_dir() else options.pictures.parent
     store = Store(options.out / "features.sqlite")
     evaluation = evaluate(material, nets, store, root)
@@ -187,13 +187,13 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     _use_host(options)
-    from ..training.prepare.sources import list_sources
+    from ..photos.sources import list_sources
     from .calibrate import calibrate, describe
     from .features import Store
 
     nets = _load_faces(options)
     if not nets:
-        raise MetricsError("There is no net to calibrate: give --face-pack.")
+        raise UserError("There is no net to calibrate: give --face-pack.")
     photos = [(s.person, s.path) for s in list_sources(options.photos, captions=False)]
     store = Store(options.out / "features.sqlite")
     calibration = calibrate(photos, nets, store)
@@ -216,7 +216,7 @@ def _load_faces(options: argparse.Namespace) -> list[FaceNet]:
     from .faces import DlibNet, FaceNetOnnx, PackNet
 
     if (options.facenet or options.dlib) and not options.face_pack:
-        raise MetricsError("--facenet and --dlib need a --face-pack, whose detector finds faces.")
+        raise UserError("--facenet and --dlib need a --face-pack, whose detector finds faces.")
     try:
         packs = [
             PackNet(_find_pack(pack), options.provider, options.detection_size)
@@ -228,14 +228,14 @@ def _load_faces(options: argparse.Namespace) -> list[FaceNet]:
         if options.dlib:
             others.append(DlibNet(packs[0]))
     except FaceError as error:
-        raise MetricsError(str(error)) from error
+        raise UserError(str(error)) from error
     return [*packs, *others]
 
 
 def _find_pack(choice: str) -> Path:
     if Path(choice).is_dir():
         return Path(choice)
-    from ..training.host_models import find_face_pack
+    from ..host.models import find_face_pack
 
     return find_face_pack(choice)
 
@@ -249,8 +249,8 @@ def _load_clip(options: argparse.Namespace) -> Clip | None:
     if not options.clip_text and not options.clip_vision:
         return None
     if not options.clip_text or not options.clip_vision:
-        raise MetricsError("--clip-text and --clip-vision go together: give both files.")
-    from ..training.host_models import find_file
+        raise UserError("--clip-text and --clip-vision go together: give both files.")
+    from ..host.models import find_file
     from .host_clip import HostClip
 
     return HostClip.load(
@@ -282,13 +282,13 @@ def _split(text: str) -> tuple[str, float]:
             raise ValueError
         return measure, float(value)
     except ValueError as error:
-        raise MetricsError(f"--fail-under {text}: expected MEASURE=VALUE.") from error
+        raise UserError(f"--fail-under {text}: expected MEASURE=VALUE.") from error
 
 
 def _check(evaluation: Evaluation, limits: dict[str, float]) -> int:
     unknown = sorted(limits.keys() - set(evaluation.measures))
     if unknown:
-        raise MetricsError(
+        raise UserError(
             f"--fail-under: there is no '{unknown[0]}'; there are {', '.join(evaluation.measures)}."
         )
     failed = 0

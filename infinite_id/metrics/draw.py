@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..training.files import write_text, write_whole
-from ..training.progress import make_bar
-from .errors import MetricsError
+from ..errors import UserError
+from ..files import write_text, write_whole
+from ..progress import make_bar
 from .plan import FILE, Cell, Plan, read_plan
 from .remote import DrawError, Server
 from .workflow import Prompt, fill, list_classes, read_workflow
@@ -83,7 +83,7 @@ def draw(plan_file: Path, out: Path, urls: Sequence[str]) -> Outcome:
             all it needs.
 
     Raises:
-        MetricsError: if the plan or a workflow cannot be used, or no server answers for long. What
+        UserError: if the plan or a workflow cannot be used, or no server answers for long. What
             was drawn is kept.
     """
     plan = read_plan(plan_file)
@@ -108,8 +108,8 @@ def _try_inputs(plan: Plan, workflows: dict[str, Prompt]) -> None:
     for name, method in plan.methods.items():
         try:
             fill(workflows[name], method.inputs, {})
-        except MetricsError as error:
-            raise MetricsError(f"Method '{name}': {error}") from error
+        except UserError as error:
+            raise UserError(f"Method '{name}': {error}") from error
 
 
 def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
@@ -119,14 +119,14 @@ def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
         names = []
         for n, photo in enumerate(known.photos):
             if not photo.is_file():
-                raise MetricsError(f"There is no photo {photo} of '{person}'. Correct the plan.")
+                raise UserError(f"There is no photo {photo} of '{person}'. Correct the plan.")
             name = Path("photos", person, f"{n}{photo.suffix}")
             write_whole(out / name, partial(shutil.copyfile, photo))
             names.append(name.as_posix())
         data["people"][person]["photos"] = names
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     if (out / FILE).exists() and (out / FILE).read_text(encoding="utf-8") != text:
-        raise MetricsError(f"{out} holds pictures of another plan. Give another --out.")
+        raise UserError(f"{out} holds pictures of another plan. Give another --out.")
     write_text(out / FILE, text)
 
 
@@ -155,13 +155,13 @@ async def _draw_all(work: _Work, urls: Sequence[str]) -> dict[str, set[str]]:
 
 
 async def _watch(work: _Work) -> None:
-    """Raise MetricsError if no server has answered for long."""
+    """Raise UserError if no server has answered for long."""
     silent = 0.0
     while not work.is_done:
         await asyncio.sleep(1.0)
         silent = 0.0 if work.alive else silent + 1.0
         if silent >= PATIENCE:
-            raise MetricsError(
+            raise UserError(
                 "No server that can draw what is left answers. What was drawn is kept: start one "
                 "and give the same command again."
             )

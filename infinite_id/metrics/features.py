@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..errors import UserError
 from ..faces.face import Photo
-from ..training.prepare.photos import Limits, Rejected, decode
-from ..training.progress import make_bar
+from ..photos.look import Limits, Rejected, decode
+from ..progress import make_bar
 from .clips import Clip
-from .errors import MetricsError
 from .faces import FaceNet
 from .scores import Vector
 
@@ -35,7 +35,7 @@ class Store:
     """Feature vectors by net and content; None says that there is no face."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises MetricsError if it cannot be, or is no such file."""
+        """Open or make the file. Raises UserError if it cannot be, or is no such file."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path)
@@ -44,7 +44,7 @@ class Store:
             self._base.execute("PRAGMA synchronous = NORMAL")
             self._base.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise MetricsError(
+            raise UserError(
                 f"{path} cannot be used ({error}). Remove it: its features are computed anew."
             ) from error
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..errors import UserError
 from ..faces.face import Photo
 from ..faces.photo import to_image
-from ..training.files import digest_of, file_digest
-from .errors import MetricsError
+from ..files import digest_of, file_digest
 from .scores import Vectors
 
 _PROJECTIONS = ("text_projection.weight", "text_projection", "visual_projection.weight")
@@ -51,10 +51,10 @@ def _read(clip: Any, text: str) -> torch.Tensor:
 
 
 def check_widths(texts: Vectors, pictures: Vectors) -> None:
-    """Raise MetricsError if features are not of one CLIP: they have different widths."""
+    """Raise UserError if features are not of one CLIP: they have different widths."""
     text, picture = texts.shape[1], pictures.shape[1]
     if text != picture:
-        raise MetricsError(
+        raise UserError(
             f"The CLIP gives {text} numbers and the CLIP vision {picture}: they are not of one "
             "CLIP. For CLIP-T take both of one model, such as ViT-L/14's text encoder (clip_l) "
             "and its CLIP vision."
@@ -67,7 +67,7 @@ class HostClip:
     preprocessing = PREPROCESSING
 
     def __init__(self, clip: Any, vision: Any, name: str = "", digest: str = "") -> None:
-        """Take both. Raises MetricsError if they are not of one CLIP."""
+        """Take both. Raises UserError if they are not of one CLIP."""
         self._clip, self._vision = clip, vision
         self.name, self.digest = name, digest
         check_widths(self.read([""]), self.see([np.zeros((8, 8, 3), np.uint8)]))
@@ -77,7 +77,7 @@ class HostClip:
         """Load two files.
 
         Raises:
-            MetricsError: if a file is none of its kind, or lacks the projection into the common
+            UserError: if a file is none of its kind, or lacks the projection into the common
                 space, without which the cosine of both means nothing.
         """
         for option, path in (("--clip-text", text), ("--clip-vision", vision)):
@@ -87,7 +87,7 @@ class HostClip:
         )
         loaded = comfy.clip_vision.load(str(vision))
         if loaded is None:
-            raise MetricsError(f"--clip-vision: ComfyUI does not know {vision.name} as one.")
+            raise UserError(f"--clip-vision: ComfyUI does not know {vision.name} as one.")
         digest = digest_of(file_digest(text), file_digest(vision))
         return cls(clip, loaded, f"{text.name} and {vision.name}", digest)
 
@@ -105,9 +105,9 @@ def _check_projection(option: str, path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
     except (OSError, SafetensorError) as error:
-        raise MetricsError(f"{option}: {path} is no .safetensors file ({error}).") from error
+        raise UserError(f"{option}: {path} is no .safetensors file ({error}).") from error
     if not any(name.endswith(_PROJECTIONS) for name in names):
-        raise MetricsError(
+        raise UserError(
             f"{option}: {path.name} lacks the projection into the space that texts and pictures "
             "share, as text encoders cut out of checkpoints do. Take the file of the whole CLIP."
         )

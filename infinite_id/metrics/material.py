@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import MetricsError
+from ..errors import UserError
 from .plan import FILE, read_plan
 
 _COLUMNS = ("file", "kind", "person", "method", "prompt", "seed")
@@ -55,13 +55,13 @@ def read_material(source: Path) -> Material:
     is the one that the methods were given.
 
     Raises:
-        MetricsError: if it is neither, or names nothing to score.
+        UserError: if it is neither, or names nothing to score.
     """
     if source.is_dir():
         return _read_folder(source)
     if source.suffix.lower() == ".csv" and source.is_file():
         return _read_csv(source)
-    raise MetricsError(
+    raise UserError(
         f"{source} is neither a folder with a {FILE} nor a .csv file. docs/metrics.md shows both."
     )
 
@@ -91,23 +91,23 @@ def _read_csv(path: Path) -> Material:
                 method, seed = row["method"] or "pictures", row["seed"] or str(line)
                 pictures.append(Picture(method, row["person"], prompt, seed, prompt, target))
             else:
-                raise MetricsError(
+                raise UserError(
                     f"{path}, line {line}: the kind is '{row['kind']}'. Expected picture or photo."
                 )
     if not pictures:
-        raise MetricsError(f"{path} names no pictures. Their lines have the kind 'picture'.")
+        raise UserError(f"{path} names no pictures. Their lines have the kind 'picture'.")
     return Material(pictures, photos)
 
 
 def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, str]]]:
     given = set(reader.fieldnames or ())
     if given - set(_COLUMNS) or not {"file", "kind", "person"} <= given:
-        raise MetricsError(
+        raise UserError(
             f"{path}: its first line names {', '.join(sorted(given)) or 'nothing'}. Expected the "
             f"columns {', '.join(_COLUMNS)}; the first three must be there."
         )
     for row in reader:
         values = {name: (row.get(name) or "").strip() for name in _COLUMNS}
         if not values["file"] or not values["person"]:
-            raise MetricsError(f"{path}, line {reader.line_num}: file and person must be there.")
+            raise UserError(f"{path}, line {reader.line_num}: file and person must be there.")
         yield reader.line_num, values

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import MetricsError
+from ..errors import UserError
 
 FILE = "plan.json"
 SHIPPED = Path(__file__).with_name("plans")
@@ -95,18 +95,18 @@ def read_plan(path: Path) -> Plan:
     """Read a plan file.
 
     Raises:
-        MetricsError: if the file is not there, is no plan, or names what cannot be a folder.
+        UserError: if the file is not there, is no plan, or names what cannot be a folder.
     """
     data = _read_json(path)
     unknown = sorted(data.keys() - _KEYS)
     missing = sorted(_KEYS - data.keys())
     if unknown or missing:
         wrong = f"has an unknown key '{unknown[0]}'" if unknown else f"lacks '{missing[0]}'"
-        raise MetricsError(f"{path} {wrong}. A plan has people, prompts, seeds and methods.")
+        raise UserError(f"{path} {wrong}. A plan has people, prompts, seeds and methods.")
     try:
         plan = _build(data, path.absolute().parent)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MetricsError(
+        raise UserError(
             f"{path} is no plan ({type(error).__name__}: {error}). docs/metrics.md shows one."
         ) from error
     _check(plan, path)
@@ -117,11 +117,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MetricsError(f"There is no {path}. Give a plan file; see docs/metrics.md.") from error
+        raise UserError(f"There is no {path}. Give a plan file; see docs/metrics.md.") from error
     except (OSError, ValueError) as error:
-        raise MetricsError(f"{path} cannot be read ({error}). Expected JSON, in UTF-8.") from error
+        raise UserError(f"{path} cannot be read ({error}). Expected JSON, in UTF-8.") from error
     if not isinstance(data, dict):
-        raise MetricsError(f"{path} holds no JSON object. Expected a plan; see docs/metrics.md.")
+        raise UserError(f"{path} holds no JSON object. Expected a plan; see docs/metrics.md.")
     return data
 
 
@@ -150,11 +150,11 @@ def shipped_prompts(name: str) -> dict[str, str]:
     """The prompts of a file in `plans/`.
 
     Raises:
-        MetricsError: if there is none of this name.
+        UserError: if there is none of this name.
     """
     names = sorted(path.stem for path in SHIPPED.glob("*.json"))
     if name not in names:
-        raise MetricsError(f"There are no prompts '{name}'; there are {', '.join(names)}.")
+        raise UserError(f"There are no prompts '{name}'; there are {', '.join(names)}.")
     found: dict[str, str] = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
@@ -163,13 +163,13 @@ def _check(plan: Plan, path: Path) -> None:
     """Refuse what has no pictures, and names that lead out of the folder of pictures."""
     for what in ("people", "prompts", "seeds", "methods"):
         if not getattr(plan, what):
-            raise MetricsError(f"{path} has no {what}. Add at least one.")
+            raise UserError(f"{path} has no {what}. Add at least one.")
     for name in (*plan.people, *plan.prompts, *plan.methods):
         if name in ("", ".", "..") or any(sign in name for sign in '/\\:*?"<>|\0'):
-            raise MetricsError(
+            raise UserError(
                 f"{path} has the name {name!r}, which cannot be a folder's. Use letters, digits, "
                 "spaces, dots and dashes."
             )
     bare = [name for name, person in plan.people.items() if not person.photos]
     if bare:
-        raise MetricsError(f"{path} has no photo of '{bare[0]}'. Each person needs one at least.")
+        raise UserError(f"{path} has no photo of '{bare[0]}'. Each person needs one at least.")

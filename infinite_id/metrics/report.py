@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
-from ..training.files import write_text
-from ..training.prepare.photos import Limits, Rejected, decode
+from ..files import write_text
+from ..photos.look import Limits, Rejected, decode
 from .evaluate import Evaluation, Row
 from .features import Nets
 from .scores import Measure
@@ -34,7 +34,7 @@ def write_all(out: Path, evaluation: Evaluation, nets: Nets, against: str) -> No
         against: the method that the others are compared with.
 
     Raises:
-        TrainingError: if a file cannot be written.
+        UserError: if a file cannot be written.
     """
     write_text(out / CSV, _to_csv(evaluation))
     figures = to_json(evaluation, nets, against)

@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from .errors import MetricsError
+from ..errors import UserError
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -15,17 +15,17 @@ def read_workflow(path: Path) -> Prompt:
     """Read a file of the page's *Export (API)*.
 
     Raises:
-        MetricsError: if it is none.
+        UserError: if it is none.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MetricsError(f"The workflow {path} cannot be read ({error}).") from error
+        raise UserError(f"The workflow {path} cannot be read ({error}).") from error
     nodes = data.values() if isinstance(data, dict) else []
     if not nodes or not all(
         isinstance(n, dict) and {"class_type", "inputs"} <= n.keys() for n in nodes
     ):
-        raise MetricsError(
+        raise UserError(
             f"{path} is no workflow in API form. In ComfyUI's page choose Workflow, Export (API)."
         )
     return dict(data)
@@ -44,7 +44,7 @@ def fill(workflow: Prompt, inputs: Mapping[str, Any], values: Mapping[str, str |
         values: what the names stand for.
 
     Raises:
-        MetricsError: if the workflow has no such input.
+        UserError: if the workflow has no such input.
     """
     filled = deepcopy(workflow)
     for place, value in inputs.items():
@@ -52,7 +52,7 @@ def fill(workflow: Prompt, inputs: Mapping[str, Any], values: Mapping[str, str |
         nodes = [n for n in filled.values() if owner in _names(n) and name in n["inputs"]]
         if not nodes:
             known = sorted({f"{_names(n)[0]}.{i}" for n in filled.values() for i in n["inputs"]})
-            raise MetricsError(
+            raise UserError(
                 f"The workflow has no input '{place}'; it has {', '.join(known)}. Name it by the "
                 "node's title or class."
             )

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import TrainingError
-from .files import read_metadata, write_tensors
+from ..errors import UserError
+from ..files import read_metadata, write_tensors
 
 FOLDER, BEST = "checkpoints", "best.safetensors"
 
@@ -54,7 +54,7 @@ def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint, and remove all but the newest `keep` of them.
 
     Raises:
-        TrainingError: if it cannot be written; the earlier ones are there still.
+        UserError: if it cannot be written; the earlier ones are there still.
     """
     path = path_of(run, checkpoint.step)
     write_tensors(path, checkpoint.tensors, checkpoint.metadata)
@@ -72,21 +72,21 @@ def load_newest(run: Path) -> Checkpoint | None:
     """The newest checkpoint of a run; None if it has none yet.
 
     Raises:
-        TrainingError: if the file is damaged; the message says what to do.
+        UserError: if the file is damaged; the message says what to do.
     """
     paths = list_checkpoints(run)
     return load(paths[-1]) if paths else None
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises TrainingError if it is damaged or none."""
+    """Read a checkpoint. Raises UserError if it is damaged or none."""
     try:
         metadata = read_metadata(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Checkpoint(tensors, {"step": int(metadata["step"]), **metadata})
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise TrainingError(
+        raise UserError(
             f"{path} is damaged or no checkpoint ({error}). Remove it: the run goes on from the "
             "one before it, if there is one."
         ) from error
@@ -99,11 +99,11 @@ def check_same(own: Mapping[str, Any], stored: Mapping[str, Any], run: Path) -> 
         own, stored: what fixes a run, by words for the user.
 
     Raises:
-        TrainingError: naming the first thing that differs.
+        UserError: naming the first thing that differs.
     """
     for name in own:
         if own[name] != stored.get(name):
-            raise TrainingError(
+            raise UserError(
                 f"{run} was begun with another {name}: it was {_shorten(stored.get(name))}, and is "
                 f"{_shorten(own[name])} now. Go on with the same, or choose another --out."
             )

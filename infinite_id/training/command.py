@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import launch
-from .errors import TrainingError
+from ..errors import UserError
 
 if TYPE_CHECKING:
+    from ..photos.look import Limits
     from .prepare.encode import Sizes
     from .prepare.people import Choice
-    from .prepare.photos import Limits
     from .settings import Settings
 
 _PREPARE = """Finds the face in each photo, drops what is of no use with the reason for each, and
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
     try:
         return int(_VERBS[options.verb](options))
-    except (TrainingError, launch.HostError) as error:
+    except (UserError, launch.HostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -181,13 +181,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from ..photos.sources import list_sources
     from .prepare.run import Settings, prepare
-    from .prepare.sources import list_sources
 
     sources = list_sources(options.photos, options.captions)
     launch.use_host(launch.read_options(options))
     from ..faces.face import load_analysis
-    from .host_models import autoencoder_digest, find_face_pack, find_file
+    from ..host.models import autoencoder_digest, find_face_pack, find_file
     from .prepare.host_encoders import HostEncoders
 
     model = find_file("--model", "checkpoints", options.model)
@@ -216,7 +216,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _read_limits(options: argparse.Namespace) -> Limits:
-    from .prepare.photos import Limits
+    from ..photos.look import Limits
 
     return Limits(
         face=options.min_face,
@@ -241,19 +241,19 @@ def _read_sizes(options: argparse.Namespace) -> Sizes:
         size for size in options.sizes if options.step % 8 or not list_buckets(size, options.step)
     ]
     if options.step < 8 or wrong:
-        raise TrainingError("--step must be a multiple of 8, and --sizes not less than --step.")
+        raise UserError("--step must be a multiple of 8, and --sizes not less than --step.")
     return Sizes(tuple(sorted(set(options.sizes))), options.step)
 
 
 def _describe(path: Path) -> dict[str, str]:
-    from .files import file_digest
+    from ..files import file_digest
 
     return {"name": path.name, "digest": file_digest(path)}
 
 
 def _pack_digest(pack: Path, detection_size: int) -> str:
     """Of the nets and of how they are run."""
-    from .files import digest_of, file_digest
+    from ..files import digest_of, file_digest
 
     return digest_of([file_digest(path) for path in sorted(pack.glob("*.onnx"))], detection_size)
 
@@ -285,7 +285,7 @@ def _warm_start(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     settings = _read_settings(options)
     if options.size < 64 or options.size % 64:
-        raise TrainingError(f"--size is {options.size}; it must be a multiple of 64.")
+        raise UserError(f"--size is {options.size}; it must be a multiple of 64.")
     launch.use_host(launch.read_options(options))
     from .host_plan import plan
 
@@ -302,7 +302,7 @@ def _read_settings(options: argparse.Namespace) -> Settings:
 def _split(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
-        raise TrainingError(f"--set {text}: expected TABLE.KEY=VALUE, such as run.steps=20000.")
+        raise UserError(f"--set {text}: expected TABLE.KEY=VALUE, such as run.steps=20000.")
     return name, value
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ..errors import UserError
+from ..files import file_digest
 from .draws import Draw, draw_chance, draw_index, generator
-from .errors import TrainingError
-from .files import file_digest
 from .settings import Settings
 
 VERSION = 1
@@ -84,7 +84,7 @@ class Prepared:
     """A folder that `prepare` has written, at one size."""
 
     def __init__(self, folder: Path, size: int = 0) -> None:
-        """Raises TrainingError if the folder is not prepared, or not to the end, or not at `size`.
+        """Raises UserError if the folder is not prepared, or not to the end, or not at `size`.
 
         Args:
             size: pixels; 0 for the largest.
@@ -92,7 +92,7 @@ class Prepared:
         self.folder = folder
         for name in (SETTINGS, INDEX, NOTHING):
             if not (folder / name).exists():
-                raise TrainingError(
+                raise UserError(
                     f"{folder} has no {name}: it was not prepared, or not to the end. Run "
                     "`python -m infinite_id.training prepare PHOTOS --out DATA ...` first."
                 )
@@ -100,7 +100,7 @@ class Prepared:
         sizes = self.settings["sizes"]["sizes"]
         self.size = size or max(sizes)
         if self.size not in sizes:
-            raise TrainingError(
+            raise UserError(
                 f"data.size is {size}, and {folder} was prepared at "
                 f"{', '.join(str(s) for s in sizes)} pixels."
             )

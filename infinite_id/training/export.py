@@ -13,9 +13,9 @@ from ..adapters.adapter import Adapter, AdapterConfig
 from ..adapters.formats import save
 from ..adapters.mappers import MapperConfig
 from ..attention.blocks import Block
+from ..errors import UserError
+from ..files import write_text
 from .checkpoints import BEST, FOLDER, Checkpoint, list_checkpoints, load
-from .errors import TrainingError
-from .files import write_text
 
 _SHAPE = ("mapper", "layers", "lowest")
 """What a checkpoint says besides what it was made of and with."""
@@ -30,10 +30,10 @@ def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torc
         newest: take the newest checkpoint, and not that of the lowest validation loss.
 
     Raises:
-        TrainingError: if there is no checkpoint, or the file cannot be written.
+        UserError: if there is no checkpoint, or the file cannot be written.
     """
     if out.suffix != ".safetensors":
-        raise TrainingError(f"--out {out}: the name must end in .safetensors.")
+        raise UserError(f"--out {out}: the name must end in .safetensors.")
     checkpoint = load(_choose(run, newest))
     adapter = make_averaged(checkpoint)
     origin = describe(checkpoint)
@@ -41,7 +41,7 @@ def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torc
         out.parent.mkdir(parents=True, exist_ok=True)
         save(adapter, out, dtype, {"provenance": json.dumps(origin, sort_keys=True)})
     except OSError as error:
-        raise TrainingError(str(error)) from error
+        raise UserError(str(error)) from error
     write_text(out.with_suffix(".md"), make_card(out.stem, origin))
     return checkpoint.step
 
@@ -63,7 +63,7 @@ def _choose(run: Path, newest: bool) -> Path:
     if best.exists() and not newest:
         return best
     if not rolling:
-        raise TrainingError(f"{run} has no checkpoint: it is no folder that `train` has written.")
+        raise UserError(f"{run} has no checkpoint: it is no folder that `train` has written.")
     return rolling[-1]
 
 

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..adapters.adapter import Adapter, AdapterConfig
 from ..adapters.mappers import MapperConfig
 from ..attention.blocks import list_layers
-from .count import PeakMemory, count_flops
+from ..count import PeakMemory, count_flops
 from .data import Batch
 from .host_frozen import HostFrozen
 from .objective import Objective

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..attention.blocks import list_transformers
+from ..errors import UserError
 from ..host.training import make_predict
 from ..identities.projections import KeyValues
-from .errors import TrainingError
 from .objective import Prediction
 
 _PREDICTIONS = {
@@ -37,10 +37,10 @@ class HostFrozen:
             text: the text encoders, if the text attention is to be active.
 
         Raises:
-            TrainingError: if it is no SDXL-like UNet that predicts noise or velocity.
+            UserError: if it is no SDXL-like UNet that predicts noise or velocity.
         """
         if model.model_type not in _PREDICTIONS or not hasattr(model, "embedder"):
-            raise TrainingError(
+            raise UserError(
                 f"--model: adapters are trained for SDXL and its relatives, and this is a "
                 f"{type(model).__name__} of the type {model.model_type.name}."
             )

@@ -20,7 +20,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..attention.blocks import list_transformers
-from .host_models import place_model
+from ..host.models import place_model
 from .loop import Loop
 
 PREVIEW_EVERY = 10

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..adapters import formats
 from ..adapters.adapter import Adapter, check_fits
+from ..files import digest_of
 from ..host.patch import read_unet
 from .data import Batch, Pairs, Prepared
 from .export import export
-from .files import digest_of
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
 from .host_train import describe_run, make_adapter
@@ -51,7 +51,7 @@ def train(
 
     Raises:
         InterruptProcessingException: if the user interrupts; the state is stored before.
-        TrainingError: with what the user is to do.
+        UserError: with what the user is to do.
         ValueError: if `start` is for another kind of model.
     """
     prepared = Prepared(data, settings.data.size)

@@ -20,18 +20,18 @@ from torch.nn.functional import interpolate, pad
 
 from ..adapters.adapter import Adapter, encode
 from ..application import Application
+from ..errors import UserError
 from ..faces.detection import detect
 from ..faces.face import FaceError, load_analysis
 from ..faces.photo import read_photo
+from ..files import write_whole
+from ..host.models import find_face_pack
 from ..host.patch import apply
 from ..identities.identity import Identity
 from ..metrics.scores import cosine
 from ..sheet import draw_sheet
 from .data import Prepared
 from .draws import Draw
-from .errors import TrainingError
-from .files import write_whole
-from .host_models import find_face_pack
 from .settings import Pictures as Settings
 
 FOLDER = "samples"
@@ -67,7 +67,7 @@ class Pictures:
         """
         _, clip, self._vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_model=False)
         if clip is None or self._vae is None:
-            raise TrainingError(
+            raise UserError(
                 f"pictures.people is {settings.people}, and {path.name} holds no text encoder or "
                 "no autoencoder: give a whole checkpoint with --model, or set it to 0."
             )
@@ -167,5 +167,5 @@ def _find_analysis(prepared: Prepared) -> Any:
     try:
         pack = find_face_pack(prepared.settings["models"]["face"]["name"])
         return load_analysis(pack, "auto", 640)
-    except (KeyError, TrainingError, FaceError):
+    except (KeyError, UserError, FaceError):
         return None

@@ -15,9 +15,9 @@ from comfy.sd import VAE
 from ..adapters.adapter import check_fits
 from ..faces.face import Photo
 from ..faces.photo import digest, to_image
+from ..files import digest_of
 from ..host.patch import read_unet
 from ..identities.identity import Identity
-from .files import digest_of
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
 from .loop import Loop
@@ -97,7 +97,7 @@ def refine(
 
     Raises:
         InterruptProcessingException: if the user interrupts; the state is stored before.
-        TrainingError: if the loss is not finite, or the disk is full.
+        UserError: if the loss is not finite, or the disk is full.
         ValueError: if it is no single identity whose tokens count alike, or does not fit the model.
     """
     _check(model, identity)

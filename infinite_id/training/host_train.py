@@ -16,13 +16,13 @@ from ..adapters import formats
 from ..adapters.adapter import Adapter, check_fits
 from ..adapters.mappers import MapperConfig
 from ..attention.blocks import context_width, list_layers
+from ..errors import UserError
+from ..files import file_digest, write_text
+from ..host.models import autoencoder_digest, find_file, load_model, load_text_encoders, place_model
 from . import checkpoints
 from .data import Pairs, Prepared
-from .errors import TrainingError
 from .export import make_averaged
-from .files import file_digest, write_text
 from .host_frozen import HostFrozen
-from .host_models import autoencoder_digest, find_file, load_model, load_text_encoders, place_model
 from .host_pictures import Pictures
 from .initialise import new_adapter
 from .loop import Loop
@@ -57,7 +57,7 @@ def train(data: Path, model: str, out: Path, settings: Settings) -> bool:
     """Train an adapter, or go on; whether the last step was done.
 
     Raises:
-        TrainingError: with what the user is to do.
+        UserError: with what the user is to do.
     """
     prepared = Prepared(data, settings.data.size)
     path = find_file("--model", "checkpoints", model)
@@ -78,11 +78,11 @@ def warm_start(source: Path, data: Path, model: str, out: Path, settings: Settin
     """Begin a run at step 0 with parts of an adapter file; `train` goes on from there.
 
     Raises:
-        TrainingError: if the file is none that the pack reads, or of another kind of model; or if
+        UserError: if the file is none that the pack reads, or of another kind of model; or if
             the run has begun already.
     """
     if checkpoints.list_checkpoints(out):
-        raise TrainingError(f"{out} holds a run that has begun. Choose another --out.")
+        raise UserError(f"{out} holds a run that has begun. Choose another --out.")
     prepared = Prepared(data, settings.data.size)
     path = find_file("--model", "checkpoints", model)
     _check_autoencoder(prepared, path)
@@ -92,7 +92,7 @@ def warm_start(source: Path, data: Path, model: str, out: Path, settings: Settin
         other = formats.load(source)
         check_fits(other, list_layers(loaded.diffusion_model), adapter.config.mapper.token_width)
     except (FileNotFoundError, ValueError) as error:
-        raise TrainingError(f"warm-start: {error}") from error
+        raise UserError(f"warm-start: {error}") from error
     taken = take_over(adapter, other)
     state = {
         f"{kind}.{name}": weight.detach().clone()
@@ -205,7 +205,7 @@ def _fixed(settings: Settings) -> dict[str, object]:
 def _check_autoencoder(prepared: Prepared, path: Path) -> None:
     own = prepared.settings["models"]["autoencoder"]
     if own["digest"] != autoencoder_digest(path):
-        raise TrainingError(
+        raise UserError(
             f"{prepared.folder} was prepared with the autoencoder of {own['name']}, and that of "
             f"{path.name} is another: its latents mean something else. Train on {own['name']}, or "
             "prepare again with --model " + path.name + "."

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from . import checkpoints
 from .data import Batch, Pairs
-from .errors import TrainingError
 from .processes import Alone
 from .settings import Settings
 from .stats import Silent, Stats
@@ -56,7 +56,7 @@ class Loop:
             metadata: what the run is of; goes into each checkpoint.
 
         Raises:
-            TrainingError: if the batch cannot be shared among the processes.
+            UserError: if the batch cannot be shared among the processes.
         """
         self.out, self.settings, self.trainee = out, settings, trainee
         self.samples, self.held_out = samples, held_out
@@ -66,7 +66,7 @@ class Loop:
         """Shows the averaged weights at a validation, and tells numbers about it."""
         run = settings.run
         if run.batch % (run.at_once * processes.count):
-            raise TrainingError(
+            raise UserError(
                 f"run.batch is {run.batch}, and {processes.count} processes of run.at_once = "
                 f"{run.at_once} samples cannot share it: it must be a multiple of "
                 f"{run.at_once * processes.count}."
@@ -149,7 +149,7 @@ class Loop:
         names = [name for batch in batches for name in batch.names]
         own = not math.isfinite(self._own_loss)
         listed = "\n  ".join(names) if own else "see the messages of the other processes"
-        raise TrainingError(
+        raise UserError(
             f"The loss of step {step} is {loss}. The state before it is kept in "
             f"{checkpoints.path_of(self.out, step)}. If the losses before rose, go on with a lower "
             "optimiser.rate; if not, one of the photos of this step is broken:\n  " + listed
@@ -202,7 +202,7 @@ class Loop:
         """Go on from the newest checkpoint, if there is one; the step.
 
         Raises:
-            TrainingError: if it is of another model, other data or settings that fix the run.
+            UserError: if it is of another model, other data or settings that fix the run.
         """
         checkpoint = checkpoints.load_newest(self.out)
         if checkpoint is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import TrainingError
+from ..errors import UserError
 from .settings import Optimiser
 
 
@@ -16,7 +16,7 @@ def make_optimiser(parameters: Iterable[nn.Parameter], settings: Optimiser) -> A
     """AdamW by torch, or with moments of 8 bits by bitsandbytes.
 
     Raises:
-        TrainingError: if bitsandbytes is wanted and not installed.
+        UserError: if bitsandbytes is wanted and not installed.
     """
     return _find_class(settings)(
         list(parameters),
@@ -32,7 +32,7 @@ def _find_class(settings: Optimiser) -> Any:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise TrainingError(
+        raise UserError(
             f"optimiser.kind = adamw8bit needs bitsandbytes ({error}): `pip install bitsandbytes`, "
             "or set it to adamw."
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import TrainingError
+from ..errors import UserError
 
 
 class Alone:
@@ -60,7 +60,7 @@ class Together(Alone):
         try:
             from accelerate import Accelerator
         except ImportError as error:
-            raise TrainingError(
+            raise UserError(
                 f"Training in several processes needs accelerate ({error}): `pip install -r "
                 "requirements/training.txt` in this pack's folder."
             ) from error
@@ -132,7 +132,7 @@ def join(device: torch.device, sharded: bool) -> Alone:
         sharded: whether several share the weights; accelerate's config may say so as well.
 
     Raises:
-        TrainingError: if the launcher's config wants what the trainer does not do.
+        UserError: if the launcher's config wants what the trainer does not do.
     """
     sharded = asks_to_shard(os.environ) or sharded
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -145,14 +145,14 @@ def asks_to_shard(environment: Mapping[str, str]) -> bool:
     """What accelerate's config asks for, as its launcher hands it on: whether to shard (FSDP2).
 
     Raises:
-        TrainingError: for DeepSpeed, FSDP's first version and offloading.
+        UserError: for DeepSpeed, FSDP's first version and offloading.
     """
 
     def has(name: str) -> bool:
         return environment.get(name, "").lower() in ("true", "1", "yes")
 
     if has("ACCELERATE_USE_DEEPSPEED"):
-        raise TrainingError(
+        raise UserError(
             "accelerate's config asks for DeepSpeed. Its ZeRO spreads weights, gradients and "
             "moments over the GPUs; run.sharded = true does the same by FSDP2. Choose "
             "distributed_type: MULTI_GPU or FSDP in `accelerate config`."
@@ -160,11 +160,11 @@ def asks_to_shard(environment: Mapping[str, str]) -> bool:
     if not has("ACCELERATE_USE_FSDP"):
         return False
     if environment.get("FSDP_VERSION", "1") != "2":
-        raise TrainingError(
+        raise UserError(
             "accelerate's config asks for FSDP's first version; write fsdp_version: 2 into it."
         )
     if has("FSDP_OFFLOAD_PARAMS"):
-        raise TrainingError(
+        raise UserError(
             "accelerate's config asks to offload weights to the CPU: what trains takes 6 GB in "
             "all, and less on each GPU. Write fsdp_offload_params: false into it."
         )

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import TrainingError
+from ..errors import UserError
 
 
 def _setting(default: Any, text: str, least: float | None = None, most: float | None = None) -> Any:
@@ -126,7 +126,7 @@ def read(path: Path | None, changes: Mapping[str, str] | None = None) -> Setting
         changes: `{"optimiser.rate": "1e-5"}`, values in TOML.
 
     Raises:
-        TrainingError: naming the table and key that are unknown, of the wrong type or out of range.
+        UserError: naming the table and key that are unknown, of the wrong type or out of range.
     """
     settings = Settings() if path is None else parse(_load(path), str(path))
     for name, text in (changes or {}).items():
@@ -142,7 +142,7 @@ def _load(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return dict(tomllib.load(file))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} cannot be read as TOML: {error}.") from error
+        raise UserError(f"{path} cannot be read as TOML: {error}.") from error
 
 
 def _parse_value(text: str) -> Any:
@@ -165,13 +165,13 @@ def parse(tables: Mapping[str, Any], source: str, settings: Settings | None = No
         source: where the values are from, for the message.
 
     Raises:
-        TrainingError: as `read`.
+        UserError: as `read`.
     """
     settings = settings or Settings()
     known = {table.name for table in fields(settings)}
     for table, values in tables.items():
         if table not in known or not isinstance(values, Mapping):
-            raise TrainingError(
+            raise UserError(
                 f"{source}: there is no table [{table}]; there are {', '.join(sorted(known))}."
             )
         part = getattr(settings, table)
@@ -185,7 +185,7 @@ def _replace(part: Any, values: Mapping[str, Any], source: str) -> Any:
     done = {}
     for key, value in values.items():
         if key not in known:
-            raise TrainingError(
+            raise UserError(
                 f"{source}.{key}: there is no such setting; there are {', '.join(known)}."
             )
         done[key] = _check_value(f"{source}.{key}", value, types[key], known[key].metadata)
@@ -195,11 +195,11 @@ def _replace(part: Any, values: Mapping[str, Any], source: str) -> Any:
 def _check_value(name: str, value: Any, kind: Any, range_: Mapping[str, Any]) -> Any:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise TrainingError(f"{name} is {value!r}; it must be one of {get_args(kind)}.")
+            raise UserError(f"{name} is {value!r}; it must be one of {get_args(kind)}.")
         return value
     number = float(value) if kind is float and type(value) is int else value
     if type(number) is not kind:
-        raise TrainingError(f"{name} is {value!r}; it must be a {_TYPES[kind]}.")
+        raise UserError(f"{name} is {value!r}; it must be a {_TYPES[kind]}.")
     if kind is str:
         return value
     least, most = range_["least"], range_["most"]
@@ -209,7 +209,7 @@ def _check_value(name: str, value: Any, kind: Any, range_: Mapping[str, Any]) ->
     )
     if too_small or too_large or math.isnan(number):
         limits = f"at least {least}" + ("" if most is None else f" and at most {most}")
-        raise TrainingError(f"{name} is {value!r}; it must be {limits}.")
+        raise UserError(f"{name} is {value!r}; it must be {limits}.")
     return number
 
 
@@ -217,15 +217,15 @@ _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "tex
 
 
 def check(settings: Settings) -> None:
-    """Raises TrainingError for settings that do not go together."""
+    """Raises UserError for settings that do not go together."""
     run = settings.run
     if run.sharded and settings.optimiser.kind == "adamw8bit":
-        raise TrainingError(
+        raise UserError(
             "run.sharded and optimiser.kind = adamw8bit do not go together: sharding spreads the "
             "moments among the processes already. Choose one of them."
         )
     if run.batch % run.at_once:
-        raise TrainingError(
+        raise UserError(
             f"run.batch is {run.batch}, and must be a multiple of run.at_once, {run.at_once}."
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import to_json, to_json_lines, write_text
-from .progress import make_bar
+from ..files import to_json, to_json_lines, write_text
+from ..progress import make_bar
 
 FILE = "stats.jsonl"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .checkpoints import Checkpoint
-from .errors import TrainingError
 from .objective import Learner
 from .optimiser import list_state, make_optimiser, read_state
 from .processes import Alone
@@ -106,7 +106,7 @@ class Trainee:
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over a state. Raises TrainingError if it is of an adapter of another shape."""
+        """Take over a state. Raises UserError if it is of an adapter of another shape."""
         adapter, average = checkpoint.under("adapter"), checkpoint.under("average")
         _check_shapes(adapter, self.parameters)
         part = self._processes.part
@@ -131,7 +131,7 @@ def _check_shapes(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
     wrong = [n for n in own if n not in stored or stored[n].shape != own[n].shape]
     if wrong or len(stored) != len(own):
         name = wrong[0] if wrong else next(n for n in stored if n not in own)
-        raise TrainingError(
+        raise UserError(
             f"The checkpoint is of another model: {len(wrong)} of {len(own)} tensors differ, first "
             f"{name}. Give the model and the settings of that run, or another --out."
         )

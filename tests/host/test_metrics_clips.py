@@ -20,9 +20,9 @@ import torch
 import torchmetrics
 import transformers
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.metrics import scores
 from pack.infinite_id.metrics.clips import OpenClip
-from pack.infinite_id.metrics.errors import MetricsError
 from pack.infinite_id.metrics.host_clip import HostClip
 from PIL import Image
 from safetensors.torch import save_file
@@ -181,12 +181,12 @@ def test_open_clip_agrees_with_torchmetrics(
 
 
 def test_open_clips_mistakes_are_explained(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(MetricsError, match="no model of open_clip"):
+    with pytest.raises(UserError, match="no model of open_clip"):
         OpenClip("nothing", files / "tiny.safetensors", "cpu")
-    with pytest.raises(MetricsError, match=r"no \.safetensors file"):
+    with pytest.raises(UserError, match=r"no \.safetensors file"):
         OpenClip("tiny", tmp_path / "weights.pt", "cpu")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(MetricsError, match="does not fit tiny"):
+    with pytest.raises(UserError, match="does not fit tiny"):
         OpenClip("tiny", tmp_path / "other.safetensors", "cpu")
 
 
@@ -218,15 +218,15 @@ def test_the_hosts_clip_agrees_with_torchmetrics(reference: Any, photos: list[np
 
 
 def test_text_and_picture_of_two_clips_are_refused(reference: Any) -> None:
-    with pytest.raises(MetricsError, match="gives 32 numbers and the CLIP vision 16"):
+    with pytest.raises(UserError, match="gives 32 numbers and the CLIP vision 16"):
         host_clip(reference.state_dict(), projection=16)
 
 
 def test_a_text_encoder_without_its_projection_is_refused(tmp_path: Path, reference: Any) -> None:
     names = {n: x for n, x in reference.state_dict().items() if n.startswith("text_model")}
     save_file(names, tmp_path / "clip_l.safetensors")
-    with pytest.raises(MetricsError, match="lacks the projection"):
+    with pytest.raises(UserError, match="lacks the projection"):
         HostClip.load(tmp_path / "clip_l.safetensors", tmp_path / "vision.safetensors")
     (tmp_path / "text.safetensors").write_text("no")
-    with pytest.raises(MetricsError, match=r"no \.safetensors file"):
+    with pytest.raises(UserError, match=r"no \.safetensors file"):
         HostClip.load(tmp_path / "text.safetensors", tmp_path / "vision.safetensors")

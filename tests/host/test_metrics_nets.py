@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from pack.dev.orl import orl_photos
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.metrics import scores
 from pack.infinite_id.metrics.calibrate import calibrate, describe
-from pack.infinite_id.metrics.errors import MetricsError
 from pack.infinite_id.metrics.faces import DlibNet, FaceNetOnnx, PackNet, pack_licence
 from pack.infinite_id.metrics.features import Store
 
@@ -68,10 +68,10 @@ def test_facenet_sees_the_face_in_its_own_scale(
 
 
 def test_other_files_are_refused(pack: PackNet, tmp_path: Path) -> None:
-    with pytest.raises(MetricsError, match=r"takes .*112.*Expected \(n, 3, 160, 160\)"):
+    with pytest.raises(UserError, match=r"takes .*112.*Expected \(n, 3, 160, 160\)"):
         FaceNetOnnx(write_net(tmp_path / "a.onnx", ["n", 3, 112, 112], [2, 3]), pack, "CPU")
     (tmp_path / "b.onnx").write_text("no")
-    with pytest.raises(MetricsError, match="is no ONNX file"):
+    with pytest.raises(UserError, match="is no ONNX file"):
         FaceNetOnnx(tmp_path / "b.onnx", pack, "CPU")
 
 

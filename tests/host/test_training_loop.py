@@ -20,12 +20,13 @@ import pytest
 import torch
 from pack.bench.adapter_files import make, write_safetensors
 from pack.infinite_id.adapters import formats
-from pack.infinite_id.training import checkpoints, host_models, host_pictures, host_train, loop
+from pack.infinite_id.errors import UserError
+from pack.infinite_id.files import file_digest
+from pack.infinite_id.host import models
+from pack.infinite_id.training import checkpoints, host_pictures, host_train, loop
 from pack.infinite_id.training.data import Pairs, Prepared
 from pack.infinite_id.training.draws import Draw
-from pack.infinite_id.training.errors import TrainingError
 from pack.infinite_id.training.export import export
-from pack.infinite_id.training.files import file_digest
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Settings, parse
 from pack.tests.host.training_data import write_data
@@ -291,15 +292,15 @@ def test_what_cannot_begin_a_run_is_explained(
 ) -> None:
     checkpoint, data = files
     options = data, str(checkpoint), tmp_path / "run", settings()
-    with pytest.raises(TrainingError, match=r"warm-start: .*least\.safetensors is no adapter"):
+    with pytest.raises(UserError, match=r"warm-start: .*least\.safetensors is no adapter"):
         host_train.warm_start(checkpoint, *options)
-    with pytest.raises(TrainingError, match=r"warm-start: .*no\.safetensors"):
+    with pytest.raises(UserError, match=r"warm-start: .*no\.safetensors"):
         host_train.warm_start(tmp_path / "no.safetensors", *options)
     other = write_safetensors(tmp_path / "other.safetensors", make("FaceID", 64))
-    with pytest.raises(TrainingError, match=r"warm-start: .* does not fit this model"):
+    with pytest.raises(UserError, match=r"warm-start: .* does not fit this model"):
         host_train.warm_start(other, *options)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(TrainingError, match="holds a run that has begun"):
+    with pytest.raises(UserError, match="holds a run that has begun"):
         host_train.warm_start(other, data, str(checkpoint), whole, settings())
 
 
@@ -336,8 +337,8 @@ def test_likeness_is_the_cosine_of_who_is_drawn(
     seen = iter([[SimpleNamespace(embedding=3 * vector)], []])
     monkeypatch.setattr(host_pictures, "detect", lambda *_: next(seen))
     pictures._analysis = object()
-    model = host_models.load_model(checkpoint)
-    frozen = host_models.place_model(model, torch.device("cpu"), torch.float32)
+    model = models.load_model(checkpoint)
+    frozen = models.place_model(model, torch.device("cpu"), torch.float32)
     adapter = host_train.make_adapter(prepared, model, settings()).requires_grad_(False)
     told = pictures.draw(frozen, adapter, 3, tmp_path)
     assert told == {"faces": 0.5, "likeness": pytest.approx(1.0)}
@@ -409,9 +410,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(
 ) -> None:
     three = Alone(torch.device("cpu"))
     three.count = 3
-    with pytest.raises(
-        TrainingError, match=r"run\.batch is 4, and 3 processes of run\.at_once = 2"
-    ):
+    with pytest.raises(UserError, match=r"run\.batch is 4, and 3 processes of run\.at_once = 2"):
         host_train.build(Prepared(files[1]), files[0], tmp_path, settings(), three)
 
 
@@ -431,7 +430,7 @@ def test_a_broken_photo_stops_the_run_and_is_named(
             tensors[name][:] = float("nan")
     save_file(tensors, shard)
     out = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"loss of step \d+ is nan") as caught:
+    with pytest.raises(UserError, match=r"loss of step \d+ is nan") as caught:
         host_train.train(data, str(checkpoint), out, settings())
     step = checkpoints.load_newest(out).step
     assert f"loss of step {step} is nan" in str(caught.value)
@@ -466,7 +465,7 @@ def test_a_gradient_that_is_no_number_is_skipped_and_counted(
 def test_a_run_goes_on_only_as_what_it_was(whole: Path, files: tuple[Path, Path]) -> None:
     checkpoint, data = files
     before = {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()}
-    with pytest.raises(TrainingError, match=r"another run\.seed: it was 0, and is 1 now"):
+    with pytest.raises(UserError, match=r"another run\.seed: it was 0, and is 1 now"):
         host_train.train(data, str(checkpoint), whole, settings(seed=1))
     assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
 
@@ -475,7 +474,7 @@ def test_a_damaged_checkpoint_is_named(whole: Path, train: Any, tmp_path: Path) 
     path = checkpoints.path_of(tmp_path, 12)
     path.parent.mkdir(parents=True)
     path.write_bytes(checkpoints.path_of(whole, 12).read_bytes()[:-100])
-    with pytest.raises(TrainingError, match=r"step-00000012.* is damaged"):
+    with pytest.raises(UserError, match=r"step-00000012.* is damaged"):
         train(tmp_path)
 
 
@@ -486,7 +485,7 @@ def test_other_latents_are_refused(files: tuple[Path, Path], tmp_path: Path) -> 
     tensors[name] = tensors[name] + 1
     other = tmp_path / "other.safetensors"
     save_file(tensors, other)
-    with pytest.raises(TrainingError, match=r"autoencoder of .*other\.safetensors is another"):
+    with pytest.raises(UserError, match=r"autoencoder of .*other\.safetensors is another"):
         host_train.train(data, str(other), tmp_path / "run", settings())
 
 
@@ -514,9 +513,9 @@ def test_a_run_becomes_a_file_that_the_pack_reads(
 
 
 def test_what_cannot_be_exported_is_explained(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="has no checkpoint"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         export(tmp_path, tmp_path / "mine.safetensors")
-    with pytest.raises(TrainingError, match=r"must end in \.safetensors"):
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
         export(whole, tmp_path / "mine.bin")
 
 

@@ -19,20 +19,20 @@ import pytest
 import torch
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.mappers import Crop
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces import alignment, detection
 from pack.infinite_id.faces import face as faces
 from pack.infinite_id.faces.photo import to_image
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.identities.identity import Source as Origin
+from pack.infinite_id.photos.look import Limits
+from pack.infinite_id.photos.sources import list_sources
 from pack.infinite_id.training.data import Pairs, Prepared
-from pack.infinite_id.training.errors import TrainingError
 from pack.infinite_id.training.prepare import run
 from pack.infinite_id.training.prepare.encode import Sizes
 from pack.infinite_id.training.prepare.host_encoders import HostEncoders
 from pack.infinite_id.training.prepare.people import Choice
-from pack.infinite_id.training.prepare.photos import Limits
 from pack.infinite_id.training.prepare.run import Settings, prepare
-from pack.infinite_id.training.prepare.sources import list_sources
 from pack.miniature.faces import render
 from pack.miniature.host import register
 from pack.miniature.shapes import WEIGHTS
@@ -242,7 +242,7 @@ def test_photos_that_are_added_and_removed_are_seen(
 def test_other_settings_are_refused(whole: Path, photos: Path, nets: Any) -> None:
     before = contents(whole)
     other = Settings(Limits(face=30), SETTINGS.choice, SETTINGS.sizes, SETTINGS.models, 5)
-    with pytest.raises(TrainingError, match=r"other settings: limits was .*24.*30"):
+    with pytest.raises(UserError, match=r"other settings: limits was .*24.*30"):
         make(photos, whole, nets, other)
     assert contents(whole) == before
 
@@ -252,10 +252,10 @@ def test_of_strangers_and_large_thresholds_nothing_is_left(nets: Any, tmp_path: 
     for person in range(3):
         write(own / "anna" / f"{person}.png", draw(person, 0))
     settings = Settings(SETTINGS.limits, Choice(likeness=0.9), SETTINGS.sizes, SETTINGS.models)
-    with pytest.raises(TrainingError, match=r"None of the 3 photos is left\. 2 stranger, 1 alone"):
+    with pytest.raises(UserError, match=r"None of the 3 photos is left\. 2 stranger, 1 alone"):
         make(own, tmp_path / "strangers", nets, settings)
     settings = Settings(Limits(face=500), SETTINGS.choice, SETTINGS.sizes, SETTINGS.models)
-    with pytest.raises(TrainingError, match=r"None of the 3 photos is left\. 3 small face"):
+    with pytest.raises(UserError, match=r"None of the 3 photos is left\. 3 small face"):
         make(own, tmp_path / "large", nets, settings)
     assert (tmp_path / "large" / run.REPORT).exists()
 
@@ -315,5 +315,5 @@ def test_real_people_are_told_apart(orl: Path, nets: Any, tmp_path: Path) -> Non
     assert set(found.values()) <= {"double", "several faces"}
     assert kept + len(found) == 30
     assert kept >= 27
-    with pytest.raises(TrainingError, match=r"3[01] small face"):
+    with pytest.raises(UserError, match=r"3[01] small face"):
         make(orl, tmp_path / "defaults", real, Settings(Limits(), Choice(), Sizes((64,), 32), {}))

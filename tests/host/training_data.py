@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import torch
+from pack.infinite_id.files import to_json_lines, write_tensors, write_text
+from pack.infinite_id.host.models import autoencoder_digest
 from pack.infinite_id.training import data
-from pack.infinite_id.training.files import to_json_lines, write_tensors, write_text
-from pack.infinite_id.training.host_models import autoencoder_digest
 
 PEOPLE, PHOTOS, SIZE = 6, 4, 128
 BUCKETS = ((128, 128), (64, 192))

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.metrics import command, draw, remote
-from pack.infinite_id.metrics.errors import MetricsError
 from pack.infinite_id.metrics.plan import SHIPPED, read_plan, shipped_prompts
 from pack.infinite_id.metrics.workflow import fill, list_classes, read_workflow
 
@@ -205,7 +205,7 @@ def test_a_server_that_comes_back_goes_on(plan: Path, start: Any, tmp_path: Path
 
 def test_without_any_server_what_was_drawn_is_kept(plan: Path, start: Any, tmp_path: Path) -> None:
     one = start(ALL, dies_at=5)
-    with pytest.raises(MetricsError, match=r"No server that can draw what is left answers"):
+    with pytest.raises(UserError, match=r"No server that can draw what is left answers"):
         draw.draw(plan, tmp_path / "out", [one.url])
     assert len(pictures(tmp_path / "out")) == 5
     assert draw.draw(plan, tmp_path / "out", [start(ALL).url]).drawn == 7
@@ -241,7 +241,7 @@ def test_another_plan_goes_elsewhere(plan: Path, start: Any, tmp_path: Path) -> 
     one = start(ALL)
     draw.draw(plan, tmp_path / "out", [one.url])
     change(plan, seeds=[5])
-    with pytest.raises(MetricsError, match="holds pictures of another plan"):
+    with pytest.raises(UserError, match="holds pictures of another plan"):
         draw.draw(plan, tmp_path / "out", [one.url])
 
 
@@ -263,7 +263,7 @@ def test_another_plan_goes_elsewhere(plan: Path, start: Any, tmp_path: Path) -> 
 )
 def test_mistakes_in_a_plan_are_explained(plan: Path, values: dict[str, Any], words: str) -> None:
     change(plan, **values)
-    with pytest.raises(MetricsError, match=words):
+    with pytest.raises(UserError, match=words):
         draw.draw(plan, plan.parent / "out", ["http://127.0.0.1:1"])
     assert not list((plan.parent / "out").rglob("*.png"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pack.infinite_id.training.errors import TrainingError
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.training.processes import asks_to_shard
 
 COMMON = """
@@ -63,5 +63,5 @@ def test_the_second_version_of_fsdp_is_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_done_is_refused_in_words(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(UserError, match=message):
         asks_to_shard(launch(text, tmp_path))

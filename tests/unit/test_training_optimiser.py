@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.training.checkpoints import Checkpoint
-from pack.infinite_id.training.errors import TrainingError
 from pack.infinite_id.training.optimiser import make_optimiser
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Optimiser, parse, read
@@ -83,11 +83,11 @@ def test_moments_go_on_exactly(settings: Optimiser) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(TrainingError, match=r"adamw8bit needs bitsandbytes .*`pip install bits"):
+    with pytest.raises(UserError, match=r"adamw8bit needs bitsandbytes .*`pip install bits"):
         make_optimiser(Line().parameters(), Optimiser(kind="adamw8bit"))
 
 
 def test_eight_bits_are_not_sharded() -> None:
     assert parse({"optimiser": {"kind": "adamw8bit"}}, "test").optimiser.kind == "adamw8bit"
-    with pytest.raises(TrainingError, match="do not go together"):
+    with pytest.raises(UserError, match="do not go together"):
         read(None, {"optimiser.kind": "adamw8bit", "run.sharded": "true"})

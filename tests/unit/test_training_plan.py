@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pack.infinite_id.training.count import PeakMemory, count_flops
+from pack.infinite_id.count import PeakMemory, count_flops
 from pack.infinite_id.training.plan import (
     CONTEXT,
     Card,

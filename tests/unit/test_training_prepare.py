@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pack.infinite_id.training.errors import TrainingError
+from pack.infinite_id.errors import UserError
+from pack.infinite_id.photos.look import Limits, Rejected, decode, read
+from pack.infinite_id.photos.sources import Source, list_sources
 from pack.infinite_id.training.prepare.buckets import choose_bucket, cut, list_buckets
 from pack.infinite_id.training.prepare.people import Choice, choose
-from pack.infinite_id.training.prepare.photos import Limits, Rejected, decode, read
 from pack.infinite_id.training.prepare.report import write_report
-from pack.infinite_id.training.prepare.sources import Source, list_sources
 from PIL import Image
 
 
@@ -114,20 +114,20 @@ def test_folders_lines_and_shards_list_the_same_photos(folder: Path) -> None:
 def test_a_wrong_line_is_named(folder: Path, line: str, message: str) -> None:
     path = write_lines(folder)
     path.write_text(line, encoding="utf-8")
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(UserError, match=message):
         list_sources(path, captions=False)
 
 
 def test_a_folder_without_people_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="a folder for each person"):
+    with pytest.raises(UserError, match="a folder for each person"):
         list_sources(tmp_path, captions=False)
     (tmp_path / "a.jpg").write_bytes(picture(0))
-    with pytest.raises(TrainingError, match="1 photos that lie in no person's folder"):
+    with pytest.raises(UserError, match="1 photos that lie in no person's folder"):
         list_sources(tmp_path, captions=False)
-    with pytest.raises(TrainingError, match="There is no"):
+    with pytest.raises(UserError, match="There is no"):
         list_sources(tmp_path / "none", captions=False)
     (tmp_path / "a.tar").write_bytes(b"no tar" * 100)
-    with pytest.raises(TrainingError, match="damaged or no tar"):
+    with pytest.raises(UserError, match="damaged or no tar"):
         list_sources(tmp_path / "a.tar", captions=False)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from pack.infinite_id.training.errors import TrainingError
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.training.settings import Settings, example, read
 
 
@@ -48,10 +48,10 @@ def test_what_is_not_in_the_file_keeps_its_default(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.toml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(UserError, match=message):
         read(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"train\.toml cannot be read"):
+    with pytest.raises(UserError, match=r"train\.toml cannot be read"):
         read(tmp_path / "train.toml")

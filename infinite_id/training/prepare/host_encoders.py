@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...adapters.mappers import ClipLayer
 from ...host.clip import encode_image, encode_nothing
-from ..host_models import load_clip_vision, load_vae
+from ...host.models import load_clip_vision, load_vae
 
 
 class HostEncoders:

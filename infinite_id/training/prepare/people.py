@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...metrics.scores import direction, unit
-from .photos import Rejected
+from ...photos.look import Rejected
 
 Record = dict[str, Any]
 _SAME_PICTURE = 4

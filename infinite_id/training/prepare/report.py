@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes
 
 from torch import Tensor
 
-from ..files import write_text
+from ...files import write_text
 
 Record = dict[str, Any]
 Thumbnails = Callable[[Sequence[str]], Mapping[str, Tensor]]

@@ -21,15 +21,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ...errors import UserError
+from ...files import digest_of, read_metadata, to_json, to_json_lines, write_tensors, write_text
+from ...photos.look import Limits, Rejected, decode, look, read
+from ...photos.sources import Source
+from ...progress import make_bar
 from ..data import INDEX, NOTHING, SETTINGS, VERSION
-from ..errors import TrainingError
-from ..files import digest_of, read_metadata, to_json, to_json_lines, write_tensors, write_text
-from ..progress import make_bar
 from .encode import Encoders, Photos, Sizes, encode_shard
 from .people import Choice, choose
-from .photos import Limits, Rejected, decode, look, read
 from .report import describe_counts, write_report
-from .sources import Source
 
 REJECTED, REPORT = "rejected.jsonl", "report.html"
 BLOCK = 32
@@ -82,7 +82,7 @@ def prepare(
         The number of photos that are kept, and of those that are not.
 
     Raises:
-        TrainingError: if `out` holds data that were prepared otherwise, if the disk is full, or no
+        UserError: if `out` holds data that were prepared otherwise, if the disk is full, or no
             pair is left.
     """
     _begin(out, settings)
@@ -92,7 +92,7 @@ def prepare(
     write_text(out / REJECTED, to_json_lines(rejected))
     write_report(out / REPORT, [one.record for one in kept], rejected, thumbnails(out))
     if not kept:
-        raise TrainingError(
+        raise UserError(
             f"None of the {len(sources)} photos is left. {describe_counts(rejected)}. See "
             f"{out / REPORT}; the thresholds are options, see `prepare --help`."
         )
@@ -109,7 +109,7 @@ def _begin(out: Path, settings: Settings) -> None:
     wrong = sorted(name for name in own.keys() | before.keys() if own.get(name) != before.get(name))
     if wrong:
         name = wrong[0]
-        raise TrainingError(
+        raise UserError(
             f"{out} was prepared with other settings: {name} was {to_json(before.get(name))}, and "
             f"is {to_json(own.get(name))} now. Give the same options as then, or another --out."
         )
@@ -227,7 +227,7 @@ def _open_photos(
         try:
             photo = decode(read(source, limits), limits)
         except Rejected as rejected:
-            raise TrainingError(
+            raise UserError(
                 f"{source.name} has changed since it was looked at: {rejected}. Give the same "
                 "command again."
             ) from rejected

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...adapters.mappers import Crop
-from ...faces.alignment import align
-from ...faces.detection import detect
-from ...faces.face import Face, FaceError, Photo
+from ..adapters.mappers import Crop
+from ..faces.alignment import align
+from ..faces.detection import detect
+from ..faces.face import Face, FaceError, Photo
 from .sources import Box, Source
 
 _THUMBNAIL = 64

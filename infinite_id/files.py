@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import TrainingError
+from .errors import UserError
 
 _CHUNK = 2**22
 
@@ -23,7 +23,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         write: makes the file at the path that it is given.
 
     Raises:
-        TrainingError: if the disk is full or the folder cannot be written to. What was there under
+        UserError: if the disk is full or the folder cannot be written to. What was there under
             the file's name before is there still.
     """
     partial = path.with_name(f".{path.name}.part")
@@ -38,7 +38,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise TrainingError(
+        raise UserError(
             f"{path} could not be written ({error}). What was written before is whole. Make room "
             "on the disk, or see to the folder's permissions, and give the same command again: it "
             "goes on from there."

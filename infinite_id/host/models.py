@@ -12,8 +12,8 @@ from comfy.model_base import BaseModel
 from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError, safe_open
 
+from ..errors import UserError
 from ..faces.face import list_packs
-from .errors import TrainingError
 
 
 def find_file(option: str, kind: str, choice: str) -> Path:
@@ -24,14 +24,14 @@ def find_file(option: str, kind: str, choice: str) -> Path:
         kind: ComfyUI's name for the folders, such as "checkpoints".
 
     Raises:
-        TrainingError: if there is no such file.
+        UserError: if there is no such file.
     """
     if Path(choice).is_file():
         return Path(choice)
     found = folder_paths.get_full_path(kind, choice)
     if found is None:
         here = folder_paths.get_filename_list(kind)
-        raise TrainingError(
+        raise UserError(
             f"{option}: there is no file {choice}, and ComfyUI has none of this name in "
             f"{', '.join(folder_paths.get_folder_paths(kind))}; there are "
             f"{', '.join(here[:20]) or 'none'}."
@@ -43,7 +43,7 @@ def find_face_pack(choice: str) -> Path:
     """The folder of an InsightFace model pack: a path, or the name of one that ComfyUI has.
 
     Raises:
-        TrainingError: if there is none.
+        UserError: if there is none.
     """
     if Path(choice).is_dir():
         return Path(choice)
@@ -51,7 +51,7 @@ def find_face_pack(choice: str) -> Path:
     roots = [Path(root) for root in [*known, Path(folder_paths.models_dir, "insightface")]]
     packs = list_packs([root for root in roots if root.is_dir()])
     if choice not in packs:
-        raise TrainingError(
+        raise UserError(
             f"--face-pack: there is no folder {choice}, and no pack of this name in "
             f"{', '.join(str(root) for root in roots)}; there are {', '.join(packs) or 'none'}."
         )
@@ -62,7 +62,7 @@ def autoencoder_digest(path: Path) -> str:
     """SHA-256 over a checkpoint's autoencoder: two checkpoints with the same one share latents.
 
     Raises:
-        TrainingError: if the file is no .safetensors file.
+        UserError: if the file is no .safetensors file.
     """
     digest = sha256()
     try:
@@ -74,26 +74,26 @@ def autoencoder_digest(path: Path) -> str:
                 digest.update(f"{name} {tuple(x.shape)} {x.dtype}\n".encode())
                 digest.update(x.contiguous().flatten().view(torch.uint8).numpy())
     except SafetensorError as error:
-        raise TrainingError(f"--model: {path.name} is damaged or no .safetensors file.") from error
+        raise UserError(f"--model: {path.name} is damaged or no .safetensors file.") from error
     return digest.hexdigest()
 
 
 def load_vae(path: Path) -> VAE:
-    """The autoencoder of a checkpoint. Raises TrainingError if there is none in it."""
+    """The autoencoder of a checkpoint. Raises UserError if there is none in it."""
     vae = comfy.sd.load_checkpoint_guess_config(
         str(path), output_vae=True, output_clip=False, output_model=False
     )[2]
     if vae is None:
-        raise TrainingError(f"--model: {path.name} holds no autoencoder: give a whole checkpoint.")
+        raise UserError(f"--model: {path.name} holds no autoencoder: give a whole checkpoint.")
     vae.throw_exception_if_invalid()
     return vae
 
 
 def load_clip_vision(path: Path) -> ClipVisionModel:
-    """A CLIP image encoder. Raises TrainingError if the file is none that ComfyUI knows."""
+    """A CLIP image encoder. Raises UserError if the file is none that ComfyUI knows."""
     clip = comfy.clip_vision.load(str(path))
     if clip is None:
-        raise TrainingError(f"--clip-vision: ComfyUI does not know {path.name} as one.")
+        raise UserError(f"--clip-vision: ComfyUI does not know {path.name} as one.")
     return clip
 
 
@@ -101,21 +101,21 @@ def load_model(path: Path) -> BaseModel:
     """The diffusion model of a checkpoint, frozen, on the CPU in the file's precision.
 
     Raises:
-        TrainingError: if the file holds none.
+        UserError: if the file holds none.
     """
     patcher = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)
     if patcher[0] is None:
-        raise TrainingError(f"--model: {path.name} holds no diffusion model.")
+        raise UserError(f"--model: {path.name} holds no diffusion model.")
     model: BaseModel = patcher[0].model
     model.requires_grad_(False)
     return model
 
 
 def load_text_encoders(path: Path) -> CLIP:
-    """The text encoders of a checkpoint. Raises TrainingError if there are none in it."""
+    """The text encoders of a checkpoint. Raises UserError if there are none in it."""
     clip = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_model=False)[1]
     if clip is None:
-        raise TrainingError(
+        raise UserError(
             f"objective.text is true, and {path.name} holds no text encoder: give a whole "
             "checkpoint with --model."
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+from ..errors import UserError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"}
 Box = tuple[float, float, float, float]
@@ -56,22 +56,22 @@ def list_sources(photos: Path, captions: bool) -> list[Source]:
             lines and shards bring their own.
 
     Raises:
-        TrainingError: if nothing is there, or nothing that this can read.
+        UserError: if nothing is there, or nothing that this can read.
     """
     if not photos.exists():
-        raise TrainingError(f"There is no {photos}. Give a folder with a folder for each person.")
+        raise UserError(f"There is no {photos}. Give a folder with a folder for each person.")
     if photos.is_file() and photos.suffix == ".jsonl":
         found = list(_list_lines(photos))
     elif photos.is_file() and photos.suffix == ".tar":
         found = list(_list_shard(photos))
     elif photos.is_file():
-        raise TrainingError(f"{photos} is neither a folder, nor a .jsonl, nor a .tar file.")
+        raise UserError(f"{photos} is neither a folder, nor a .jsonl, nor a .tar file.")
     elif shards := _only_shards(photos):
         found = [source for shard in shards for source in _list_shard(shard)]
     else:
         found = list(_list_folders(photos, captions))
     if not found:
-        raise TrainingError(_describe_nothing(photos))
+        raise UserError(_describe_nothing(photos))
     return sorted(found, key=lambda source: (source.person, source.name))
 
 
@@ -125,7 +125,7 @@ def _list_lines(path: Path) -> Iterator[Source]:
                 try:
                     yield _read_line(path.parent, json.loads(line))
                 except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-                    raise TrainingError(
+                    raise UserError(
                         f"{path}, line {number}: {error}. A line is such as "
                         '{"file": "anna/1.jpg", "person": "anna", "caption": "...", '
                         '"bbox": [left, top, right, bottom]}; file and person must be there, and '
@@ -160,14 +160,14 @@ def _list_shard(path: Path) -> Iterator[Source]:
                     continue
                 person, caption = _read_texts(tar, parts)
                 if not person:
-                    raise TrainingError(
+                    raise UserError(
                         f"{path}: sample '{key}' does not say whom it shows. Expected a member "
                         f'{key}.json with {{"person": "..."}}, or {key}.person.'
                     )
                 name = f"{path.name}/{photo.name}"
                 yield Source(person, name, path, photo.offset_data, photo.size, changed, caption)
     except tarfile.TarError as error:
-        raise TrainingError(f"{path} is damaged or no tar file ({error}).") from error
+        raise UserError(f"{path} is damaged or no tar file ({error}).") from error
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
