@@ -16,9 +16,10 @@ from ..infinite_id.adapters.adapter import Adapter, AdapterConfig
 from ..infinite_id.adapters.mappers import MapperConfig
 from ..infinite_id.host.patch import read_unet
 from ..infinite_id.identities.identity import Identity
+from ..infinite_id.training.host_count import make_model
 from .clock import Clock
 from .limit import UNet
-from .true_size import CONFIG, make_model
+from .true_size import CONFIG
 
 TEXT_TOKENS = 77
 SIZE_EMBEDDING = 6 * 256  # SDXL is conditioned on six numbers

@@ -6,7 +6,7 @@ waits for a value (`.item()`, a branch on data), raises. FLOPs are counted exact
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
@@ -32,6 +32,7 @@ from ..infinite_id.identities import projections
 from ..infinite_id.identities.identity import Identity
 from ..infinite_id.savings import Savings
 from ..infinite_id.training.host_count import UNET as CONFIG
+from ..infinite_id.training.host_count import make_model
 from .modes import NEGATIVE, NO_SAVINGS, POSITIVE
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
@@ -64,15 +65,6 @@ def without_storage() -> Iterator[None]:
         META,
     ):
         yield
-
-
-def make_model(
-    config: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> comfy.model_base.SDXL:
-    """Made by the host; its weights have no values yet."""
-    chosen = comfy.supported_models.SDXL({**config, "dtype": dtype})
-    chosen.set_inference_dtype(dtype, None)
-    return comfy.model_base.SDXL(chosen, device=device)
 
 
 @cache

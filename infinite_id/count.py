@@ -1,6 +1,7 @@
 """Counts what a computation takes, on tensors that need not have any storage."""
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,33 +11,35 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 
-class PeakMemory(TorchDispatchMode):
-    """Within it, the storages that operators make are counted until nobody holds them.
+class Storages:
+    """Storages that were made since this was, each until nobody holds it.
 
     Attributes:
+        made: how many there have been; views and empty tensors make none.
         peak: the most bytes at once.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self.made = 0
         self.peak = 0
         self._live = 0
         self._own: set[int] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = {_key(x) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
-        for x in tree_iter(result):
-            if isinstance(x, Tensor) and not (_key(x) in given or _key(x) in self._own):
-                self._note(x)
-        return result
+    def note(self, given: Iterable[Tensor], result: Iterable[Tensor]) -> list[Tensor]:
+        """Note what an operator was given and gave; return the tensors that are no views."""
+        before = {_key(x) for x in given}
+        fresh = [x for x in result if _key(x) not in before]
+        for x in fresh:
+            self._add(x)
+        return fresh
 
-    def _note(self, x: Tensor) -> None:
+    def _add(self, x: Tensor) -> None:
         storage = x.untyped_storage()
         key, size = _key(x), storage.nbytes()
+        if key in self._own or not size:
+            return
         self._own.add(key)
+        self.made += 1
         self._live += size
         self.peak = max(self.peak, self._live)
         weakref.finalize(storage, self._free, key, size).atexit = False
@@ -48,6 +51,31 @@ class PeakMemory(TorchDispatchMode):
 
 def _key(x: Tensor) -> int:
     return x.untyped_storage()._cdata
+
+
+class PeakMemory(TorchDispatchMode):
+    """Within it, the storages that operators make are counted until nobody holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._storages = Storages()
+
+    @property
+    def peak(self) -> int:
+        """The most bytes at once."""
+        return self._storages.peak
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._storages.note(list_tensors((args, kwargs)), list_tensors(result))
+        return result
+
+
+def list_tensors(tree: Any) -> list[Tensor]:
+    """All tensors of nested tuples, lists and dicts."""
+    return [x for x in tree_iter(tree) if isinstance(x, Tensor)]
 
 
 def count_flops() -> FlopCounterMode:

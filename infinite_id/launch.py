@@ -11,17 +11,30 @@ Nothing here needs torch or ComfyUI until `use_host` is called.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import UserError
 
 PACK = Path(__file__).absolute().parent.parent  # not resolved: the pack may be linked into a host
 
 
-class HostError(Exception):
+class HostError(UserError):
     """There is no ComfyUI to work with; the message says what to do."""
+
+
+def run(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command's verb and return its exit code: 1 after an error, which is printed."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    try:
+        return verb(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 @dataclass(frozen=True)

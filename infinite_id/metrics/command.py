@@ -7,7 +7,6 @@ what a face net's numbers mean.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -46,14 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    from ..errors import UserError
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
-    try:
-        return int(_VERBS[options.verb](options))
-    except (UserError, launch.HostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return launch.run(_VERBS[options.verb], options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,12 +38,7 @@ folder of them, with {"person": ...} in each sample's .json"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
-    try:
-        return int(_VERBS[options.verb](options))
-    except (UserError, launch.HostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return launch.run(_VERBS[options.verb], options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

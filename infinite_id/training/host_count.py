@@ -86,7 +86,7 @@ def count(
         dtype: of the frozen UNet.
     """
     with FakeTensorMode():
-        model = make_model(dtype, unet)
+        model = make_model(unet, dtype, torch.device("cpu"))
         adapter = Adapter(AdapterConfig(mapper, list_layers(model.diffusion_model)))
         objective = Objective(adapter, HostFrozen(model, checkpointing))
         few, many = (count_memory(objective, mapper, size, samples) for samples in (8, 16))
@@ -101,11 +101,13 @@ def count(
         )
 
 
-def make_model(dtype: torch.dtype, unet: Mapping[str, Any]) -> comfy.model_base.SDXL:
+def make_model(
+    unet: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+) -> comfy.model_base.SDXL:
     """A model of a shape, made by the host; its weights have no values yet."""
     chosen = comfy.supported_models.SDXL({**unet, "dtype": dtype})
     chosen.set_inference_dtype(dtype, None)
-    return comfy.model_base.SDXL(chosen, device=torch.device("cpu"))
+    return comfy.model_base.SDXL(chosen, device=device)
 
 
 def count_memory(objective: Objective, mapper: MapperConfig, size: int, samples: int) -> int:

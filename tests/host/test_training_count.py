@@ -10,6 +10,7 @@ from pack.infinite_id.training import host_count
 from pack.infinite_id.training.host_frozen import HostFrozen
 from pack.infinite_id.training.objective import Objective
 
+CPU = torch.device("cpu")
 MAPPER = MapperConfig(clip_width=32, clip_hidden=32, face_hidden=32, token_width=128)
 SMALL = host_count.UNET | {
     "model_channels": 64,
@@ -23,7 +24,7 @@ SMALL = host_count.UNET | {
 
 
 def count_really(checkpointing: bool, samples: int) -> int:
-    model = host_count.make_model(torch.float32, SMALL)
+    model = host_count.make_model(SMALL, torch.float32, CPU)
     for p in model.diffusion_model.parameters():
         torch.nn.init.normal_(p, std=0.02)
     adapter = Adapter(AdapterConfig(MAPPER, list_layers(model.diffusion_model)))
@@ -46,7 +47,7 @@ def test_counts_without_storage_are_those_with_it() -> None:
 
 def test_the_parts_are_those_of_the_model() -> None:
     counts = host_count.count(MAPPER, 128, torch.bfloat16, False, SMALL)
-    model = host_count.make_model(torch.float32, SMALL).diffusion_model
+    model = host_count.make_model(SMALL, torch.float32, CPU).diffusion_model
     assert counts.unet == 2 * sum(p.numel() for p in model.parameters())
     adapter = Adapter(AdapterConfig(MAPPER, list_layers(model)))
     assert counts.adapter == 4 * sum(p.numel() for p in adapter.parameters())
@@ -54,6 +55,6 @@ def test_the_parts_are_those_of_the_model() -> None:
 
 def test_the_true_model_has_its_published_size() -> None:
     with torch.device("meta"):
-        model = host_count.make_model(torch.float16, host_count.UNET).diffusion_model
+        model = host_count.make_model(host_count.UNET, torch.float16, CPU).diffusion_model
     assert sum(p.numel() for p in model.parameters()) == 2_567_463_684
     assert len(list_layers(model)) == 70
