@@ -26,8 +26,8 @@ from ..infinite_id.host.text_stream import TextRows
 from ..infinite_id.identities.identity import Identity
 from ..infinite_id.metrics.scores import direction
 from ..infinite_id.savings import Savings
-from ..miniature.experiment import cast
-from ..miniature.experiment.studio import SCHEDULER, Pixels, Studio
+from ..miniature.ablation import split
+from ..miniature.ablation.pipeline import SCHEDULER, Pipeline, Pixels
 from ..miniature.training.publish import OWN
 from .limit import UNet, Work, count_limit
 from .modes import FAITHFUL, NEGATIVE, POSITIVE, Evaluation
@@ -54,46 +54,46 @@ NOTHING = "never mixed"
 
 def measure(people: int) -> dict[str, Any]:
     """For each saving: cost in plain samplings, pixels' RMSE and likeness against the faithful."""
-    studio = Studio.open((OWN,))
-    faithful = _Way(studio)
-    ways = {name: _Way(studio, savings) for name, savings in SAVINGS.items()}
-    ways[NOTHING] = _Way(studio, mixing=Mixing.OFF)
+    pipeline = Pipeline.load((OWN,))
+    faithful = _Variant(pipeline)
+    ways = {name: _Variant(pipeline, savings) for name, savings in SAVINGS.items()}
+    ways[NOTHING] = _Variant(pipeline, mixing=Mixing.OFF)
     pictures = 0
-    for number in range(cast.TRIAL, cast.TRIAL + people):
-        photo = cast.photo(number)
-        identity, face = studio.encode(photo, OWN), _read_faces(studio, photo)[0]
-        prompts = [cast.prompt(number, scene) for scene in cast.photos(number)]
+    for number in range(split.TEST, split.TEST + people):
+        photo = split.photo(number)
+        identity, face = pipeline.encode(photo, OWN), _read_faces(pipeline, photo)[0]
+        prompts = [split.prompt(number, scene) for scene in split.photos(number)]
         pictures += len(prompts)
         expected = faithful.draw(prompts, identity, number)
         for way in ways.values():
             way.judge(expected, way.draw(prompts, identity, number), face)
-        print(f"person {number - cast.TRIAL + 1} of {people}", flush=True)
+        print(f"person {number - split.TEST + 1} of {people}", flush=True)
     rows = [{"way": name} | way.summarise(people) for name, way in ways.items()]
     return {"pictures": pictures, "faithful": faithful.cost(people), "ways": rows}
 
 
-class _Way:
+class _Variant:
     """One setting of the savings, with what its pictures cost and how far off they are."""
 
     def __init__(
-        self, studio: Studio, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
+        self, pipeline: Pipeline, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
     ) -> None:
-        model = save_time(studio.model, savings)
+        model = save_time(pipeline.model, savings)
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
-        self._studio, self._mixing = replace(studio, model=model), mixing
+        self._pipeline, self._mixing = replace(pipeline, model=model), mixing
         self._evaluations: Counter[Evaluation] = Counter()
         self._errors: list[float] = []
         self._changes: list[float] = []
 
     def draw(self, prompts: list[str], identity: Identity, seed: int) -> Pixels:
         application = Application(identity, mixing=self._mixing)
-        return self._studio.draw(prompts, [application], seed, cfg=5.0)
+        return self._pipeline.draw(prompts, [application], seed, cfg=5.0)
 
     def judge(self, expected: Pixels, found: Pixels, face: Vector) -> None:
         for a, b in zip(expected, found, strict=True):
             difference = (a.astype(np.float64) - b) / 255
             self._errors.append(float(np.sqrt((difference**2).mean())))
-            before, after = (_read_faces(self._studio, picture) for picture in (a, b))
+            before, after = (_read_faces(self._pipeline, picture) for picture in (a, b))
             if before and after:
                 self._changes.append(float((after[0] - before[0]) @ face))
 
@@ -105,8 +105,8 @@ class _Way:
             times * count_limit(UNET, WORK, mode, evaluation)
             for evaluation, times in self._evaluations.items()
         )
-        sampling = self._studio.model.get_model_object("model_sampling")
-        sigmas = calculate_sigmas(sampling, SCHEDULER, self._studio.steps)
+        sampling = self._pipeline.model.get_model_object("model_sampling")
+        sigmas = calculate_sigmas(sampling, SCHEDULER, self._pipeline.steps)
         return found / (samplings * (len(sigmas) - 1) * plain)
 
     def summarise(self, samplings: int) -> dict[str, float]:
@@ -129,7 +129,7 @@ class _Way:
         return executor(*args, **kwargs)
 
 
-def _read_faces(studio: Studio, picture: Pixels) -> list[Vector]:
+def _read_faces(pipeline: Pipeline, picture: Pixels) -> list[Vector]:
     """The recogniser's features of each face, of length 1; the largest face first."""
-    faces = detect(studio.analysis, np.ascontiguousarray(picture[..., ::-1]))
+    faces = detect(pipeline.analysis, np.ascontiguousarray(picture[..., ::-1]))
     return [direction(face.embedding) for face in faces]

@@ -32,24 +32,24 @@ def _draw(path: Path) -> None:
 
     from ..infinite_id.application import Application
     from ..infinite_id.attention.mixed import Style
-    from .experiment.studio import SIDE, Studio
+    from .ablation.pipeline import SIDE, Pipeline
     from .faces import render, write_png
     from .training.publish import OWN
     from .world.captions import noun
     from .world.identity import draw_identity
     from .world.scene import draw_scene
 
-    studio, rows = Studio.open([OWN]), []
+    pipeline, rows = Pipeline.load([OWN]), []
     for number in PEOPLE:
         who = draw_identity(number)
         photo = render(who, draw_scene(number, "photo")).resized(8 * SIDE).pixels
-        identity = studio.encode(photo, OWN)
+        identity = pipeline.encode(photo, OWN)
         shown = [photo]
         for prompt in PROMPTS:
             text = [prompt.format(noun(who))]
             style = Style.PHOTO if prompt.startswith("a photo") else Style.ADAIN_MEAN
             with_person = [Application(identity, style=style)]
-            shown += [studio.draw(text, way, SEED, CFG)[0] for way in ([], with_person)]
+            shown += [pipeline.draw(text, way, SEED, CFG)[0] for way in ([], with_person)]
         rows.append(np.hstack(shown))
     write_png(path, np.vstack(rows))
 

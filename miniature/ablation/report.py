@@ -14,9 +14,21 @@ from ..training.judge import QUESTIONS
 from ..world.scene import STYLES
 from . import plots
 from .curves import PLACES, Values
-from .jury import FOLLOWED, FOLLOWING, LIKENESS, Scores
-from .studio import SAMPLER, Pixels
-from .trial import ADAIN, BOTH, FULL, MEAN, MUTUAL, PLAIN, TEXT, TWO_STREAMS, UNMIXED, Base, Trial
+from .metrics import FOLLOWED, FOLLOWING, LIKENESS, Scores
+from .pipeline import SAMPLER, Pixels
+from .variants import (
+    ADAIN,
+    BOTH,
+    FULL,
+    MEAN,
+    MUTUAL,
+    PLAIN,
+    TEXT,
+    TWO_STREAMS,
+    UNMIXED,
+    Base,
+    Outcome,
+)
 
 NOTES = Path(__file__).with_name("notes.md")
 PAPER = {
@@ -34,7 +46,7 @@ class Results:
     guidance: float
     guidances: dict[float, tuple[float, float]]  # likeness and following
     base: Base
-    trial: Trial
+    outcome: Outcome
     by_weight: dict[float, Scores]
     blends: dict[str, Values]  # (pairs, places, 2)
     halves: Values  # (pairs, halves, 2)
@@ -80,11 +92,11 @@ def write(path: Path, results: Results) -> None:
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     plots.draw_base(folder / "base.jpg", results.base.shown)
-    plots.draw_sheet(folder / "ways.jpg", results.trial.sheet)
+    plots.draw_sheet(folder / "ways.jpg", results.outcome.sheet)
     plots.draw_rows(folder / "masks.jpg", results.side_by_side[:4])
     plots.plot_weights(folder / "weight.svg", results.by_weight)
     plots.plot_blends(folder / "mixing.svg", results.blends)
-    people = len(results.trial.ceiling[LIKENESS])
+    people = len(results.outcome.ceiling[LIKENESS])
     sections = [
         "# The paper's ablations, on the miniature",
         f"Made by `python -m miniature.ablation --host PATH`: {people} people and scenes "
@@ -98,15 +110,15 @@ def write(path: Path, results: Results) -> None:
         _base(results.base),
         f"![Pictures by the text alone]({folder.name}/base.jpg)",
         "## Ways to draw a person",
-        _ways(results.trial, people),
-        _say_how_far(results.trial),
+        _ways(results.outcome, people),
+        _say_how_far(results.outcome),
         "The parts of the prompt, as far as they are followed:",
-        _parts(results.trial),
+        _parts(results.outcome),
         f"![Rows: people. Columns: the photo, and each way]({folder.name}/ways.jpg)",
         "## Styles",
-        _styles(results.trial),
+        _styles(results.outcome),
         "## The paper's findings, and ours",
-        _findings(results.trial),
+        _findings(results.outcome),
         "## Weight",
         _weights(results.by_weight),
         f"![Likeness and following by weight]({folder.name}/weight.svg)",
@@ -150,25 +162,25 @@ def _base(base: Base) -> str:
     return _table(head, rows)
 
 
-def _ways(trial: Trial, people: int) -> str:
+def _ways(outcome: Outcome, people: int) -> str:
     head = [f"{people} people", LIKENESS, f"against *{FULL}*", FOLLOWING, f"against *{FULL}*"]
     head += ["paper: M_FaceNet", "paper: CLIP-T"]
     rows = []
-    for name, scores in trial.photos.items():
+    for name, scores in outcome.photos.items():
         cells = [name]
         for measure in (LIKENESS, FOLLOWING):
             own = means(scores, measure)
-            against = own - means(trial.photos[FULL], measure)
+            against = own - means(outcome.photos[FULL], measure)
             cells += [interval(own), "" if name == FULL else interval(against, signed=True)]
         rows.append([*cells, *(f"{value:.3f}" for value in PAPER.get(name, ()))])
         rows[-1] += [""] * (len(head) - len(rows[-1]))
-    best = [interval(means(trial.ceiling, measure)) for measure in (LIKENESS, FOLLOWING)]
+    best = [interval(means(outcome.ceiling, measure)) for measure in (LIKENESS, FOLLOWING)]
     rows.append(["drawn pictures", best[0], "", best[1], "", "", ""])
     return _table(head, rows)
 
 
-def _parts(trial: Trial) -> str:
-    ways = trial.photos | {"drawn pictures": trial.ceiling}
+def _parts(outcome: Outcome) -> str:
+    ways = outcome.photos | {"drawn pictures": outcome.ceiling}
     rows = [
         [name, *(interval(means(scores, part)) for part in FOLLOWED)]
         for name, scores in ways.items()
@@ -176,12 +188,12 @@ def _parts(trial: Trial) -> str:
     return _table(["", *FOLLOWED], rows)
 
 
-def _say_how_far(trial: Trial) -> str:
+def _say_how_far(outcome: Outcome) -> str:
     floor, full, ceiling = (
         means(scores, LIKENESS).mean()
-        for scores in (trial.photos[TEXT], trial.photos[FULL], trial.ceiling)
+        for scores in (outcome.photos[TEXT], outcome.photos[FULL], outcome.ceiling)
     )
-    gained = means(trial.photos[FULL], FOLLOWING) - means(trial.photos[TEXT], FOLLOWING)
+    gained = means(outcome.photos[FULL], FOLLOWING) - means(outcome.photos[TEXT], FOLLOWING)
     points = 100 * gained.mean()
     return (
         "Drawn pictures of the same people and scenes are the ceiling, text alone is the floor: "
@@ -191,15 +203,15 @@ def _say_how_far(trial: Trial) -> str:
     )
 
 
-def _styles(trial: Trial) -> str:
+def _styles(outcome: Outcome) -> str:
     measures = ("style", LIKENESS, FOLLOWING)
     rows = [
         [name, *(interval(means(scores, measure)) for measure in measures)]
-        for name, scores in trial.styles.items()
+        for name, scores in outcome.styles.items()
     ]
     head = [", ".join(list(STYLES)[1:]), "style as asked", LIKENESS, FOLLOWING]
-    also = means(trial.styles[BOTH], "style") - means(trial.styles[MEAN], "style")
-    lost = means(trial.styles[BOTH], LIKENESS) - means(trial.styles[MEAN], LIKENESS)
+    also = means(outcome.styles[BOTH], "style") - means(outcome.styles[MEAN], "style")
+    lost = means(outcome.styles[BOTH], LIKENESS) - means(outcome.styles[MEAN], LIKENESS)
     return _table(head, rows) + (
         "\n\nWhether AdaIN-mean belongs in cross-attention as well is an open point: there it "
         f"changes the style by {interval(also, signed=True)} and likeness by "
@@ -207,8 +219,8 @@ def _styles(trial: Trial) -> str:
     )
 
 
-def _findings(trial: Trial) -> str:
-    both: Mapping[str, Scores] = trial.photos | trial.styles
+def _findings(outcome: Outcome) -> str:
+    both: Mapping[str, Scores] = outcome.photos | outcome.styles
     rows = []
     for finding in FINDINGS:
         ways = (both[way] for way in (finding.first, finding.second))

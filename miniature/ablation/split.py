@@ -12,10 +12,10 @@ from ..training.pictures import HELD_OUT
 from ..world import captions
 from ..world.identity import draw_identity
 from ..world.scene import STYLES, Scene, draw_scene
-from .studio import SIDE, Pixels
+from .pipeline import SIDE, Pixels
 
-TRIAL, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 40_000))
-"""The first person of the trial, of choosing the guidance, of judging the base model, of pairs."""
+TEST, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 40_000))
+"""The first person of the test, of choosing the guidance, of judging the base model, of pairs."""
 
 Pair = tuple[int, int]
 
@@ -57,7 +57,7 @@ def render_each(people: Iterable[int], scenes: Iterable[Scene]) -> Pixels:
 
 
 def portraits(person: int) -> list[Scene]:
-    """Scenes by which the jury gets to know a person."""
+    """Scenes whose mean features are the person for the metrics."""
     return [_scene(person, _PORTRAITS + n) for n in range(_LIKENESSES)]
 
 

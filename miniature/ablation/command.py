@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ...infinite_id import launch
 
 if TYPE_CHECKING:
-    from .crew import Crew
+    from .pool import Pool
 
 PEOPLE, PICTURES = 40, 500
 
@@ -32,38 +32,38 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of the base model")
     parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep the trial's pictures, to be scored"
+        "--keep", type=Path, metavar="FOLDER", help="keep the pictures, to be scored"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/ablation.md"))
     parser.add_argument("--steps", type=int, default=30, help="of each sampling")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     launch.use_host(launch.HostOptions(options.host, cpu=True))
-    from .crew import Crew
+    from .pool import Pool
 
     start = time.monotonic()
-    with Crew(options.host, options.processes, options.steps) as crew:
-        _run(crew, options)
+    with Pool(options.host, options.processes, options.steps) as pool:
+        _run(pool, options)
     print(f"{options.out}: {(time.monotonic() - start) / 60:.1f} minutes")
 
 
-def _run(crew: Crew, options: argparse.Namespace) -> None:
-    from . import cast, curves, trial
+def _run(pool: Pool, options: argparse.Namespace) -> None:
+    from . import curves, split, variants
     from .report import Results, write
 
-    guidances = trial.try_guidances(crew, math.ceil(options.people / 4))
+    guidances = variants.score_guidances(pool, math.ceil(options.people / 4))
     cfg = max(guidances, key=lambda cfg: sum(guidances[cfg]))
-    everybody = range(cast.TRIAL, cast.TRIAL + options.people)
-    pairs = cast.pair_up(math.ceil(options.people / 5))
-    halves, side_by_side = curves.side_by_side(crew, pairs, cfg)
+    everybody = range(split.TEST, split.TEST + options.people)
+    pairs = split.pair_up(math.ceil(options.people / 5))
+    halves, side_by_side = curves.side_by_side(pool, pairs, cfg)
     results = Results(
         steps=options.steps,
         guidance=cfg,
         guidances=guidances,
-        base=trial.judge_base(crew, options.pictures, cfg),
-        trial=trial.try_all(crew, everybody, cfg, options.keep),
-        by_weight=curves.by_weight(crew, everybody[: 2 * len(pairs)], cfg),
-        blends=curves.blend(crew, pairs, cfg),
+        base=variants.score_base(pool, options.pictures, cfg),
+        outcome=variants.score_all(pool, everybody, cfg, options.keep),
+        by_weight=curves.by_weight(pool, everybody[: 2 * len(pairs)], cfg),
+        blends=curves.blend(pool, pairs, cfg),
         halves=halves,
         side_by_side=side_by_side,
     )

@@ -1,4 +1,4 @@
-"""The trial: ways to draw x held-out people x prompts, judged."""
+"""The test: variants x held-out people x prompts, drawn and scored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...infinite_id.attention.mixed import Mixing, Style
 from ...infinite_id.identities.identity import Identity
 from ..training.publish import OWN, WITH_TEXT
 from ..world.scene import Scene
-from . import cast
-from .crew import Crew
-from .jury import FOLLOWING, LIKENESS, Jury, Scores
-from .keep import Row, keep_photos, keep_pictures, write_table
-from .studio import Pixels, Studio
+from . import split
+from .files import Row, keep_photos, keep_pictures, write_table
+from .metrics import FOLLOWING, LIKENESS, Metrics, Scores
+from .pipeline import Pipeline, Pixels
+from .pool import Pool
 
 GUIDANCES = (3.0, 5.0, 7.0)
 BATCH = 20
@@ -27,7 +27,7 @@ SHOWN = 4  # people on the contact sheet
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """One way to draw a person; without an adapter it is the text alone."""
 
     adapter: str = ""
@@ -62,25 +62,25 @@ PLAIN, MEAN, BOTH, ADAIN = (
     "full AdaIN",
 )
 ON_PHOTOS = {
-    TEXT: Way(),
-    ONE_STREAM: Way(WITH_TEXT, Mixing.OFF),
-    TWO_STREAMS: Way(WITH_TEXT),
-    UNMIXED: Way(OWN, Mixing.OFF),
-    FULL: Way(OWN),
-    MUTUAL: Way(OWN, Mixing.MUTUAL),
+    TEXT: Variant(),
+    ONE_STREAM: Variant(WITH_TEXT, Mixing.OFF),
+    TWO_STREAMS: Variant(WITH_TEXT),
+    UNMIXED: Variant(OWN, Mixing.OFF),
+    FULL: Variant(OWN),
+    MUTUAL: Variant(OWN, Mixing.MUTUAL),
 }
 ON_STYLES = {
-    TEXT: Way(),
-    PLAIN: Way(OWN),
-    MEAN: Way(OWN, style=Style.ADAIN_MEAN),
-    BOTH: Way(OWN, style=Style.ADAIN_MEAN, style_in_cross_attention=True),
-    ADAIN: Way(OWN, style=Style.ADAIN),
+    TEXT: Variant(),
+    PLAIN: Variant(OWN),
+    MEAN: Variant(OWN, style=Style.ADAIN_MEAN),
+    BOTH: Variant(OWN, style=Style.ADAIN_MEAN, style_in_cross_attention=True),
+    ADAIN: Variant(OWN, style=Style.ADAIN),
 }
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """Scores `(people, prompts)` by way and measure, and pictures for the sheet."""
+class Outcome:
+    """Scores `(people, prompts)` by variant and measure, and pictures for the sheet."""
 
     photos: dict[str, Scores]
     styles: dict[str, Scores]
@@ -89,8 +89,8 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class _Tried:
-    """One person's part of the trial."""
+class _Part:
+    """One person's part of it."""
 
     photos: dict[str, Scores]
     styles: dict[str, Scores]
@@ -109,10 +109,10 @@ class Base:
     shown: Pixels
 
 
-def try_guidances(crew: Crew, count: int) -> dict[float, tuple[float, float]]:
+def score_guidances(pool: Pool, count: int) -> dict[float, tuple[float, float]]:
     """Full Infinite-ID's likeness and following at each guidance, on people kept for this."""
-    people = range(cast.VALIDATION, cast.VALIDATION + count)
-    done = crew.map("guidance", _try_guidances, people)
+    people = range(split.VALIDATION, split.VALIDATION + count)
+    done = pool.map("guidance", _score_guidances, people)
 
     def mean(cfg: float, measure: str) -> float:
         return float(np.mean([one[cfg][measure] for one in done]))
@@ -120,32 +120,32 @@ def try_guidances(crew: Crew, count: int) -> dict[float, tuple[float, float]]:
     return {cfg: (mean(cfg, LIKENESS), mean(cfg, FOLLOWING)) for cfg in GUIDANCES}
 
 
-def _try_guidances(studio: Studio, jury: Jury, number: int) -> dict[float, Scores]:
-    person, scenes = jury.portray(number), cast.photos(number)
-    prompts = [cast.prompt(number, scene) for scene in scenes]
-    application = Application(studio.encode(cast.photo(number), OWN))
+def _score_guidances(pipeline: Pipeline, metrics: Metrics, number: int) -> dict[float, Scores]:
+    person, scenes = metrics.embed_person(number), split.photos(number)
+    prompts = [split.prompt(number, scene) for scene in scenes]
+    application = Application(pipeline.encode(split.photo(number), OWN))
 
-    def judge(cfg: float) -> Scores:
-        return jury.judge(studio.draw(prompts, [application], number, cfg), scenes, person)
+    def score(cfg: float) -> Scores:
+        return metrics.score(pipeline.draw(prompts, [application], number, cfg), scenes, person)
 
-    return {cfg: judge(cfg) for cfg in GUIDANCES}
+    return {cfg: score(cfg) for cfg in GUIDANCES}
 
 
-def judge_base(crew: Crew, count: int, cfg: float) -> Base:
+def score_base(pool: Pool, count: int, cfg: float) -> Base:
     """So many pictures of as many people, in all styles."""
-    people = range(cast.BASE, cast.BASE + count)
+    people = range(split.BASE, split.BASE + count)
     batches = [people[n : n + BATCH] for n in range(0, count, BATCH)]
-    done = crew.map("base model", partial(_judge_batch, cfg=cfg), batches)
+    done = pool.map("base model", partial(_score_batch, cfg=cfg), batches)
     found, best, pictures = zip(*done, strict=True)
     return Base(_join(found), _join(best), np.concatenate(pictures)[:ON_BASE_SHEET])
 
 
-def try_all(crew: Crew, people: Iterable[int], cfg: float, folder: Path | None = None) -> Trial:
-    """Draw and judge; the pictures of the ways on photos are kept in a folder, if one is given."""
-    done = crew.map("trial", partial(_try_one, cfg=cfg, folder=folder), people)
+def score_all(pool: Pool, people: Iterable[int], cfg: float, folder: Path | None = None) -> Outcome:
+    """Draw and score; pictures of the variants on photos are kept in a folder, if one is given."""
+    done = pool.map("test", partial(_score_one, cfg=cfg, folder=folder), people)
     if folder is not None:
         write_table(folder, (row for one in done for row in one.kept))
-    return Trial(
+    return Outcome(
         photos={name: stack([one.photos[name] for one in done]) for name in ON_PHOTOS},
         styles={name: stack([one.styles[name] for one in done]) for name in ON_STYLES},
         ceiling=stack([one.ceiling for one in done]),
@@ -153,32 +153,32 @@ def try_all(crew: Crew, people: Iterable[int], cfg: float, folder: Path | None =
     )
 
 
-def _try_one(
-    studio: Studio, jury: Jury, number: int, cfg: float, folder: Path | None = None
-) -> _Tried:
+def _score_one(
+    pipeline: Pipeline, metrics: Metrics, number: int, cfg: float, folder: Path | None = None
+) -> _Part:
     """Everything that is drawn of one person."""
-    person, input_photo = jury.portray(number), cast.photo(number)
-    identities = {kind: studio.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
+    person, input_photo = metrics.embed_person(number), split.photo(number)
+    identities = {kind: pipeline.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
     shown = [input_photo]
     kept = [] if folder is None else keep_photos(folder, number)
 
-    def try_ways(ways: Mapping[str, Way], scenes: list[Scene]) -> dict[str, Scores]:
-        prompts = [cast.prompt(number, scene) for scene in scenes]
+    def score_variants(variants: Mapping[str, Variant], scenes: list[Scene]) -> dict[str, Scores]:
+        prompts = [split.prompt(number, scene) for scene in scenes]
         scores = {}
-        for name, way in ways.items():
-            pictures = studio.draw(prompts, way.apply(identities), seed=number, cfg=cfg)
-            scores[name] = jury.judge(pictures, scenes, person)
+        for name, variant in variants.items():
+            pictures = pipeline.draw(prompts, variant.apply(identities), seed=number, cfg=cfg)
+            scores[name] = metrics.score(pictures, scenes, person)
             shown.append(pictures[0])
-            if folder is not None and ways is ON_PHOTOS:
+            if folder is not None and variants is ON_PHOTOS:
                 kept.extend(keep_pictures(folder, name, number, prompts, pictures))
         return scores
 
-    photos, styled = cast.photos(number), cast.styled(number)
-    return _Tried(
-        photos=try_ways(ON_PHOTOS, photos),
-        styles=try_ways(ON_STYLES, styled),
-        ceiling=jury.judge(cast.drawn(number), photos, person),
-        prompts=f"{cast.prompt(number, photos[0])} / {styled[0].style}",
+    photos, styled = split.photos(number), split.styled(number)
+    return _Part(
+        photos=score_variants(ON_PHOTOS, photos),
+        styles=score_variants(ON_STYLES, styled),
+        ceiling=metrics.score(split.drawn(number), photos, person),
+        prompts=f"{split.prompt(number, photos[0])} / {styled[0].style}",
         shown=shown,
         kept=kept,
     )
@@ -189,14 +189,14 @@ def stack(rows: Sequence[Scores]) -> Scores:
     return {measure: np.stack([row[measure] for row in rows]) for measure in rows[0]}
 
 
-def _judge_batch(
-    studio: Studio, jury: Jury, people: range, cfg: float
+def _score_batch(
+    pipeline: Pipeline, metrics: Metrics, people: range, cfg: float
 ) -> tuple[Scores, Scores, Pixels]:
-    scenes = [cast.any_scene(person) for person in people]
-    prompts = [cast.prompt(*pair) for pair in zip(people, scenes, strict=True)]
-    pictures = studio.draw(prompts, [], seed=people[0], cfg=cfg)
-    drawn = cast.render_each(people, scenes)
-    return jury.follows(pictures, scenes), jury.follows(drawn, scenes), pictures
+    scenes = [split.any_scene(person) for person in people]
+    prompts = [split.prompt(*pair) for pair in zip(people, scenes, strict=True)]
+    pictures = pipeline.draw(prompts, [], seed=people[0], cfg=cfg)
+    drawn = split.render_each(people, scenes)
+    return metrics.follows(pictures, scenes), metrics.follows(drawn, scenes), pictures
 
 
 def _join(parts: Sequence[Scores]) -> Scores:

@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Studio:
+class Pipeline:
     """The published miniature, loaded by the host's and the pack's own loaders."""
 
     model: ModelPatcher
@@ -47,7 +47,7 @@ class Studio:
     steps: int = STEPS
 
     @classmethod
-    def open(cls, kinds: Iterable[str] = ADAPTERS, steps: int = STEPS) -> Studio:
+    def load(cls, kinds: Iterable[str] = ADAPTERS, steps: int = STEPS) -> Pipeline:
         register()
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(WEIGHTS / f"{NAME}.safetensors")

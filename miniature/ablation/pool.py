@@ -1,4 +1,4 @@
-"""Several processes, one thread each, that draw and judge for different people at once.
+"""Several processes, one thread each, that draw and score different people at once.
 
 What comes out does not depend on their number.
 """
@@ -19,15 +19,15 @@ from ...infinite_id import launch
 from ..training.workers import KEEP_MEMORY
 
 if TYPE_CHECKING:  # they import the host, which each process must find first
-    from .jury import Jury
-    from .studio import Studio
+    from .metrics import Metrics
+    from .pipeline import Pipeline
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Crew:
-    """Each process has a studio and a jury of its own."""
+class Pool:
+    """Each process has a pipeline and nets for the metrics of its own."""
 
     def __init__(self, host: Path | None, processes: int, steps: int) -> None:
         os.environ.update(KEEP_MEMORY)  # read when a process starts
@@ -35,7 +35,9 @@ class Crew:
             processes, multiprocessing.get_context("spawn"), _begin, (host, steps)
         )
 
-    def map(self, name: str, work: Callable[[Studio, Jury, T], R], items: Iterable[T]) -> list[R]:
+    def map(
+        self, name: str, work: Callable[[Pipeline, Metrics, T], R], items: Iterable[T]
+    ) -> list[R]:
         """`work` for each item, in their order; it must be picklable."""
         todo, done = list(items), []
         for result in self._pool.map(_work, [work] * len(todo), todo):
@@ -43,7 +45,7 @@ class Crew:
             print(f"{name}: {len(done)} of {len(todo)}", flush=True)
         return done
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(
@@ -55,19 +57,19 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
 
 
-_own: list[Any] = []  # this process's studio and jury
+_own: list[Any] = []  # this process's pipeline and metrics
 
 
 def _begin(host: Path | None, steps: int) -> None:
     torch.set_num_threads(1)
     launch.use_host(launch.HostOptions(host, cpu=True))
-    from .jury import Jury
-    from .studio import Studio
+    from .metrics import Metrics
+    from .pipeline import Pipeline
 
-    studio = Studio.open(steps=steps)
-    _own[:] = studio, Jury.seat(studio.analysis)
+    pipeline = Pipeline.load(steps=steps)
+    _own[:] = pipeline, Metrics.load(pipeline.analysis)
 
 
 def _work(work: Callable[[Any, Any, T], R], item: T) -> R:
-    studio, jury = _own
-    return work(studio, jury, item)
+    pipeline, metrics = _own
+    return work(pipeline, metrics, item)

@@ -1,4 +1,4 @@
-"""The trial's pictures as files: `python -m infinite_id.metrics score` reads `pictures.csv`."""
+"""The ablation's pictures as files: `python -m infinite_id.metrics score` reads `pictures.csv`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..faces import write_png
-from . import cast
-from .studio import Pixels
+from . import split
+from .pipeline import Pixels
 
 FILE = "pictures.csv"
 OTHER_PHOTOS = 3
@@ -17,9 +17,9 @@ Row = dict[str, str]
 
 def keep_photos(folder: Path, person: int) -> list[Row]:
     """The photo that the encoder sees, then others of that person."""
-    others = cast.render_each([person] * OTHER_PHOTOS, cast.portraits(person)[:OTHER_PHOTOS])
+    others = split.render_each([person] * OTHER_PHOTOS, split.portraits(person)[:OTHER_PHOTOS])
     rows = []
-    for n, pixels in enumerate([cast.photo(person), *others]):
+    for n, pixels in enumerate([split.photo(person), *others]):
         file = Path("photos", str(person), f"{n}.png")
         _write(folder / file, pixels)
         rows.append({"file": file.as_posix(), "kind": "photo", "person": str(person)})

@@ -15,9 +15,9 @@ from PIL import Image
 
 from ...infinite_id import sheet
 from .curves import PLACES, Values
-from .jury import FOLLOWING, LIKENESS, Scores
-from .studio import Pixels
-from .trial import ON_PHOTOS, ON_STYLES
+from .metrics import FOLLOWING, LIKENESS, Scores
+from .pipeline import Pixels
+from .variants import ON_PHOTOS, ON_STYLES
 
 matplotlib.use("svg")
 matplotlib.rcParams.update({"svg.hashsalt": "", "font.size": 9})  # the same file every time

@@ -19,8 +19,8 @@ from ..shapes import WEIGHTS
 from ..training import judge, recogniser
 from ..world.identity import draw_identity
 from ..world.scene import Scene
-from . import cast
-from .studio import Pixels
+from . import split
+from .pipeline import Pixels
 
 LIKENESS, FOLLOWING = "likeness", "following"
 FOLLOWED = ("place", "garment", "colour", "expression")
@@ -28,13 +28,13 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
-class Jury:
+class Metrics:
     attributes: judge.Attributes
     likeness: nn.Module
     analysis: Any
 
     @classmethod
-    def seat(cls, analysis: Any, folder: Path = WEIGHTS) -> Jury:
+    def load(cls, analysis: Any, folder: Path = WEIGHTS) -> Metrics:
         attributes, likeness = judge.Attributes(), judge.likeness()
         stored = load_file(folder / judge.FILE)
         for name, net in (("attributes", attributes), ("likeness", likeness)):
@@ -42,7 +42,7 @@ class Jury:
             net.load_state_dict(own)
         return cls(attributes.eval(), likeness.eval(), analysis)
 
-    def judge(self, pictures: Pixels, scenes: Sequence[Scene], person: Tensor) -> Scores:
+    def score(self, pictures: Pixels, scenes: Sequence[Scene], person: Tensor) -> Scores:
         """A number for each picture: likeness, the share of the prompt followed, each question."""
         return {LIKENESS: self.resembles(pictures, person), **self.follows(pictures, scenes)}
 
@@ -67,9 +67,9 @@ class Jury:
         found = np.array([self._resembles(picture, person) for picture in pictures])
         return count(found, clipped=False)
 
-    def portray(self, person: int) -> Tensor:
+    def embed_person(self, person: int) -> Tensor:
         """What a person looks like: the mean of drawn pictures' features, `(128,)`."""
-        drawn = [render(draw_identity(person), scene) for scene in cast.portraits(person)]
+        drawn = [render(draw_identity(person), scene) for scene in split.portraits(person)]
         pixels = np.stack([picture.pixels for picture in drawn])
         landmarks = np.stack([picture.landmarks for picture in drawn])
         mean = recogniser.embed(self.likeness, pixels, landmarks).mean(0)

@@ -1,1 +1,0 @@
-"""The paper's ablations on the miniature; see `miniature/ablation.py`."""
