@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,15 +13,30 @@ from pack.dev.cache import ROOT
 
 LONGEST = 350
 PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
-HOST = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "server"}
-FORBIDDEN = {
-    "infinite_id": {"nodes", "miniature", "dev"},
-    "nodes": {"miniature", "dev"},
-    "miniature": {"nodes", "dev"},
+HOST = {
+    *("comfy", "comfy_api", "comfy_extras", "comfyui_version"),
+    *("folder_paths", "server", "nodes"),
 }
-"""What each package must not import, at its head or within functions."""
-LIBRARY = ("faces", "adapters", "identities", "attention")
+ALLOWED = {
+    "infinite_id": set(),
+    "nodes": {"infinite_id"},
+    "miniature": {"infinite_id"},
+    "gallery": {"infinite_id", "miniature", "dev"},
+    "bench": {"infinite_id", "miniature", "gallery", "dev"},
+    "dev": {"infinite_id", "miniature", "gallery", "bench"},
+}
+"""What of ours each package may import, at its head or within functions: never tests."""
+COMMANDS = {"dev.command", "dev.demo", "dev.serve"}
+"""The modules of dev that call gallery and bench; these in turn import the other ones."""
+LAUNCHERS = {
+    *("dev.__main__", "miniature.train", "miniature.ablation.__main__"),
+    *("infinite_id.training.__main__", "infinite_id.metrics.__main__"),
+}
+"""What `python -m` runs: it names the package that all else in it imports by relative names."""
+LIBRARY = ("faces", "adapters", "identities", "attention", "photos")
 """Rooms of the library that know neither the host nor a command."""
+SHARED_BY_LEARNERS = {"infinite_id.metrics.scores", "infinite_id.metrics.statistics"}
+"""What the trainer may import of the metrics, which import nothing of it."""
 
 
 @cache
@@ -36,12 +52,16 @@ def _name(path: Path) -> str:
 
 
 @cache
+def _parse(module: str) -> ast.Module:
+    return ast.parse(list_modules()[module].read_text(encoding="utf-8"))
+
+
+@cache
 def list_imports(module: str) -> set[str]:
     """The modules of the pack, and the packages outside, that a module imports anywhere in it."""
     path = list_modules()[module]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(_parse(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -62,26 +82,93 @@ def _longest(name: str, base: str) -> str:
     return name if name in list_modules() else base
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_nothing_is_imported_from_above(package: str) -> None:
-    wrong = {
-        f"{module} imports {found}"
+@cache
+def list_pairs() -> set[tuple[str, str]]:
+    """Each module with each module of ours that it imports, ComfyUI's own `nodes` not counted."""
+    ours = {*ALLOWED, "tests"}
+    return {
+        (module, found)
         for module in list_modules()
-        if module.split(".")[0] == package
         for found in list_imports(module)
-        if found.split(".")[0] in FORBIDDEN[package]
+        if found.split(".")[0] in ours and found != "nodes"
     }
-    # ComfyUI's own nodes.py has the name of our folder.
-    assert {line for line in wrong if not line.endswith("imports nodes")} == set()
+
+
+def show(pairs: Iterable[tuple[str, str]]) -> set[str]:
+    return {f"{module} imports {found}" for module, found in pairs}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_what_they_may(package: str) -> None:
+    may = {package, *ALLOWED[package]}
+    wrong = (
+        (module, found)
+        for module, found in list_pairs()
+        if module.split(".")[0] == package and found.split(".")[0] not in may
+    )
+    assert show(wrong) == set()
+
+
+def test_dev_calls_gallery_and_bench_by_its_commands_alone() -> None:
+    rooms = {"gallery", "bench"}
+    wrong = (
+        (module, found)
+        for module, found in list_pairs()
+        if (
+            (module.split(".")[0] == "dev" and found.split(".")[0] in rooms)
+            and module not in COMMANDS
+        )
+        or (module.split(".")[0] in rooms and found in COMMANDS)
+    )
+    assert show(wrong) == set()
+
+
+def test_trainer_and_metrics_share_rooms_but_not_each_others() -> None:
+    trainer, metrics = "infinite_id.training", "infinite_id.metrics"
+    wrong = (
+        (module, found)
+        for module, found in list_pairs()
+        if (
+            (module.startswith(trainer) and found.startswith(metrics))
+            and found not in SHARED_BY_LEARNERS
+        )
+        or (module.startswith(metrics) and found.startswith(trainer))
+    )
+    assert show(wrong) == set()
+
+
+def test_own_modules_are_imported_by_relative_names() -> None:
+    """By an absolute name one would be there twice: `infinite_id.x` and `pack.infinite_id.x`."""
+    ours = {*ALLOWED, "tests", "pack"} - {"nodes"}  # ComfyUI has a nodes.py of its own
+    absolute = {
+        f"{module} imports {name}"
+        for module in list_modules().keys() - LAUNCHERS
+        for name in _list_absolute(module)
+        if name.split(".")[0] in ours
+    }
+    assert absolute == set()
+
+
+def _list_absolute(module: str) -> Iterator[str]:
+    for node in ast.walk(_parse(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+def is_seam(module: str) -> bool:
+    """In `infinite_id`: its folder host, learners' files that begin with host, the launcher."""
+    _, room, *rest = module.split(".")
+    return room in ("host", "launch") or (len(rest) > 0 and rest[-1].startswith("host"))
 
 
 def test_the_host_is_known_behind_its_seams_alone() -> None:
-    """In `infinite_id`: its folder host, files whose names begin with host, and the launcher."""
     wrong = {
         module
         for module in list_modules()
-        if module.split(".")[0] == "infinite_id"
-        and not any(part.startswith(("host", "launch")) for part in module.split("."))
+        if module.startswith("infinite_id.")
+        and not is_seam(module)
         and {found.split(".")[0] for found in list_imports(module)} & HOST
     }
     assert wrong == set()
