@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from ...infinite_id import launch
 from ..shapes import WEIGHTS
-from . import workers
 
 PICTURES = 32_768
 WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
@@ -68,6 +67,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="to draw for training")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
     options = parser.parse_args()
+    from . import workers
+
     given = {}
     for name in [options.stage] if options.stage else STAGES:
         own = (STAGES | OTHERS)[name].samples
@@ -79,6 +80,8 @@ def main() -> None:
 
 
 def _run(host: Path | None, folder: Path, given: dict[str, int | Path]) -> None:
+    from . import workers
+
     launch.use_host(launch.HostOptions(host, cpu=workers.device().type == "cpu"))
     for name, value in given.items():
         if workers.number() == 0:
