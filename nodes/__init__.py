@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .column_mask import ColumnMask
 from .contact_sheet import ContactSheet
 from .diagnose import Diagnose
 from .encode import Encode
@@ -38,6 +39,7 @@ class InfiniteIDExtension(ComfyExtension):
             SaveIdentity,
             LoadIdentity,
             FaceMasks,
+            ColumnMask,
             FaceSimilarity,
             PickBest,
             ScorePictures,
