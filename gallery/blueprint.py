@@ -122,7 +122,7 @@ class Blueprint:
         model = scene.apply(picture, 2, encode["identity"])
         image = scene.sample(picture, 3, model, prompts, scene.empty(picture, 2))
         likeness = picture.add(
-            "InfiniteIDFaceSimilarity", 5, face_analysis=loader["face_analysis"], images=image
+            "InfiniteIDFaceSimilarity", 4, face_analysis=loader["face_analysis"], images=image
         )
         nodes = {node.data["type"]: node for group in graph.groups for node in group.nodes}
         prompt, _ = (n for n in graph.groups[2].nodes)

@@ -1,4 +1,7 @@
-"""Writes `workflows/`: the graphs, the photos that they name, and their thumbnails."""
+"""Writes `workflows/`: the graphs, the photos that they name, and their thumbnails.
+
+`docs/api` gets the first of them as a program would queue it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from .blueprint import NAME
 from .graphs import save
 from .miniature import draw_inputs, gallery_models, running_gallery
 from .thumbnails import make_thumbnail
+from .workflow import read, to_prompt, workflow_file
 
 # A person has to be saved before that person can be loaded.
 FIRST = "save_identity"
+FOR_PROGRAMS = "photo"
 
 
 def write_all(thumbnails: bool) -> None:
@@ -27,3 +32,5 @@ def write_all(thumbnails: bool) -> None:
             if thumbnails:
                 seconds = make_thumbnail(server, path, small.values)
                 print(f"  {path.with_suffix('.jpg').name}, {seconds:.0f} s", flush=True)
+    prompt = to_prompt(read(workflow_file(FOR_PROGRAMS), {}))
+    save(prompt, ROOT / "docs" / "api" / f"{FOR_PROGRAMS}.json")

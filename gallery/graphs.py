@@ -74,6 +74,7 @@ class Group:
         self,
         kind: str,
         column: int,
+        /,  # values may be called column, too
         title: str = "",
         *,
         rows: int = 0,

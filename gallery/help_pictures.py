@@ -54,19 +54,23 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
         ("InfiniteIDUnifiedLoader", "InfiniteIDLoadIdentity", "SaveImage"),
     ),
     "InfiniteIDFaceMasks": ("places_from_a_picture", ("Where they are", "InfiniteIDFaceMasks")),
+    "InfiniteIDColumnMask": (
+        "two_people",
+        ("InfiniteIDColumnMask", "InfiniteIDApply", "KSampler", "SaveImage"),
+    ),
     "InfiniteIDFaceSimilarity": ("score", ("LoadImage", "InfiniteIDFaceSimilarity")),
     "InfiniteIDCropFaces": (
         "refine_small_faces",
         ("Picture with a small face", "InfiniteIDCropFaces"),
     ),
-    "InfiniteIDPickBest": ("best_of_batch", ("VAEDecode", "InfiniteIDPickBest", "SaveImage")),
+    "InfiniteIDPickBest": ("best_of_batch", ("KSampler", "InfiniteIDPickBest", "SaveImage")),
     "InfiniteIDPasteFaces": (
         "refine_small_faces",
         ("InfiniteIDCropFaces", "InfiniteIDPasteFaces", "SaveImage"),
     ),
-    "InfiniteIDTrainAdapter": ("train_adapter", ("InfiniteIDTrainAdapter", "LossGraphNode")),
-    "InfiniteIDRefineIdentity": ("refine_identity", ("InfiniteIDRefineIdentity", "LossGraphNode")),
-    "InfiniteIDContactSheet": ("style", ("VAEDecode", "InfiniteIDContactSheet", "SaveImage")),
+    "InfiniteIDTrainAdapter": ("train_adapter", ("InfiniteIDTrainAdapter",)),
+    "InfiniteIDRefineIdentity": ("refine_identity", ("InfiniteIDRefineIdentity",)),
+    "InfiniteIDContactSheet": ("style", ("KSampler", "InfiniteIDContactSheet", "SaveImage")),
 }
 # Nodes that no workflow has, in a row of their own.
 ALONE: dict[str, tuple[str, ...]] = {

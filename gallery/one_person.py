@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .downloads import LIGHTNING
 from .graphs import Graph, Info
-from .scene import BROWN, PREVIEW, PURPLE, YELLOW, begin, begin_apart
+from .scene import BROWN, PREVIEW, PURPLE, SMALL_PREVIEW, YELLOW, begin, begin_apart
 
 PREVIEW_OF_FILE = 260
 
@@ -22,7 +22,7 @@ def photo(info: Info) -> Graph:
     group = scene.group("Picture")
     model = scene.apply(group, 3, identity)
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 6, picture, "photo")
+    scene.save(group, 5, picture, "photo")
     return scene.graph
 
 
@@ -44,7 +44,7 @@ def several_photos(info: Info) -> Graph:
     group = scene.group("Picture")
     model = scene.apply(group, 3, identity)
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 6, picture, "several-photos")
+    scene.save(group, 5, picture, "several-photos")
     return scene.graph
 
 
@@ -58,17 +58,20 @@ def style(info: Info) -> Graph:
     )
     identity = scene.person("face.jpg")
     prompts = scene.prompts(
-        "a pencil sketch of a woman, smiling, wearing a sweater, in the garden", 1, 2
+        "a pencil sketch of a woman, smiling, wearing a sweater, in the garden", 1
     )
     styles = ("photo", "style (AdaIN-mean)")
     group = scene.group("Style off and on")
     models = [scene.apply(group, 3, identity, style=name) for name in styles]
     latent = scene.empty(group, 3)
-    pictures = [scene.sample(group, 4, model, prompts, latent, seed=7) for model in models]
+    pictures = [
+        scene.sample(group, 4, model, prompts, latent, rows=SMALL_PREVIEW, decoder=5, seed=7)
+        for model in models
+    ]
     sheet = scene.sheet(
-        group, 6, pictures[0], images_2=pictures[1], row_labels="\n".join(styles), columns=1
+        group, 5, pictures[0], images_2=pictures[1], row_labels="\n".join(styles), columns=1
     )
-    scene.save(group, 7, sheet, "style")
+    scene.save(group, 6, sheet, "style")
     return scene.graph
 
 
@@ -83,22 +86,25 @@ def weight_curve(info: Info) -> Graph:
     )
     identity = scene.person("face.jpg")
     prompts = scene.prompts(
-        "a photo of a woman, surprised, wearing a yellow jacket, in the desert", 1, 2
+        "a photo of a woman, surprised, wearing a yellow jacket, in the desert", 1
     )
     curves = ("fade in", "fade out")
     group = scene.group("Two weight curves")
     models = [scene.apply(group, 3, identity, weight_curve=curve) for curve in curves]
     latent = scene.empty(group, 3)
-    pictures = [scene.sample(group, 4, model, prompts, latent) for model in models]
+    pictures = [
+        scene.sample(group, 4, model, prompts, latent, rows=SMALL_PREVIEW, decoder=5)
+        for model in models
+    ]
     sheet = scene.sheet(
         group,
-        6,
+        5,
         pictures[0],
         images_2=pictures[1],
         row_labels="\n".join(curves),
         columns=1,
     )
-    scene.save(group, 7, sheet, "weight-curve")
+    scene.save(group, 6, sheet, "weight-curve")
     return scene.graph
 
 
@@ -121,7 +127,7 @@ def few_steps(info: Info) -> Graph:
     latent = scene.empty(group, 3)
     lightning = {"steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "sgm_uniform"}
     picture = scene.sample(group, 4, model, prompts, latent, seed=2, **lightning)
-    scene.save(group, 6, picture, "few-steps")
+    scene.save(group, 5, picture, "few-steps")
     return scene.graph
 
 
@@ -162,7 +168,7 @@ def load_identity(info: Info) -> Graph:
     group = scene.group("Picture")
     model = scene.apply(group, 3, loaded["identity"])
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 6, picture, "load-identity")
+    scene.save(group, 5, picture, "load-identity")
     return scene.graph
 
 
@@ -183,13 +189,13 @@ def score(info: Info) -> Graph:
     group = scene.group("Score", BROWN)
     similarity = group.add(
         "InfiniteIDFaceSimilarity",
-        6,
+        5,
         rows=100,
         face_analysis=scene.analysis,
         reference=loaded["IMAGE"],
         images=picture,
     )
-    scene.save(group, 7, similarity["annotated_images"], "score")
+    scene.save(group, 6, similarity["annotated_images"], "score")
     return scene.graph
 
 
@@ -206,7 +212,7 @@ def separate_models(info: Info) -> Graph:
     group = scene.group("Picture")
     model = scene.apply(group, 3, identity)
     picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 6, picture, "separate-models")
+    scene.save(group, 5, picture, "separate-models")
     return scene.graph
 
 
@@ -228,11 +234,11 @@ def best_of_batch(info: Info) -> Graph:
     group = scene.group("The best", BROWN)
     best = group.add(
         "InfiniteIDPickBest",
-        6,
+        5,
         rows=PREVIEW,
         face_analysis=scene.analysis,
         reference=loaded["IMAGE"],
         images=pictures,
     )
-    scene.save(group, 7, best["best"], "best-of-batch")
+    scene.save(group, 6, best["best"], "best-of-batch")
     return scene.graph

@@ -24,7 +24,7 @@ def image_to_image(info: Info) -> Graph:
     latent = scene.encode_pixels(group, 3, scaled)
     model = scene.apply(group, 4, identity)
     picture = scene.sample(group, 5, model, prompts, latent, denoise=0.7)
-    scene.save(group, 7, picture, "image-to-image")
+    scene.save(group, 6, picture, "image-to-image")
     return scene.graph
 
 
@@ -36,13 +36,13 @@ def inpaint_face(info: Info) -> Graph:
         "and the result is laid over the picture: outside the mask not a pixel changes.\n\n"
         "**Try**: *face* 2 for the second face from the left; more *grow* to take in the hair.",
     )
-    identity = scene.person("face.jpg")
+    identity = scene.person("face.jpg", rows=SMALL_PREVIEW)
     group = scene.group("Picture to change", CYAN)
     scaled = scene.scaled(group, 1, "person_2.jpg")
     mask = group.add(
         "InfiniteIDFaceMasks",
         3,
-        rows=PREVIEW,
+        rows=SMALL_PREVIEW,
         face_analysis=scene.analysis,
         image=scaled,
         face=1,
@@ -55,8 +55,8 @@ def inpaint_face(info: Info) -> Graph:
     model = scene.apply(group, 4, identity, mask=mask)
     latent = group.add("SetLatentNoiseMask", 4, samples=pixels, mask=mask)
     drawn = scene.sample(group, 5, model, prompts, latent["LATENT"], denoise=0.8)
-    laid_over = group.add("ImageCompositeMasked", 7, destination=scaled, source=drawn, mask=mask)
-    scene.save(group, 8, laid_over["IMAGE"], "inpaint-face")
+    laid_over = group.add("ImageCompositeMasked", 6, destination=scaled, source=drawn, mask=mask)
+    scene.save(group, 7, laid_over["IMAGE"], "inpaint-face")
     return scene.graph
 
 
@@ -97,7 +97,7 @@ def controlnet(info: Info) -> Graph:
     )
     prompts = held["positive"], held["negative"]
     picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 7, picture, "controlnet")
+    scene.save(group, 6, picture, "controlnet")
     return scene.graph
 
 
@@ -118,7 +118,7 @@ def lora(info: Info) -> Graph:
     group = scene.group("Picture")
     model = scene.apply(group, 4, identity, style="style (AdaIN-mean)")
     picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 7, picture, "lora")
+    scene.save(group, 6, picture, "lora")
     return scene.graph
 
 
@@ -145,7 +145,7 @@ def refine_small_faces(info: Info) -> Graph:
     latent = group.add("SetLatentNoiseMask", 4, samples=pixels, mask=crops["masks"])
     refined = scene.sample(group, 5, model, prompts, latent["LATENT"], denoise=0.5)
     pasted = group.add(
-        "InfiniteIDPasteFaces", 7, node_width=220, face_crops=crops["face_crops"], crops=refined
+        "InfiniteIDPasteFaces", 6, node_width=220, face_crops=crops["face_crops"], crops=refined
     )
-    scene.save(group, 8, pasted["image"], "refine-small-faces")
+    scene.save(group, 7, pasted["image"], "refine-small-faces")
     return scene.graph

@@ -20,7 +20,7 @@ def mix(info: Info) -> Graph:
     mixed = group.add("InfiniteIDMix", 3, identity_a=one, identity_b=other)
     model = scene.apply(group, 4, mixed["identity"])
     picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 7, picture, "mix")
+    scene.save(group, 6, picture, "mix")
     return scene.graph
 
 
@@ -42,8 +42,8 @@ def sweep(info: Info) -> Graph:
     model = scene.apply(group, 4, blend["identities"])
     pictures = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
     labels = "first\n25 %\n50 %\n75 %\nsecond"
-    sheet = scene.sheet(group, 7, pictures, labels=labels, columns=5)
-    scene.save(group, 8, sheet, "sweep")
+    sheet = scene.sheet(group, 6, pictures, labels=labels, columns=5)
+    scene.save(group, 7, sheet, "sweep")
     return scene.graph
 
 
@@ -51,29 +51,21 @@ def two_people(info: Info) -> Graph:
     scene = begin(
         info,
         "Two people in one picture",
-        "One *Apply Infinite-ID* for each person, one after the other, each with a mask: here the "
-        "left and the right half. Outside its mask a person adds nothing. Let the prompt name "
-        "both.\n\n"
-        "**Try**: masks of your own; or the template *places_from_a_picture*.",
+        "One *Apply Infinite-ID* for each person, one after the other, each with a mask: *Column "
+        "Mask* gives the left and the right half. Outside its mask a person adds nothing. Let the "
+        "prompt name both.\n\n"
+        "**Try**: masks of your own; three columns for three people; or the template "
+        "*places_from_a_picture*.",
     )
     left = scene.person("person_1.jpg", "Person on the left", SMALL_PREVIEW)
     right = scene.person("person_2.jpg", "Person on the right", SMALL_PREVIEW)
     group = scene.group("Prompt and places", CYAN)
     prompts = scene.prompts("a photo of two women, smiling, on the beach", 3, group=group)
-    half = group.add("EmptyImage", 3, "Half a picture", width=608, height=832)
-    halves = [
-        group.add(
-            "ImagePadForOutpaint",
-            4,
-            title,
-            image=half["IMAGE"],
-            left=left_width,
-            right=right_width,
-            feathering=0,
-        )
-        for title, left_width, right_width in (("Left half", 608, 0), ("Right half", 0, 608))
+    masks = [
+        group.add("InfiniteIDColumnMask", 2 + number, title, column=number)["mask"]
+        for number, title in ((1, "Left half"), (2, "Right half"))
     ]
-    _draw_both(scene, (left, right), [node["MASK"] for node in halves], prompts, "two-people")
+    _draw_both(scene, (left, right), masks, prompts, "two-people")
     return scene.graph
 
 
@@ -95,7 +87,7 @@ def places_from_a_picture(info: Info) -> Graph:
             "InfiniteIDFaceMasks",
             4,
             f"{side} face",
-            rows=PREVIEW,
+            rows=SMALL_PREVIEW,
             face_analysis=scene.analysis,
             image=couple["IMAGE"],
             shape="column",
@@ -122,4 +114,4 @@ def _draw_both(
     for person, mask in zip(people, masks, strict=True):
         model = scene.apply(group, 5, person, model=model, mask=mask)
     picture = scene.sample(group, 6, model, prompts, scene.empty(group, 5, 1216, 832))
-    scene.save(group, 8, picture, name)
+    scene.save(group, 7, picture, name)

@@ -10,7 +10,7 @@ from .graphs import Graph, Group, Info, Node, Output
 
 NEGATIVE = "blurry, deformed, low quality"
 SEED, STEPS, CFG, SAMPLER, SCHEDULER = 5, 30, 5.0, "ddim", "ddim_uniform"
-PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 150, 180
+PREVIEW, SMALL_PREVIEW, NOTE_HEIGHT = 220, 140, 180
 GREEN, RED = ("#232", "#353"), ("#322", "#533")  # the page's own colours for nodes
 GREY, BLUE, YELLOW, OLIVE, CYAN, PURPLE, BROWN = (
     "#888", "#3f789e", "#b58b2a", "#8A8", "#8AA", "#a1309b", "#b06634",
@@ -67,24 +67,16 @@ class Scene:
         return node["identity"]
 
     def prompts(
-        self, text: str, column: int = 0, span: int = 1, group: Group | None = None
+        self, text: str, column: int = 0, group: Group | None = None
     ) -> tuple[Output, Output]:
-        """In a group above what is drawn by them, two columns right of the photo, if not said."""
+        """Side by side above what is drawn by them, two columns right of the photo, if not said."""
         group = group or self.group("Prompt", OLIVE)
         column = column or self.left + 2
         positive, negative = (
-            group.add(
-                "CLIPTextEncode",
-                column,
-                title,
-                span=span,
-                colours=colours,
-                clip=self.clip,
-                text=words,
-            )
-            for title, words, colours in (
-                ("Prompt", text, GREEN),
-                ("Negative prompt", NEGATIVE, RED),
+            group.add("CLIPTextEncode", place, title, colours=colours, clip=self.clip, text=words)
+            for place, title, words, colours in (
+                (column, "Prompt", text, GREEN),
+                (column + 1, "Negative prompt", NEGATIVE, RED),
             )
         )
         return positive["CONDITIONING"], negative["CONDITIONING"]
@@ -107,9 +99,12 @@ class Scene:
         model: Output,
         prompts: tuple[Output, Output],
         latent: Output,
+        *,
+        rows: int = PREVIEW,
+        decoder: int | None = None,
         **settings: Any,
     ) -> Output:
-        """The picture: a sampler, and a decoder in the next column."""
+        """The picture: a sampler, and a decoder below it or in a column of its own."""
         values = {
             "seed": SEED,
             "steps": STEPS,
@@ -121,7 +116,7 @@ class Scene:
         sampler = group.add(
             "KSampler",
             column,
-            rows=PREVIEW,
+            rows=rows,
             model=model,
             positive=prompts[0],
             negative=prompts[1],
@@ -129,11 +124,7 @@ class Scene:
             **values,
         )
         decoded = group.add(
-            "VAEDecode",
-            column + 1,
-            node_width=170,
-            samples=sampler["LATENT"],
-            vae=self.checkpoint["VAE"],
+            "VAEDecode", decoder or column, samples=sampler["LATENT"], vae=self.checkpoint["VAE"]
         )
         return decoded["IMAGE"]
 
@@ -154,11 +145,11 @@ class Scene:
     def save(self, group: Group, column: int, images: Output, name: str) -> None:
         prefix = f"Infinite-ID/{name}"
         group.add(
-            "SaveImage", column, rows=360, node_width=360, images=images, filename_prefix=prefix
+            "SaveImage", column, rows=330, node_width=330, images=images, filename_prefix=prefix
         )
 
     def sheet(self, group: Group, column: int, images: Output, **values: Any) -> Output:
-        node = group.add("InfiniteIDContactSheet", column, rows=300, images=images, **values)
+        node = group.add("InfiniteIDContactSheet", column, rows=PREVIEW, images=images, **values)
         return node["sheet"]
 
 

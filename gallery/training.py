@@ -36,12 +36,12 @@ def refine_identity(info: Info) -> Graph:
         identity=identity,
         images=batch["IMAGE"],
     )
-    _plot(group, 5, refined["loss_map"])
-    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city", 3)
+    _plot(group, 4, refined["loss_map"])
+    prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city", 5)
     group = scene.group("Picture")
     model = scene.apply(group, 5, refined["identity"])
     picture = scene.sample(group, 6, model, prompts, scene.empty(group, 5))
-    scene.save(group, 8, picture, "refine-identity")
+    scene.save(group, 7, picture, "refine-identity")
     return scene.graph
 
 
@@ -64,14 +64,14 @@ def train_adapter(info: Info) -> Graph:
         start_from=scene.adapter,
         data=DATA,
     )
-    _plot(group, 2, trained["loss_map"])
+    _plot(group, 1, trained["loss_map"])
     scene.encoder, scene.left = {**scene.encoder, "encoder": trained["adapter"]}, 2
     identity = scene.person("face.jpg")
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
     group = scene.group("Picture")
     model = scene.apply(group, 4, identity)
     picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 7, picture, "train-adapter")
+    scene.save(group, 6, picture, "train-adapter")
     return scene.graph
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from pack.dev.cache import ROOT
-from pack.dev.miniature import gallery_models
 from pack.dev.server_api import Server
-from pack.dev.workflow import read, to_prompt, workflow_file
+from pack.gallery.miniature import gallery_models
+from pack.gallery.workflow import read, to_prompt, workflow_file
 from PIL import Image
 
 FOLDER = ROOT / "docs" / "api"
