@@ -1,11 +1,12 @@
 """Time against faithfulness."""
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..infinite_id.host.patch import save_time
-from ..infinite_id.savings import Savings
+from ..infinite_id.savings import FEW, PRESETS, Preset, Savings
 from . import sockets
 from .node import Node
 
@@ -17,10 +18,10 @@ class SaveTime(Node):
             node_id="InfiniteIDSaveTime",
             display_name="Infinite-ID Save Time",
             category=sockets.CATEGORY,
-            description="Makes two streams cheaper at some cost in faithfulness: the text stream "
-            "runs less often, ends earlier, or goes without guidance. Without this node nothing "
-            "is saved and nothing is lost.",
-            search_aliases=["faster infinite-id", "speed up", "cache text stream"],
+            description="Makes two streams cheaper at some cost in faithfulness: the deeper levels "
+            "of the UNet or the text stream run less often. Without this node nothing is saved and "
+            "nothing is lost.",
+            search_aliases=["faster infinite-id", "speed up", "cache text stream", "deepcache"],
             inputs=[
                 io.Model.Input("model", tooltip="Before or after Apply Infinite-ID."),
                 io.Int.Input(
@@ -57,6 +58,27 @@ class SaveTime(Node):
                     optional=True,
                     advanced=True,
                 ),
+                io.Int.Input(
+                    "deep_every",
+                    default=1,
+                    min=1,
+                    max=8,
+                    tooltip="All of the UNet runs at every n-th step. In between only its "
+                    "outermost level runs, for both streams, with what the deeper levels said "
+                    "last, which is kept on the device. 1: at every step. text_every then counts "
+                    "the steps in full. Works without an identity, too.",
+                    optional=True,
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[preset.value for preset in Preset],
+                    default=Preset.CUSTOM.value,
+                    tooltip="'faithful' saves nothing. 'fast' is deep_every 2: a person for about "
+                    "the price of the plain picture. 'draft' is deep_every 3, for trying prompts. "
+                    "With these the inputs above have no effect, but for shared_latents; nor do "
+                    f"they save anything in {FEW} steps or fewer. 'custom': as set above.",
+                    optional=True,
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="For any sampler.")],
         )
@@ -69,6 +91,9 @@ class SaveTime(Node):
         mix_until: float,
         text_guidance: bool,
         shared_latents: bool = False,
+        deep_every: int = 1,
+        preset: str = Preset.CUSTOM.value,
     ) -> io.NodeOutput:
-        savings = Savings(text_every, mix_until, text_guidance, shared_latents)
+        custom = Savings(text_every, mix_until, text_guidance, shared_latents, deep_every)
+        savings = replace(PRESETS.get(Preset(preset), custom), shared=shared_latents)
         return io.NodeOutput(save_time(model, savings))

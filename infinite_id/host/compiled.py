@@ -6,6 +6,7 @@ other forwards run at the same time; so one forward is run on a copy of what hol
 """
 
 import copy
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -18,13 +19,18 @@ def uncompiled(executor: WrapperExecutor) -> WrapperExecutor:
 
     One of those wrappers may be what puts the compiled parts there.
     """
+    return on_copy(executor, as_written)
+
+
+def on_copy(executor: WrapperExecutor, copied: Callable[[Module], Module]) -> WrapperExecutor:
+    """The rest of a forward's wrappers, and behind them a copy of the model as it is by then."""
     method = executor.original
     model = getattr(method, "__self__", None)
     if not isinstance(method, MethodType) or not isinstance(model, Module):
         return executor
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return method.__func__(as_written(model), *args, **kwargs)
+        return method.__func__(copied(model), *args, **kwargs)
 
     return WrapperExecutor(run, executor.class_obj, executor.wrappers, executor.idx)
 

@@ -1,4 +1,5 @@
-"""What conds hold: values of which each row gets its latent's share, and whether conds are alike.
+"""What conds hold: values of which each row gets its latent's share, whether conds are alike, and
+which are the positive ones.
 
 The host deals pictures, masks and hints out to rows as if every row was a latent of its own. So
 they are brought to the number of latents first, just as the host would: then every copy of a latent
@@ -123,3 +124,39 @@ class Comparison:
 
 def _strip(cond: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cond.items() if key not in _INDIFFERENT}
+
+
+def find_positive(given: dict[str, Conds], groups: Sequence[Conds | None]) -> frozenset[int]:
+    """Indices of the positive groups: guiders order them as they like, and some have three.
+
+    There may be none: self-attention guidance evaluates the negative conds alone.
+
+    Args:
+        given: the guider's conds by name.
+    """
+    known = [cond for group in given.values() for cond in group or ()]
+    if any(_overlaps(group, known) for group in groups):
+        positive = given.get("positive", [])
+        return frozenset(i for i, group in enumerate(groups) if _overlaps(group, positive))
+    return _find_positive_copies(given, groups)
+
+
+def _overlaps(group: Conds | None, conds: Conds) -> bool:
+    return any(one is other for one in group or () for other in conds)
+
+
+def _find_positive_copies(
+    given: dict[str, Conds], groups: Sequence[Conds | None]
+) -> frozenset[int]:
+    """Among conds that are not the guider's own: a copy has its original's name.
+
+    Only the first of a group counts, since the host adds copies from the other groups behind it.
+    """
+    firsts = [(group[0]["uuid"], name) for name, group in given.items() if group]
+    names = dict(firsts) if len(dict(firsts)) == len(firsts) else {}  # else they tell nothing
+    here = [names.get(group[0]["uuid"]) if group else None for group in groups]
+    if "positive" in given and any(here):
+        return frozenset(index for index, name in enumerate(here) if name == "positive")
+    # Conds of other names, or made anew, are in the host's order, positive first; a node that
+    # evaluates one more beside the guider's, such as the empty one of PerpNeg, does so alone.
+    return frozenset() if "positive" in given and len(groups) == 1 else frozenset({0})

@@ -123,7 +123,8 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
     given = Layout(streams, len(chunks.conds))
     found_by = tuple((evaluation.key, cond, evaluation.calls[cond]) for cond in chunks.conds)
     evaluation.calls.update(chunks.conds)
-    keeps = evaluation.text_rows is TextRows.IN_BATCH and run.text.memory is not None
+    is_full = evaluation.step is None or evaluation.step.is_full
+    keeps = is_full and evaluation.text_rows is TextRows.IN_BATCH and run.text.memory is not None
     return Forward(
         run=run,
         evaluation=evaluation,

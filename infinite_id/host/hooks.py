@@ -18,6 +18,7 @@ from .forward import Forward, Options, begin, is_patched
 from .image_attention import make_attn2
 from .mixed_attention import make_attn1
 from .rows import NAME
+from .shallow import keep_or_recall
 from .stale import count_rows
 
 
@@ -35,17 +36,19 @@ def apply_model(
     names = kwargs.pop(NAME, None)
     forward = begin(x, names, c_crossattn, transformer_options)
     given, layout = forward.given, forward.layout
-    inputs = (x, t, c_concat, c_crossattn, control)
+    *inputs, control, kwargs = x, t, c_concat, c_crossattn, control, kwargs
     if layout != given:
-        inputs, kwargs = (_arrange(part, len(x), forward) for part in (inputs, kwargs))
-    options = transformer_options
+        *inputs, control, kwargs = _arrange((*inputs, control, kwargs), len(x), forward)
+    run, options = executor, transformer_options
     if is_patched(options):
         options = count_rows(options, forward.rows)
     if forward.acting:
-        out = uncompiled(executor)(*inputs, _hook(options, forward), **kwargs)
+        run, options = uncompiled(executor), _hook(options, forward)
+    if forward.evaluation.step is not None:
+        run, control, options = keep_or_recall(executor, control, options, forward)
+    out = run(*inputs, control, options, **kwargs)
+    if forward.acting:
         forward.run.is_drawn |= forward.called == _list_blocks(forward)
-    else:
-        out = executor(*inputs, options, **kwargs)
     return out if layout == given else given.arrange(out, layout)
 
 

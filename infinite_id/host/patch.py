@@ -18,9 +18,11 @@ from .hooks import apply_model
 from .leftover import Leftover
 from .run import APPLICATIONS, KEY, LEFTOVER, SAVINGS
 from .sampling import calc_cond_batch, outer_sample, predict_noise
+from .shallow import prepare_sampling
 
 _WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
+    WrappersMP.PREPARE_SAMPLING: prepare_sampling,
     WrappersMP.PREDICT_NOISE: predict_noise,
     WrappersMP.CALC_COND_BATCH: calc_cond_batch,
     WrappersMP.APPLY_MODEL: apply_model,
@@ -45,20 +47,33 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
     options = patched.model_options["transformer_options"]
     options[APPLICATIONS] = (*options.get(APPLICATIONS, ()), application)
     options[LEFTOVER] = Leftover()
-    for key, wrappers in ((drift.DRIFT, _WATCHERS), (KEY, _WRAPPERS)):
-        for kind, wrapper in wrappers.items():
-            patched.remove_wrappers_with_key(kind, key)
-            patched.add_wrapper_with_key(kind, key, wrapper)
+    _wrap(patched)
     return patched
 
 
-def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
-    """Return a clone of the model that does without parts of the text stream.
+def _wrap(model: ModelPatcher) -> None:
+    for key, wrappers in ((drift.DRIFT, _WATCHERS), (KEY, _WRAPPERS)):
+        for kind, wrapper in wrappers.items():
+            model.remove_wrappers_with_key(kind, key)
+            model.add_wrapper_with_key(kind, key, wrapper)
 
-    It concerns identities that were applied before and after; the last savings counts.
+
+def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
+    """Return a clone of the model that does without parts of its steps.
+
+    It concerns identities that were applied before and after; the last savings counts. Deep
+    features are kept without any, too.
+
+    Raises:
+        ValueError: if they are to be kept and the model has no such UNet.
     """
+    keeps_deep = savings.deep > 1 and not savings.shared
+    if keeps_deep:
+        read_unet(model)
     patched = model.clone()
     patched.model_options["transformer_options"][SAVINGS] = savings
+    if keeps_deep:
+        _wrap(patched)
     return patched
 
 

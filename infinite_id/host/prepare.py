@@ -16,6 +16,7 @@ from ..attention.mixed import needs_text_stream
 from ..noise import SharedNoise
 from ..savings import Savings
 from ..streams import Streams
+from .deep import DeepFeatures
 from .people import end_sigma, make_ready
 from .run import APPLICATIONS, KEY, SAVINGS, Run
 from .text_stream import NEVER, TextRows, TextStream
@@ -23,14 +24,14 @@ from .text_stream import NEVER, TextRows, TextStream
 log = logging.getLogger(__name__)
 
 
-def prepare(guider: CFGGuider, noise: Tensor) -> Run:
-    """Make everything ready for a run on `noise` `(latents, c, h, w)`.
+def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
+    """Make everything ready for a run of so many steps on `noise` `(latents, c, h, w)`.
 
     Raises:
         ValueError: if the identities, their masks and the latents do not go together.
     """
     options = guider.model_options["transformer_options"]
-    applications, savings = options[APPLICATIONS], _choose_savings(options)
+    applications, savings = options.get(APPLICATIONS, ()), _choose_savings(options, steps)
     windows = guider.model_options.get("context_handler")
     shared = savings.shared or windows is not None
     if shared:
@@ -57,17 +58,22 @@ def prepare(guider: CFGGuider, noise: Tensor) -> Run:
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         text_rows=text_rows,
+        deep=DeepFeatures(savings.deep) if savings.deep > 1 else None,
     )
 
 
-def _choose_savings(options: dict[str, Any]) -> Savings:
-    """What the user chose, unless another node may keep what a forward gave, for later use.
+def _choose_savings(options: dict[str, Any], steps: int) -> Savings:
+    """What the user chose, if the steps are many enough, and no other node may keep what a forward
+    gave, for later use.
 
     Such a node counts on as many rows in every forward, and nothing that is saved has them.
     """
     savings: Savings = options.get(SAVINGS, Savings())
     faithful = Savings(shared=savings.shared)
     found = _list_keepers(options)
+    if steps < savings.least:
+        log.info("Infinite-ID Save Time saves nothing in a sampling of %d steps.", steps)
+        return faithful
     if not found or savings == faithful:
         return savings
     log.warning(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..noise import SharedNoise
 from ..streams import Streams
 from .conds import Comparison
+from .deep import DeepFeatures, Step
 from .people import Acting, Person
 from .rows import Cond, Window
 from .text_stream import TextRows, TextStream
@@ -35,6 +36,7 @@ class Run:
     Attributes:
         text_rows: where the identity stream finds the text stream while it runs.
         noise: None if there is only one stream.
+        deep: the UNet's deep features; None if all of it runs at each noise level.
         evaluations: how many there have been.
         has_acted: whether somebody was to be drawn in one of them.
         is_drawn: whether a forward has gone through all our hooks.
@@ -47,6 +49,7 @@ class Run:
     latent: tuple[int, int]
     noise: SharedNoise | None
     text_rows: TextRows = TextRows.IN_BATCH
+    deep: DeepFeatures | None = None
     comparison: Comparison = field(default_factory=Comparison)
     evaluations: int = 0
     has_acted: bool = False
@@ -59,7 +62,8 @@ class Run:
     @property
     def is_timed(self) -> bool:
         """Whether anything depends on the noise level: reading it makes a GPU wait."""
-        return self.text.is_timed or any(person.span is not None for person in self.people)
+        has_spans = any(person.span is not None for person in self.people)
+        return self.text.is_timed or self.deep is not None or has_spans
 
     def check_drawn(self) -> None:
         """Raise ValueError if people were to be drawn and no forward came by our hooks."""
@@ -84,7 +88,8 @@ class Evaluation:
         window: the context window that its batch is, if it is one.
         is_alike: whether all its conds are alike, and so their text rows.
         text_rows: where the identity stream's self-attention finds the text stream's.
-        key: what it is found by in later ones.
+        key: what its text features are found by in later ones.
+        step: whether all of the UNet runs; None if it always does.
         calls: how many forwards each cond has had; a node may cut a cond's picture into several.
     """
 
@@ -97,6 +102,7 @@ class Evaluation:
     is_alike: bool = False
     text_rows: TextRows = TextRows.IN_BATCH
     key: Hashable = None
+    step: Step | None = None
     calls: Counter[int] = field(default_factory=Counter)
 
     @property

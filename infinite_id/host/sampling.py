@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ..streams import Streams
-from .conds import Conds, spread
+from .conds import Conds, find_positive, spread
 from .control import control_copies
 from .guidance import guide_copies
 from .leftover import hand_on, spread_latent
@@ -52,7 +52,7 @@ def outer_sample(
             f"{len(noise)}. Latent From Batch in front of a sweep does that to what comes behind "
             "it: decode the pictures and encode them again, or put Rebatch Latents between."
         )
-    run = prepare(guider, noise)
+    run = prepare(guider, noise, steps=len(sigmas) - 1)
     streams = run.streams
     guider.conds = spread(guider.conds, streams)
     options = guider.model_options["transformer_options"]
@@ -116,7 +116,25 @@ class _Request:
         return options
 
     def run(self, evaluation: Evaluation) -> list[Tensor]:
-        """Run the host's evaluation of all groups as `evaluation` says, on as many rows."""
+        """Run the host's evaluation of all groups as `evaluation` says, on as many rows.
+
+        It runs in full where deep features that it was to recall are not there.
+        """
+        deep, step, signature = self.options[RUN].deep, evaluation.step, self.signature
+        if step is None:
+            return self._run(evaluation)
+        step = replace(step, key=(signature, step.number))
+        if not step.is_full and deep.is_found(signature):
+            try:
+                denoised = self._run(replace(evaluation, step=step))
+            except MissingError:
+                deep.miss(signature)
+            else:
+                deep.find(signature)
+                return denoised
+        return self._run(replace(evaluation, step=replace(step, is_full=True)))
+
+    def _run(self, evaluation: Evaluation) -> list[Tensor]:
         evaluation = replace(evaluation, calls=Counter())
         options = {**self.options, EVALUATION: evaluation}
         noted = {**self.model_options, "transformer_options": options}
@@ -154,7 +172,7 @@ def calc_cond_batch(
     run: Run = model_options["transformer_options"][RUN]
     timestep = timestep.expand(len(x))
     sigma = float(timestep[0]) if run.is_timed else float("nan")
-    positive = _find_positive(run, conds)
+    positive = find_positive(run.guider.conds, conds)
     request = _Request(executor, model, name_rows(conds), x, timestep, model_options)
     evaluation = _begin(run, request, positive, conds, sigma)
     if run.text_rows is not TextRows.IN_BATCH:
@@ -180,7 +198,7 @@ def _begin(
 ) -> Evaluation:
     x = request.x
     window = read_window(request.options, x.shape)
-    acting = Acting.at(run.people, sigma)
+    acting, deep = Acting.at(run.people, sigma), run.deep
     is_read = run.text_rows is TextRows.IN_BATCH or acting.reads_text
     evaluation = Evaluation(
         x=x,
@@ -190,6 +208,7 @@ def _begin(
         latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
         window=window,
         text_rows=run.text_rows if is_read else TextRows.NONE,
+        step=None if deep is None else deep.begin(request.signature, sigma, acting.people),
     )
     exists = evaluation.text_rows is not TextRows.NONE
     if exists and "model_function_wrapper" not in request.model_options:
@@ -203,7 +222,8 @@ def _evaluate_streams(
     """Both streams, or the identity stream beside what is known of the text stream."""
     first, signature = run.streams.identity, request.signature
     x, timestep = request.x[first:], request.timestep[first:]
-    text_rows, key = run.text.plan(signature, sigma)
+    is_full = evaluation.step is None or evaluation.step.is_full
+    text_rows, key = run.text.plan(signature, sigma, is_full)
     alone = replace(evaluation, text_rows=text_rows, key=key)
     if text_rows is TextRows.RECALLED:
         try:
@@ -212,7 +232,7 @@ def _evaluate_streams(
             run.text.miss(signature)
             text_rows = TextRows.IN_BATCH
     if text_rows is TextRows.IN_BATCH:
-        if run.text.memory is not None:
+        if run.text.memory is not None and is_full:
             run.text.memory.drop(key)
         denoised = request.run(replace(evaluation, key=key))
         if evaluation.acting.reads_text:  # else there are no features to be recalled
@@ -276,38 +296,6 @@ def _is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
     waits = begins is not None and timestep[0] > begins
     is_over = ends is not None and timestep[0] < ends
     return not (waits or is_over)
-
-
-def _find_positive(run: Run, groups: list[Conds | None]) -> frozenset[int]:
-    """Indices of the positive groups: guiders order them as they like, and some have three.
-
-    There may be none: self-attention guidance evaluates the negative conds alone.
-    """
-    given: dict[str, Conds] = run.guider.conds
-    known = [cond for group in given.values() for cond in group or ()]
-    if any(_overlaps(group, known) for group in groups):
-        positive = given.get("positive", [])
-        return frozenset(i for i, group in enumerate(groups) if _overlaps(group, positive))
-    return _find_positive_copies(given, groups)
-
-
-def _overlaps(group: Conds | None, conds: Conds) -> bool:
-    return any(one is other for one in group or () for other in conds)
-
-
-def _find_positive_copies(given: dict[str, Conds], groups: list[Conds | None]) -> frozenset[int]:
-    """Among conds that are not the guider's own: a copy has its original's name.
-
-    Only the first of a group counts, since the host adds copies from the other groups behind it.
-    """
-    firsts = [(group[0]["uuid"], name) for name, group in given.items() if group]
-    names = dict(firsts) if len(dict(firsts)) == len(firsts) else {}  # else they tell nothing
-    here = [names.get(group[0]["uuid"]) if group else None for group in groups]
-    if "positive" in given and any(here):
-        return frozenset(index for index, name in enumerate(here) if name == "positive")
-    # Conds of other names, or made anew, are in the host's order, positive first; a node that
-    # evaluates one more beside the guider's, such as the empty one of PerpNeg, does so alone.
-    return frozenset() if "positive" in given and len(groups) == 1 else frozenset({0})
 
 
 def _show_identity(callback: Callable[..., None], streams: Streams) -> Callable[..., None]:

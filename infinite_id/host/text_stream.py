@@ -140,16 +140,20 @@ class TextStream:
         """Whether anybody reads it at one of these noise levels."""
         return bool((sigmas > self._lowest).any())
 
-    def plan(self, signature: Hashable, sigma: float) -> tuple[TextRows, Key]:
+    def plan(self, signature: Hashable, sigma: float, is_full: bool = True) -> tuple[TextRows, Key]:
         """What to do in an evaluation, and what it is found by later.
 
         Another sigma than the last is a new noise level. A higher one than the last is one of a
         sampler that climbs: what was kept below it is of no use there.
+
+        Args:
+            is_full: whether all of the UNet runs at this noise level. If not, no self-attention
+                does, and all is as at the level before.
         """
         if not self.is_timed:
             return TextRows.IN_BATCH, (signature, 0)
         if sigma != self._sigma:
-            self._enter(sigma)
+            self._enter(sigma, is_full)
         key = signature, self._seen[signature]
         self._seen[signature] += 1
         if sigma <= self._lowest:
@@ -161,9 +165,9 @@ class TextStream:
         known = key in self._slopes and self._missed[signature] < MISSES
         return TextRows.RECALLED if self._age and known else TextRows.IN_BATCH, key
 
-    def _enter(self, sigma: float) -> None:
-        self._age += 1
-        if sigma > self._sigma or self._age >= self.savings.every:
+    def _enter(self, sigma: float, is_full: bool) -> None:
+        self._age += is_full
+        if is_full and (sigma > self._sigma or self._age >= self.savings.every):
             self._age = 0
             self._forget()
         self._sigma = sigma

@@ -1,0 +1,147 @@
+"""The UNet's deep features within a run: at which noise levels they are made, and where they are.
+
+DeepCache (arXiv 2312.00858, 3.2) keeps what the UNet's deeper levels hand up, and runs the
+outermost level alone with it at the next steps. Here that is done for the rows of both streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..streams import Layout
+from .text_stream import MISSES, MissingError
+
+log = logging.getLogger(__name__)
+
+Name = tuple[Hashable, ...]
+"""What a chunk's features are found by: which forward of which cond it is, and what it shows."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one evaluation of the conds runs.
+
+    Attributes:
+        number: how many of its signature were before it at the same noise level.
+        is_full: whether all of the UNet runs; else the outermost level alone.
+        key: what its features are found by.
+    """
+
+    number: int
+    is_full: bool
+    key: Hashable = None
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The deep features of one forward.
+
+    Attributes:
+        names: what each chunk is found by.
+        layout: the forward's rows.
+        h: what the last of the deeper blocks gives, upsampled, `(rows, c, h, w)`.
+        skip: the shape of the outermost level's own features, to which they are joined.
+    """
+
+    names: tuple[Name, ...]
+    layout: Layout
+    h: Tensor
+    skip: torch.Size
+
+
+class DeepFeatures:
+    """Decides for each evaluation, and finds features again by what each chunk of a forward is.
+
+    Another sigma than the last is a new noise level. One that is higher than the last runs in full,
+    and so does one at which others act: features show those of before.
+
+    Args:
+        every: all of the UNet runs at every n-th noise level.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._sigma, self._age = float("nan"), every - 1  # in noise levels
+        self._acting: Sequence[object] = ()
+        self._seen: Counter[Hashable] = Counter()
+        self._missed: Counter[Hashable] = Counter()
+        self._stored: dict[Name, tuple[Kept, int]] = {}
+
+    def begin(self, signature: Hashable, sigma: float, acting: Sequence[object]) -> Step:
+        """What to do in an evaluation at a noise level, at which some people act."""
+        if sigma != self._sigma:
+            self._enter(sigma, acting)
+        number = self._seen[signature]
+        self._seen[signature] += 1
+        return Step(number, is_full=not self._age)
+
+    def _enter(self, sigma: float, acting: Sequence[object]) -> None:
+        self._age += 1
+        if sigma > self._sigma or self._age >= self._every or acting != self._acting:
+            self._age = 0
+            self._stored.clear()
+        self._sigma, self._acting = sigma, acting
+        self._seen.clear()
+
+    def is_found(self, signature: Hashable) -> bool:
+        """Whether an evaluation's features are worth looking for."""
+        return self._missed[signature] < MISSES
+
+    def find(self, signature: Hashable) -> None:
+        """Note that an evaluation's features were there."""
+        self._missed[signature] = 0
+
+    def miss(self, signature: Hashable) -> None:
+        """Note that they were not."""
+        self._missed[signature] += 1
+        if self._missed[signature] == MISSES:
+            log.warning(
+                "Infinite-ID Save Time: another node asks the model for something else at each "
+                "step, cuts the picture differently or runs the UNet itself, so that deep_every "
+                "saves nothing here. All of the UNet runs at every step."
+            )
+
+    def keep(self, kept: Kept) -> None:
+        self._stored |= {name: (kept, place) for place, name in enumerate(kept.names)}
+
+    def recall(self, names: tuple[Name, ...], layout: Layout) -> Kept:
+        """The features of these chunks, their rows in this layout.
+
+        Raises:
+            MissingError: if a chunk's features were not kept, or not of all its rows.
+        """
+        found = [self._find(name, layout) for name in names]
+        kept = {id(one): one for one, _ in found}.values()
+        first, _ = found[0]
+        if len(kept) == 1 and first.names == names and first.layout == layout:
+            return first
+        if len({(one.h.shape[1:], one.skip[1:]) for one in kept}) > 1:
+            raise MissingError
+        parts = [(*one.layout.part(one.h), place) for one, place in found]
+        h = torch.cat([identity[place].flatten(0, 1) for identity, _, place in parts])
+        if layout.streams.has_text:
+            texts = parts[:1] if layout.has_one_text else parts
+            rows = [text[place % len(text)].flatten(0, 1) for _, text, place in texts]
+            h = layout.join(h, torch.cat(rows))
+        return Kept(names, layout, h, first.skip)
+
+    def _find(self, name: Name, layout: Layout) -> tuple[Kept, int]:
+        kept, place = self._stored.get(name, (None, 0))
+        if kept is None:
+            raise MissingError
+        there, here = kept.layout.streams, layout.streams
+        if there.without_text() != here.without_text() or here.has_text > there.has_text:
+            raise MissingError
+        return kept, place
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept, in bytes."""
+        kept = {id(one): one for one, _ in self._stored.values()}.values()
+        return sum(one.h.nbytes for one in kept)

@@ -1,0 +1,175 @@
+"""A forward of which the UNet's deep features are kept, and one that has them instead of its own.
+
+The latter runs the host's UNet on a copy of it that has the blocks of its outermost level alone.
+Other nodes' patches there are called as ever; what they do in deeper blocks is in the features.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+from comfy.model_management import dtype_size
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
+from torch.nn import Module
+
+from .compiled import as_written, on_copy, uncompiled
+from .deep import Kept, Name
+from .forward import Forward, Options
+from .run import RUN, Run
+from .text_stream import MissingError
+
+OUTPUT_PATCH = "output_block_patch"
+MIDDLE_PATCH = "middle_block_after_patch"
+
+Control = dict[str, list[Tensor | None]] | None
+Patch = Callable[[Tensor, Tensor, Options], tuple[Tensor, Tensor]]
+
+
+def keep_or_recall(
+    executor: WrapperExecutor, control: Control, options: Options, forward: Forward
+) -> tuple[WrapperExecutor, Control, Options]:
+    """What to call instead of a forward's host, and with which control and options.
+
+    Raises:
+        MissingError: if features are to be recalled, and are not there.
+    """
+    unet = forward.run.guider.model_patcher.model.diffusion_model
+    names, outer = _name_chunks(forward), _count_outer(unet)
+    deeper = len(unet.output_blocks) - outer
+    deep, step = forward.run.deep, forward.evaluation.step
+    assert deep is not None
+    assert step is not None
+    if step.is_full:
+        if names is not None:
+            options = _put_first(options, _make_keep(forward, names, deeper))
+        return uncompiled(executor), control, options
+    if names is None:
+        raise MissingError
+    kept = deep.recall(names, forward.layout)
+    options = _put_first(options, _make_join(kept, deeper, _has_patches(options)))
+    options["patches"].pop(MIDDLE_PATCH, None)
+    return on_copy(executor, _cut), _trim(control, outer, deeper), options
+
+
+def _name_chunks(forward: Forward) -> tuple[Name, ...] | None:
+    """What the features of each chunk are found by; None if it is unknown what the chunk shows."""
+    try:
+        areas = forward.areas
+    except ValueError:  # a tile that is not found in the latent
+        return None
+    if forward.latents is None or forward.evaluation.step is None:
+        return None
+    key = forward.evaluation.step.key
+    return tuple(
+        (key, call, cond, area, forward.latents)
+        for (_, _, call), cond, area in zip(forward.names, forward.conds, areas, strict=True)
+    )
+
+
+def _count_outer(unet: Any) -> int:
+    """Blocks of the outermost level, on the way down and on the way up."""
+    return int(unet.num_res_blocks[0]) + 1
+
+
+def _has_patches(options: Options) -> bool:
+    return bool(options.get("patches", {}).get(OUTPUT_PATCH))
+
+
+def _put_first(options: Options, patch: Patch) -> Options:
+    """The options with one more output patch, before other nodes'; the given ones stay as is."""
+    patches = options.get("patches", {})
+    changed = {**patches, OUTPUT_PATCH: [patch, *patches.get(OUTPUT_PATCH, ())]}
+    return {**options, "patches": changed}
+
+
+def _make_keep(forward: Forward, names: tuple[Name, ...], deeper: int) -> Patch:
+    deep = forward.run.deep
+    assert deep is not None
+    is_changed = len(forward.patches.get(OUTPUT_PATCH, ())) > 0  # by patches, which do so in place
+
+    def keep(h: Tensor, skip: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+        if tuple(options["block"]) == ("output", deeper):
+            own = h.clone() if is_changed else h
+            deep.keep(Kept(names, forward.layout, own, skip.shape))
+        return h, skip
+
+    return keep
+
+
+def _make_join(kept: Kept, deeper: int, is_changed: bool) -> Patch:
+    def join(h: Tensor, skip: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+        _, number = options["block"]
+        options["block"] = ("output", number + deeper)
+        if number:
+            return h, skip
+        if skip.shape != (len(kept.h), *kept.skip[1:]):
+            raise MissingError
+        return kept.h.to(skip, copy=is_changed), skip
+
+    return join
+
+
+def _trim(control: Control, outer: int, deeper: int) -> Control:
+    """A control's residuals for the outermost level; the host takes the last of a list first."""
+    if control is None:
+        return None
+    inputs, outputs = control.get("input", []), control.get("output", [])
+    kept = {
+        "input": inputs[-outer:],
+        "middle": [],
+        "output": outputs[: max(len(outputs) - deeper, 0)],
+    }
+    return {**control, **kept}
+
+
+def _cut(model: Module) -> Module:
+    """A copy of the host's model that shares all parameters, with the UNet's outermost level alone.
+
+    Raises:
+        MissingError: if another node runs the UNet in its own way.
+    """
+    written = copy.copy(as_written(model))
+    unet = written._modules["diffusion_model"]
+    cut: Any = copy.copy(unet)
+    if getattr(cut.__dict__.get("forward"), "__func__", None) is type(cut).forward:
+        del cut.__dict__["forward"]  # its own, as it was before it was compiled
+    if cut.__dict__.keys() & {"forward", "_forward"}:
+        raise MissingError
+    outer = _count_outer(unet)
+    blocks = {
+        "input_blocks": cut.input_blocks[:outer],
+        "middle_block": None,
+        "output_blocks": cut.output_blocks[-outer:],
+    }
+    cut.__dict__["_modules"] = {**cut._modules, **blocks}
+    written.__dict__["_modules"] = {**written._modules, "diffusion_model": cut}
+    return written
+
+
+def prepare_sampling(
+    executor: WrapperExecutor, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Have the host leave room for the features: it estimates memory by the latent's size.
+
+    So that is told to be higher, by as many rows of pixels as need as much.
+    """
+    options = kwargs.get("model_options") or args[0]
+    run: Run | None = options["transformer_options"].get(RUN)
+    if run is not None and run.deep is not None:
+        size = _measure(model.model, noise_shape, sum(len(group or ()) for group in conds.values()))
+        count, channels, height, width = noise_shape
+        line = model.model.memory_required([count, channels, 1, width])
+        noise_shape = (count, channels, height + ceil(size / line), width)
+    return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def _measure(model: Any, noise_shape: Any, conds: int) -> int:
+    """Bytes of the features of all conds."""
+    unet = model.diffusion_model
+    width = unet.model_channels * unet.channel_mult[min(1, len(unet.channel_mult) - 1)]
+    rows, _, height, pixels = noise_shape
+    return int(conds * rows * width * height * pixels * dtype_size(model.get_dtype_inference()))
