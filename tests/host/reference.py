@@ -48,11 +48,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Saving:
-    """When the text stream runs: at each so-manyth step, until this share, for which branches."""
+    """When the text stream runs: at each so-manyth step, until this share, for which branches.
+
+    `deep`: the net's deeper levels run at each so-manyth step, and `every` counts those.
+    """
 
     every: int = 1
     until: float = 1.0
     guided: bool = True
+    deep: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Net:
 
     `text` is what the identity stream's self-attention reads: "own", the text stream as it runs
     beside; "kept", its keys and values of another step; "none", itself alone. `kept` has those of
-    the last step with "own", by layer.
+    the last step with "own", by layer. `deep` has what the last step with all levels handed up to
+    the outermost one; `is_deep` says whether this is one.
     """
 
     unet: Weights
@@ -69,6 +74,8 @@ class Net:
     setting: Setting
     text: str = "own"
     kept: dict[str, Pair] = field(default_factory=dict)
+    deep: list[Pair] = field(default_factory=list)
+    is_deep: bool = True
 
 
 # --- The latents' way: schedule, guidance, Euler ---------------------------------------------
@@ -84,20 +91,24 @@ def sample(
 ) -> Pair:
     """Advance both streams from the same noise by Euler's method; `prompts`: positive, negative.
 
-    In steps without a text stream its latents go on as in the last step with one. Without guidance
+    In steps without a text stream its latents go on as in the last step with one; a step without
+    deeper levels has a text stream if the last one with them had. Without guidance
     they follow the positive branch alone. Once nothing is mixed any more, nobody sees them.
     """
     start = noise * (1 + sigmas[0] ** 2).sqrt()
     identity, text = start, start.clone()
     kept: tuple[dict[str, Pair], dict[str, Pair]] = ({}, {})
+    deep: tuple[list[Pair], list[Pair]] = ([], [])
     slope = torch.zeros_like(text)
     for number, (now, then) in enumerate(pairwise(sigmas)):
         has_ended = bool(now <= noise_level(saving.until))
-        fresh = number % saving.every == 0
+        fresh = number // saving.deep % saving.every == 0
         branches = []
-        for prompt, features, mixes in zip(prompts, kept, (True, saving.guided), strict=True):
+        mixing = (True, saving.guided)
+        for prompt, features, handed, mixes in zip(prompts, kept, deep, mixing, strict=True):
             reads = "none" if has_ended or not mixes else "own" if fresh else "kept"
-            there = replace(net, text=reads, kept=features)
+            is_deep = number % saving.deep == 0
+            there = replace(net, text=reads, kept=features, deep=handed, is_deep=is_deep)
             branches.append(predict_noise(there, (identity, text), now, prompt))
         (positive, text_positive), (negative, text_negative) = branches
         if fresh:
@@ -139,7 +150,11 @@ def noise_levels() -> Tensor:
 
 
 def run_unet(net: Net, streams: Pair, step: int, prompt: Prompt) -> Pair:
-    """Down, middle, up, with skip connections; the layers are read off the keys."""
+    """Down, middle, up, with skip connections; the layers are read off the keys.
+
+    Without the deeper levels, what is handed up to the outermost one is what was last.
+    """
+    outer = count_outer(net.unet)
     emb = embed(net.unet, step, prompt.pooled, size=streams[0].shape[-2:])
     skips: list[Pair] = []
     for number in count(net.unet, "input_blocks"):
@@ -147,6 +162,10 @@ def run_unet(net: Net, streams: Pair, step: int, prompt: Prompt) -> Pair:
         skips.append(streams)
     streams = run_block(net, "middle_block", ("middle", 0), streams, emb, prompt)
     for number in count(net.unet, "output_blocks"):
+        if len(skips) == outer and net.is_deep:
+            net.deep[:] = [streams]
+        if len(skips) == outer:
+            (streams,) = net.deep
         skip = skips.pop()
         streams = (torch.cat([streams[0], skip[0]], 1), torch.cat([streams[1], skip[1]], 1))
         size = skips[-1][0].shape[-2:] if skips else None
@@ -155,6 +174,11 @@ def run_unet(net: Net, streams: Pair, step: int, prompt: Prompt) -> Pair:
     return each(
         lambda x: conv(net.unet, "out.2", F.silu(group_norm(net.unet, "out.0", x))), streams
     )
+
+
+def count_outer(w: Weights) -> int:
+    """Blocks before the first that halves the picture."""
+    return next(n for n in count(w, "input_blocks") if f"input_blocks.{n}.0.op.weight" in w)
 
 
 def run_block(
@@ -247,7 +271,7 @@ def self_attention(net: Net, block: str, rows: Pair) -> Pair:
     q_id, q_t = (linear(w, f"{block}.attn1.to_q", n) for n in (n_id, n_t))
     keys_values = []
     own = each(lambda name: linear(w, f"{block}.attn1.{name}", n_t), ("to_k", "to_v"))
-    if net.text == "own":
+    if net.text == "own" and net.is_deep:
         net.kept[block] = own
     for place, name in enumerate(("to_k", "to_v")):
         x_id, x_t = linear(w, f"{block}.attn1.{name}", n_id), own[place]

@@ -27,6 +27,7 @@ from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.savings import Savings
 from pack.miniature.random_weights import randomise
 from pack.miniature.shapes import UNETS, UNetShape
+from pack.tests.host.test_deep import keep_by_hand
 from pack.tests.host.world import Conditioning, World, difference, empty
 from safetensors.torch import save_file
 from torch import Tensor
@@ -385,6 +386,8 @@ SAVINGS = {
     "until half": (Savings(until=0.5), [4, 4, 2, 2]),
     "unguided": (Savings(guided=False), [2, 1] * 4),
     "shared": (Savings(shared=True), [4] * 4),
+    "deep features": (Savings(deep=2), [4] * 4),
+    "deep features, text every second": (Savings(every=2, deep=2), [4, 4, 2, 2]),
 }
 
 
@@ -398,8 +401,22 @@ def test_with_savings(world: World, nets: dict[str, Any], saving: str, name: str
     seen = see(controlled, model)
     assert [len(x) for x in seen.x] == rows
     for x, features in zip(seen.x, seen.features, strict=True):
-        assert features
+        assert features or (savings.deep > 1 and name == "T2I-Adapter")  # it acts in deeper blocks
         assert {len(feature) for feature in features} <= {len(x), 1}
     picture = controlled.sample(model)
     assert difference(picture, world.sample(model)) > WIDE
     assert difference(picture, controlled.sample(world.model)) > WIDE
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("setting", [None, "mixed"])
+def test_with_deep_features(
+    world: World, nets: dict[str, Any], name: str, setting: str | None
+) -> None:
+    """What the net adds to the outermost level is added at every step."""
+    controlled = control(world, nets[name])
+    model = world.model if setting is None else world.patch(setting=setting)
+    ours = controlled.sample(save_time(model, Savings(deep=2)))
+    with keep_by_hand(world, 2):
+        assert difference(ours, controlled.sample(model)) < ROUNDING
+    assert difference(ours, controlled.sample(model)) > ROUNDING

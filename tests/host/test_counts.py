@@ -38,6 +38,7 @@ from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.host.text_stream import TextRows, TextStream
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.projections import KeyValues
+from pack.infinite_id.savings import Savings
 from pack.tests.host.world import IDENTITY_TOKENS, World
 from torch import Tensor
 
@@ -67,6 +68,19 @@ def measure(mode: Mode | None, evaluation: Evaluation, work: Work) -> Counts:
 def test_the_limit(mode: Mode, evaluation: Evaluation, work: Work, ratio: float) -> None:
     plain = count_limit(SDXL, work, None, ALONE)
     assert count_limit(SDXL, work, mode, evaluation) / plain == pytest.approx(ratio, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    ("deep", "work", "ratio"),
+    [(2, AT_512, 1.0937), (2, AT_1024, 1.1297), (3, AT_512, 0.776), (3, AT_1024, 0.7972)],
+)
+def test_the_limit_with_deep_features(deep: int, work: Work, ratio: float) -> None:
+    """A person for about the price of the plain picture."""
+    mode = next(mode for mode in SAVINGS if mode.savings == Savings(deep=deep))
+    found = count_step(SDXL, work, mode) / count_limit(SDXL, work, None, ALONE)
+    assert found == pytest.approx(ratio, abs=0.0006)
+    assert mode.target is not None
+    assert found <= mode.target
 
 
 def test_the_limit_with_attention_at_another_price() -> None:
@@ -194,7 +208,11 @@ def limit_sampling(world: World, mode: Mode) -> float:
 
 
 # Six steps are not a whole number of periods of four, nor is half of them half of the sampling.
-EVEN = [mode for mode in ALL if STEPS % mode.savings.every == 0 and mode.savings.until == 1]
+EVEN = [
+    mode
+    for mode in ALL
+    if STEPS % (mode.savings.every * mode.savings.deep) == 0 and mode.savings.until == 1
+]
 
 
 @pytest.mark.parametrize("mode", EVEN, ids=lambda mode: mode.name)

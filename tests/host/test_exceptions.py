@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.application import Curve
 from pack.infinite_id.attention.blocks import Block
+from pack.infinite_id.host.deep import DeepFeatures, Kept
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.host.people import Acting, Person
@@ -27,7 +28,18 @@ from pack.infinite_id.savings import Savings
 from pack.tests.host.world import SEED, Conditioning, World, empty
 from torch import Tensor
 
-OURS = (Run, Evaluation, Person, Acting, Forward, TextStream, Memory, SharedNoise)
+OURS = (
+    Run,
+    Evaluation,
+    Person,
+    Acting,
+    Forward,
+    TextStream,
+    Memory,
+    DeepFeatures,
+    Kept,
+    SharedNoise,
+)
 MIDDLE = ("middle", 0, 0)
 
 # What a broken node raises, what the host's allocator does, and what a user's click on 'Interrupt'
@@ -71,7 +83,7 @@ class Prompt:
             return comfy.sample.sample(
                 self.model,
                 comfy.sample.prepare_noise(latent, SEED),
-                3,
+                5,
                 5.0,
                 "euler_ancestral",
                 "normal",
@@ -96,7 +108,7 @@ def prepare(world: World, patch: pytest.MonkeyPatch) -> Prompt:
     identity = replace(world.identity, unconditional=world.identity.unconditional.clone())
     how = {"identity": identity, "mask": mask, "curve": Curve.FADE_OUT}
     model = world.patch(1.0, "AdaIN-mean", **how)
-    return Prompt(world, save_time(model, Savings(every=2)), world.positive, patch)
+    return Prompt(world, save_time(model, Savings(every=2, deep=2)), world.positive, patch)
 
 
 # --- The seams -----------------------------------------------------------------------------------

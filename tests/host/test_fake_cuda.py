@@ -5,6 +5,7 @@ Whatever mixes devices or dtypes, or waits for a value (`.item()`, a branch on d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -25,6 +26,7 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.host import image_attention
+from pack.infinite_id.host.deep import Step
 from pack.infinite_id.host.memory import HostMemory
 from pack.infinite_id.host.run import EVALUATION, RUN
 from pack.infinite_id.identities.identity import Identity
@@ -171,6 +173,20 @@ def test_no_identity_is_on_the_device_once_for_all_people() -> None:
     options = make_options(make_sdxl(torch.float16), people, torch.zeros(1, 4, 64, 64))
     first, *others = (person.unconditional for person in options[RUN].people)
     assert all(nothing[block][0] is first[block][0] for nothing in others for block in first)
+
+
+def test_deep_features_on_a_device() -> None:
+    """Kept, found again and joined without a clash or a sync: 4 rows of 640 channels."""
+    latent = 64
+    model, people = make_sdxl(torch.float16), [FAITHFUL.apply_to(make_identity())]
+    options = make_options(model, people, torch.zeros(1, 4, latent, latent), Savings(deep=2))
+    whole = options[EVALUATION]
+    for is_full in (True, False):
+        options[EVALUATION] = replace(whole, step=Step(0, is_full), calls=Counter())
+        out = run_with(model, options, latent, latent)
+        assert out.shape == (4, 4, latent, latent)
+        assert out.device.type == "cuda"
+    assert options[RUN].deep.nbytes == 4 * 640 * latent**2 * 2
 
 
 @pytest.mark.parametrize(("pixels", "gigabytes"), [(512, 0.21), (1024, 0.84)])

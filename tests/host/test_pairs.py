@@ -170,8 +170,9 @@ PROMPTS: dict[str, Callable[[World], Conditioning]] = {
 
 # Shares that no step of the sampling lies at to the last bit: there rounding decides.
 UNTIL = st.sampled_from([1.0, 0.0, 0.15, 0.45, 0.7, 0.9])
-FAITHFUL = st.builds(Savings, until=UNTIL) | st.just(Savings(shared=True))
-SAVING = st.builds(Savings, st.integers(1, 3), UNTIL, st.booleans(), st.booleans())
+DEEP = st.sampled_from([1, 1, 2, 3])
+FAITHFUL = st.builds(Savings, until=UNTIL, deep=DEEP) | st.just(Savings(shared=True))
+SAVING = st.builds(Savings, st.integers(1, 3), UNTIL, st.booleans(), st.booleans(), DEEP)
 
 
 @st.composite
@@ -264,9 +265,13 @@ def count_pictures(case: Case) -> int:
 
 
 def draw_plain(world: World, case: Case) -> Tensor:
-    """The unpatched model with that patch; the case is none if the host cannot draw it itself."""
+    """The unpatched model with that patch; the case is none if the host cannot draw it itself.
+
+    It keeps deep features as well: of what is saved, that alone concerns it.
+    """
     try:
-        return draw(world, patch_model(case, world.model), case)
+        model = save_time(patch_model(case, world.model), Savings(deep=case.savings.deep))
+        return draw(world, model, case)
     except Exception as error:
         event(f"the host alone: {type(error).__name__}")
         reject()
@@ -297,7 +302,12 @@ def is_refusal(error: Exception) -> bool:
 @examples(few=60, many=100)
 @given(case=cases(FAITHFUL))
 def test_weight_0_is_the_unpatched_model_with_that_patch(world: World, case: Case) -> None:
-    """Faithful, with mixing that ends, and with shared latents; for all of a sweep."""
+    """Faithful, with mixing that ends, and with shared latents; for all of a sweep.
+
+    With deep features as well, where everybody always acts: else a step in which people change runs
+    in full.
+    """
+    assume(case.savings.deep == 1 or all(someone.window == (0.0, 1.0) for someone in case.people))
     plain = draw_plain(world, case)
     ours = draw_or_refuse(world, dress(world, world.model, case, weight=0.0), case)
     if ours is None:
@@ -342,7 +352,7 @@ PICTURES = st.builds(
     style_in_cross=st.booleans(),
     weight=st.sampled_from([1.0, 0.3, 2.0]),
 )
-SAVINGS = st.builds(Saving, st.integers(1, 4), UNTIL, st.booleans())
+SAVINGS = st.builds(Saving, st.integers(1, 4), UNTIL, st.booleans(), st.integers(1, 3))
 
 
 @examples(few=25, many=100)
@@ -357,7 +367,7 @@ def test_savings_are_what_the_reference_leaves_out(
     world: World, setting: Setting, saving: Saving, masked: bool, batch: int, cfg: float
 ) -> None:
     mask = make_reference_mask(batch) if masked else None
-    savings = Savings(saving.every, saving.until, saving.guided)
+    savings = Savings(saving.every, saving.until, saving.guided, deep=saving.deep)
     model = save_time(put_on_reference(world, setting, mask), savings)
     ours = world.sample(model, latent=empty(batch, *SIZE), cfg=cfg, steps=MANY)
     setting = replace(setting, mask=None if mask is None else mask.double())
