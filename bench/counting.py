@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..infinite_id.host.deep import Step
 from ..infinite_id.host.run import EVALUATION
 from ..infinite_id.host.text_stream import TextRows
 from .limit import UNet, Work, count_limit
@@ -83,14 +84,14 @@ def like(mode: Mode | None) -> Mode | None:
     if mode is None:
         return None
     every = min(mode.savings.every, 2)
-    savings = replace(mode.savings, every=every, until=1.0, guided=True)
+    savings = replace(mode.savings, every=every, until=1.0, guided=True, deep=1)
     return replace(mode, name="", target=None, savings=savings, is_alike=False)
 
 
 @cache
 @without_storage()
 def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> Counts:
-    """Count one forward. The text stream's memory is filled before."""
+    """Count one forward. What is kept of an earlier one is filled in before."""
     model = make_sdxl(torch.float16, META)
     if mode is None:
         with watch() as counts:
@@ -98,13 +99,19 @@ def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> C
         return counts
     people = [mode.apply_to(make_identity(mode.people, work.tokens, META))] * work.identities
     noise = torch.zeros(work.batch, 4, work.height, work.width)
-    options = make_options(model, people, noise, mode.savings, evaluation.conds)
+    savings = replace(mode.savings, deep=1 + evaluation.is_shallow)
+    options = make_options(model, people, noise, savings, evaluation.conds)
     if evaluation.text_rows is TextRows.RECALLED:
         run_with(model, options, work.height, work.width)
     counted = options[EVALUATION]
     if not evaluation.has_text:
         counted = replace(counted, text_rows=evaluation.text_rows)
-    options[EVALUATION] = replace(counted, is_alike=evaluation.is_alike, calls=Counter())
+    counted = replace(counted, is_alike=evaluation.is_alike, calls=Counter())
+    if evaluation.is_shallow:
+        options[EVALUATION] = replace(counted, step=Step(0, is_full=True), calls=Counter())
+        run_with(model, options, work.height, work.width)
+        counted = replace(counted, step=Step(0, is_full=False))
+    options[EVALUATION] = counted
     with watch() as counts:
         run_with(model, options, work.height, work.width)
     return counts

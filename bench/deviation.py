@@ -48,6 +48,9 @@ SAVINGS: dict[str, Savings] = {
     "text on positive rows": Savings(guided=False),
     "every 2nd, up to 50 %": Savings(every=2, until=0.5),
     "shared latents": Savings(shared=True),
+    "deep every 2nd step": Savings(deep=2),
+    "deep every 3rd step": Savings(deep=3),
+    "deep and text every 2nd": Savings(every=2, deep=2),
 }
 NOTHING = "never mixed"
 
@@ -125,7 +128,9 @@ class _Variant:
         rows = evaluation.text_rows
         has_text = evaluation.streams.has_text or rows is TextRows.ADDED
         conds = tuple(options["cond_or_uncond"])
-        self._evaluations[Evaluation(conds, has_text, rows)] += 1
+        is_shallow = evaluation.step is not None and not evaluation.step.is_full
+        found = Evaluation(conds, has_text, rows, is_shallow=is_shallow)
+        self._evaluations[found] += 1
         return executor(*args, **kwargs)
 
 

@@ -85,6 +85,8 @@ def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluatio
         return chunks * work.batch * count_row(unet, work)
     identity = chunks * work.batch * mode.people
     text = (1 if evaluation.is_alike else chunks) * work.batch * evaluation.has_text
+    if evaluation.is_shallow:
+        return (identity + text) * count_outermost(unet, work)
     image = sum(_attention(work, n, c, work.tokens) for n, c in list_layers(unet, work))
     found = (identity + text) * count_row(unet, work) + identity * image * work.identities
     reads_text = evaluation.has_text or evaluation.text_rows is TextRows.RECALLED
@@ -113,6 +115,20 @@ def count_row(unet: UNet, work: Work) -> float:
         found += _convolution(unet.widths[level], unet.widths[level], fine)
     ends = _convolution(unet.inputs, first, 1) + _convolution(first, unet.outputs, 1)
     return found + ends * _pixels(work, 0)
+
+
+def count_outermost(unet: UNet, work: Work) -> float:
+    """FLOPs of the outermost level, which has no transformers, on one row."""
+    embedding, first, finest = unet.embedding, unet.widths[0], _pixels(work, 0)
+    assert not any((*unet.down[0], *unet.up[0]))
+    found = _linear(first + unet.adm + 2 * embedding, embedding)
+    found += sum(
+        _residual(cin, cout, embedding, pixels)
+        for cin, cout, _, pixels in _list_blocks(unet, work)
+        if pixels == finest
+    )
+    ends = _convolution(unet.inputs, first, 1) + _convolution(first, unet.outputs, 1)
+    return found + ends * finest
 
 
 def count_attention(unet: UNet, work: Work) -> float:

@@ -16,13 +16,14 @@ POSITIVE, NEGATIVE = 0, 1  # the host's names for the conds of a forward
 
 
 class Evaluation(NamedTuple):
-    """One forward: its conds, whether text rows are in it, what the text stream does, and whether
-    the conds are alike."""
+    """One forward: its conds, whether text rows are in it, what the text stream does, whether the
+    conds are alike, and whether the UNet's outermost level runs alone."""
 
     conds: tuple[int, ...]
     has_text: bool
     text_rows: TextRows = TextRows.IN_BATCH
     is_alike: bool = False
+    is_shallow: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ MODES = (
 )
 STREAMS = MODES[:4]
 SAVINGS = (
+    Mode("deep features every 2nd step", savings=Savings(deep=2), target=1.20),
+    Mode("deep features every 3rd step", savings=Savings(deep=3), target=0.80),
+    Mode("the same, text at every 2nd of those", savings=Savings(every=2, deep=2)),
     Mode("text stream every 3rd step", savings=Savings(every=3)),
     Mode("text stream every 4th step", savings=Savings(every=4)),
     Mode("mixed attention in the first half", savings=Savings(until=0.5)),
@@ -69,7 +73,20 @@ SAVINGS = (
 def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
     """The forwards of a step at guidance above 1, and how many of each there are in the mean."""
     both = (NEGATIVE, POSITIVE)
-    if mode is None or not needs_text_stream(mode.mixing, mode.style):
+    if mode is None:
+        return {Evaluation(both, has_text=False): 1.0}
+    deep = mode.savings.deep
+    return {
+        evaluation._replace(is_shallow=is_shallow): share * part
+        for evaluation, share in _list_in_full(mode).items()
+        for is_shallow, part in ((False, 1 / deep), (True, 1 - 1 / deep))
+        if part
+    }
+
+
+def _list_in_full(mode: Mode) -> dict[Evaluation, float]:
+    both = (NEGATIVE, POSITIVE)
+    if not needs_text_stream(mode.mixing, mode.style):
         return {Evaluation(both, has_text=False): 1.0}
     savings = mode.savings
     if savings.shared:

@@ -100,7 +100,7 @@ def make_options(
     )
     chosen = {APPLICATIONS: tuple(people), SAVINGS: savings}
     guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
-    run = prepare(guider, noise)
+    run = prepare(guider, noise, steps=savings.least)
     return {
         RUN: run,
         EVALUATION: Evaluation(
