@@ -7,15 +7,13 @@ at true size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from comfy.patcher_extension import WrappersMP
 from comfy.samplers import calculate_sigmas
 from numpy.typing import NDArray
-from torch import Tensor
+from torch.nn import Module
 
 from ..infinite_id.application import Application
 from ..infinite_id.attention.mixed import Mixing
@@ -35,7 +33,6 @@ from .true_size import CONFIG
 
 Vector = NDArray[np.float32]
 
-KEY = "bench"
 UNET, WORK = UNet.of(CONFIG), Work(64, 64)
 NO_SAVINGS = Savings()
 SAVINGS: dict[str, Savings] = {
@@ -82,7 +79,6 @@ class _Variant:
         self, pipeline: Pipeline, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
     ) -> None:
         model = save_time(pipeline.model, savings)
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._count)
         self._pipeline, self._mixing = replace(pipeline, model=model), mixing
         self._evaluations: Counter[Evaluation] = Counter()
         self._errors: list[float] = []
@@ -90,7 +86,9 @@ class _Variant:
 
     def draw(self, prompts: list[str], identity: Identity, seed: int) -> Pixels:
         application = Application(identity, mixing=self._mixing)
-        return self._pipeline.draw(prompts, [application], seed, cfg=5.0)
+        unet = self._pipeline.model.model.diffusion_model
+        with unet.register_forward_pre_hook(self._count, with_kwargs=True):
+            return self._pipeline.draw(prompts, [application], seed, cfg=5.0)
 
     def judge(self, expected: Pixels, found: Pixels, face: Vector) -> None:
         for a, b in zip(expected, found, strict=True):
@@ -121,9 +119,9 @@ class _Variant:
             "faces": len(self._changes),
         }
 
-    def _count(self, executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Note what this forward is, as an APPLY_MODEL wrapper of the host."""
-        options = args[5]
+    def _count(self, _: Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        """Note what this forward is; a wrapper would be a node beside which nothing is saved."""
+        options = inputs["transformer_options"]
         evaluation = options[EVALUATION]
         rows = evaluation.text_rows
         has_text = evaluation.streams.has_text or rows is TextRows.ADDED
@@ -131,7 +129,6 @@ class _Variant:
         is_shallow = evaluation.step is not None and not evaluation.step.is_full
         found = Evaluation(conds, has_text, rows, is_shallow=is_shallow)
         self._evaluations[found] += 1
-        return executor(*args, **kwargs)
 
 
 def _read_faces(pipeline: Pipeline, picture: Pixels) -> list[Vector]:
