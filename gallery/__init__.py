@@ -22,6 +22,7 @@ from .one_person import (
 from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
 from .people import mix, places_from_a_picture, sweep, two_people
 from .training import refine_identity, train_adapter
+from .words import learn_embedding, use_embedding
 
 
 def photo_to_person(info: Info) -> Blueprint:
@@ -51,6 +52,8 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     best_of_batch,
     refine_identity,
     train_adapter,
+    learn_embedding,
+    use_embedding,
 )
 
 

@@ -70,6 +70,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "InfiniteIDTrainAdapter": ("train_adapter", ("InfiniteIDTrainAdapter",)),
     "InfiniteIDRefineIdentity": ("refine_identity", ("InfiniteIDRefineIdentity",)),
+    "InfiniteIDLearnEmbedding": ("learn_embedding", ("InfiniteIDLearnEmbedding",)),
     "InfiniteIDContactSheet": ("style", ("KSampler", "InfiniteIDContactSheet", "SaveImage")),
 }
 # Nodes that no workflow has, in a row of their own.
@@ -78,6 +79,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
+    "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
     "InfiniteIDDiagnose": ("InfiniteIDDiagnose",),
 }
 
@@ -103,6 +105,7 @@ ARRANGE = """columns => {
     const graph = window.app.graph, gap = 60, title = LiteGraph.NODE_TITLE_HEIGHT
     const find = node => columns.findIndex(name => name === node.title || name === node.type)
     for (const group of [...graph.groups]) graph.remove(group)
+    for (const id of [...(graph.reroutes?.keys() ?? [])]) graph.removeReroute(id)
     for (const node of [...graph.nodes]) {
         if (find(node) < 0) graph.remove(node)
         else if (!node.widgets?.some(widget => widget.element)) {

@@ -27,6 +27,12 @@ NAME = "infinite-id-miniature"
 INPUTS = ROOT / "workflows" / "inputs"
 SCALE = 2  # the drawn photos are enlarged, so that they look like photos on the page
 
+# The published text encoders know no names: people by two words that they know.
+PEOPLE = "\n".join(
+    f"{look} {person}"
+    for look in ("young", "old", "tall", "happy", "sad", "bald", "blond")
+    for person in ("man", "woman", "boy", "girl")
+)
 # File -> person and scene. Nobody of them was in a training picture.
 DRAWN = {
     "face.jpg": (1_000_019, 23),
@@ -80,6 +86,9 @@ def gallery_models() -> SmallModels:
             "InfiniteIDRefineIdentity.size": 128,
             "InfiniteIDRefineIdentity.steps": 20,
             "InfiniteIDTrainAdapter.steps": 20,
+            "InfiniteIDLearnEmbedding.size": 128,
+            "InfiniteIDLearnEmbedding.steps": 20,
+            "InfiniteIDLearnEmbedding.names": PEOPLE,
             "InfiniteIDContactSheet.cell_size": 256,
             # It has learnt pictures of one person: each gets the room of one.
             "two_people.EmptyLatentImage.width": 256,

@@ -11,9 +11,11 @@ from .encode import Encode
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
+from .learn_embedding import LearnEmbedding
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
 from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
+from .mix_embeddings import MixEmbeddings
 from .mixing import BlendIdentities, MixIdentities
 from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
@@ -49,6 +51,8 @@ class InfiniteIDExtension(ComfyExtension):
             SaveTime,
             TrainAdapter,
             RefineIdentity,
+            LearnEmbedding,
+            MixEmbeddings,
             Diagnose,
         ]
 

@@ -4,9 +4,10 @@ from comfy_api.latest import io
 
 from ..infinite_id import regions
 from . import sockets
+from .node import Node
 
 
-class ColumnMask(io.ComfyNode):
+class ColumnMask(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

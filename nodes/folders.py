@@ -19,6 +19,11 @@ ADAPTERS = (OWN, "ipadapter", "instantid")
 """Folders with adapters: the pack's own, and those of the packs whose files it reads."""
 IDENTITIES = "infinite_id_identities"
 
+EMBEDDINGS = "embeddings"
+"""The host's own folder of what prompts name by `embedding:`."""
+MAPPERS = "infinite_id_mappers"
+"""What learned embeddings were made by; a folder of its own, or prompts would find them as well."""
+
 DATASETS = "datasets"
 """The host's own folder of what models are trained on."""
 PREPARED = "index.jsonl"
@@ -40,6 +45,7 @@ def register() -> None:
         folder_paths.add_model_folder_path(DATASETS, str(Path(folder_paths.base_path, DATASETS)))
     _add(FACE_MODELS, {".onnx"})
     _add(IDENTITIES, {_IDENTITY_EXTENSION})
+    _add(MAPPERS, {".safetensors"})
 
 
 def _add(name: str, extensions: set[str]) -> None:

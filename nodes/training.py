@@ -15,7 +15,7 @@ from .node import Node
 
 CATEGORY = "model/training"
 LossMap = io.Custom("LOSS_MAP")
-_LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 """The input is not named `seed`: the page would change it at each queue, and no run would go on."""
 
 
@@ -78,7 +78,7 @@ class TrainAdapter(Node):
                     "training_seed",
                     default=0,
                     min=0,
-                    max=_LARGEST_SEED,
+                    max=LARGEST_SEED,
                     tooltip="Of everything that is drawn; the same seed gives the same adapter.",
                 ),
                 io.Boolean.Input(
@@ -149,8 +149,8 @@ class TrainAdapter(Node):
             folders.find_prepared(data),
             start_from,
             settings,
-            _output(folders.RUNS),
-            _output(folders.TRAINED) / f"{_file_name(name)}.safetensors",
+            output_folder(folders.RUNS),
+            output_folder(folders.TRAINED) / f"{_file_name(name)}.safetensors",
             cls.hidden.unique_id,
         )
         return io.NodeOutput(adapter, {"loss": losses}, info)
@@ -204,7 +204,7 @@ class RefineIdentity(Node):
                     "training_seed",
                     default=0,
                     min=0,
-                    max=_LARGEST_SEED,
+                    max=LARGEST_SEED,
                     tooltip="Of everything that is drawn; the same seed gives the same identity.",
                 ),
                 io.Int.Input(
@@ -257,7 +257,7 @@ class RefineIdentity(Node):
             photos,
             size,
             settings,
-            _output(folders.RUNS),
+            output_folder(folders.RUNS),
             cls.hidden.unique_id,
         )
         info = f"{done} steps on {len(photos)} photos; mean loss of the last ten "
@@ -265,7 +265,8 @@ class RefineIdentity(Node):
         return io.NodeOutput(refined, {"loss": losses}, info)
 
 
-def _output(folder: str) -> Path:
+def output_folder(folder: str) -> Path:
+    """A folder in the host's output folder."""
     return Path(folder_paths.get_output_directory(), folder)
 
 

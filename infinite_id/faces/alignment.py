@@ -32,19 +32,30 @@ def align(photo: Photo, face: Face, size: int, crop: Crop = Crop.LOOSE) -> Photo
 
 def cut_out(photo: Photo, landmarks: Points, size: int, crop: Crop = Crop.LOOSE) -> Photo:
     """Cut out a face by its landmarks, the eyes up: `(size, size, 3)`."""
-    import cv2
-
     share = _SHARE[crop]
     zoom, shift = share * size / _ARCFACE, (1 - share) * size / 2
     matrix = np.array([[zoom, 0, shift], [0, zoom, shift], [0, 0, 1]]) @ _arcface_matrix(landmarks)
+    return warp(photo, matrix, size)
+
+
+def warp(picture: Any, matrix: NDArray[np.float64], size: int, mirrored: bool = False) -> Any:
+    """Map a picture or mask by a similarity transform `(3, 3)` into a square of a side.
+
+    Args:
+        mirrored: what lies outside is the picture's mirror image; else it is black.
+    """
+    import cv2
+
     scale = float(np.hypot(*matrix[0, :2]))
-    source: Any = photo
+    source: Any = picture
     if scale < 0.5:  # shrink first: sampling single pixels of a large photo would alias
         shrink = 2 * scale
-        source = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        source = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.diag([1 / shrink, 1 / shrink, 1])
-    cut: Any = cv2.warpAffine(source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
-    return cut
+    border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_CONSTANT
+    return cv2.warpAffine(
+        source, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=border
+    )
 
 
 def cut_middle(photo: Photo, size: int) -> Photo:

@@ -56,7 +56,7 @@ def draw_masks(size: Size, faces: Sequence[Face], shape: Shape, grow: float, fea
         masks = _draw_columns(size, np.array([_centre(face)[0] for face in faces]))
     else:
         draw = draw_mask if shape is Shape.OVAL else _draw_box
-        masks = [draw(size, _scale(face, grow)) for face in faces]
+        masks = [draw(size, scale_face(face, grow)) for face in faces]
     return np.stack([soften(mask, feather) for mask in masks])
 
 
@@ -100,7 +100,7 @@ def _centre(face: Face) -> Points:
     return face.box.reshape(2, 2).mean(axis=0)
 
 
-def _scale(face: Face, factor: float) -> Face:
+def scale_face(face: Face, factor: float) -> Face:
     """The same face, larger about the centre of its box."""
     centre = _centre(face)
     return _map(face, centre * (1 - factor), factor)
@@ -186,7 +186,7 @@ def cut_faces(
     for face in faces:
         square = _place_around(size, face, context)
         edge = round(feather * max(face.size))
-        mask = _draw_paste_mask(size, square, _scale(face, grow), edge)
+        mask = _draw_paste_mask(size, square, scale_face(face, grow), edge)
         cuts.append(Cut(picture, square, torch.from_numpy(mask), face.turn))
     return cuts
 

@@ -18,7 +18,7 @@ from ..host.training import make_predict
 from ..identities.projections import KeyValues
 from .objective import Prediction
 
-_PREDICTIONS = {
+PREDICTIONS = {
     ModelType.EPS: Prediction.NOISE,
     ModelType.V_PREDICTION: Prediction.VELOCITY,
 }
@@ -39,7 +39,7 @@ class HostFrozen:
         Raises:
             UserError: if it is no SDXL-like UNet that predicts noise or velocity.
         """
-        if model.model_type not in _PREDICTIONS or not hasattr(model, "embedder"):
+        if model.model_type not in PREDICTIONS or not hasattr(model, "embedder"):
             raise UserError(
                 f"--model: adapters are trained for SDXL and its relatives, and this is a "
                 f"{type(model).__name__} of the type {model.model_type.name}."
@@ -48,7 +48,7 @@ class HostFrozen:
         self.unet: Any = model.diffusion_model
         weight = next(self.unet.parameters())
         self.dtype = weight.dtype
-        self.prediction = _PREDICTIONS[model.model_type]
+        self.prediction = PREDICTIONS[model.model_type]
         self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
         self._embedder = model.embedder
         self._text = None if text is None else _Captions(text)

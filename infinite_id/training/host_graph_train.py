@@ -15,7 +15,8 @@ from ..host.patch import read_unet
 from .data import Batch, Pairs, Prepared
 from .export import export
 from .host_frozen import HostFrozen
-from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
+from .host_graph import GraphWatch, train_interruptibly
+from .host_load import digest_model, load_for_training, training
 from .host_train import describe_run, make_adapter
 from .loop import Loop
 from .objective import Objective

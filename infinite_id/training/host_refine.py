@@ -19,7 +19,8 @@ from ..files import digest_of
 from ..host.patch import read_unet
 from ..identities.identity import Identity
 from .host_frozen import HostFrozen
-from .host_graph import GraphWatch, digest_model, load_for_training, train_interruptibly, training
+from .host_graph import GraphWatch, train_interruptibly
+from .host_load import digest_model, load_for_training, training
 from .loop import Loop
 from .prepare.buckets import choose_bucket, cut
 from .processes import Alone

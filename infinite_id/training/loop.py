@@ -15,12 +15,25 @@ from torch import Tensor
 
 from ..errors import UserError
 from . import checkpoints
-from .data import Batch, Pairs
+from .data import Pairs
 from .processes import Alone
 from .settings import Settings
 from .stats import Silent, Stats
 from .trainee import Trainee, learning_rate
 from .watch import Watch
+
+
+class Batch(Protocol):
+    """Some samples."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what is in it, for messages."""
+        ...
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        ...
 
 
 class Samples(Protocol):
@@ -80,7 +93,7 @@ class Loop:
         skipped = 0
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._read, trainee.step)
-            while trainee.step < run.steps:
+            while trainee.step < run.steps and not self.is_settled:
                 step, batches = trainee.step, following.result()
                 following = reader.submit(self._read, step + 1)
                 loss, stop = self._gather(self._backward(batches), watch.stop())
@@ -97,13 +110,18 @@ class Loop:
                     stats.write(trainee.step, line)
                     losses = []
                 if run.validate_every and (trainee.step % run.validate_every == 0 or done):
-                    self._validate(stats)
-                if trainee.step % run.save_every == 0 or done or stop:
+                    self.validate(stats)
+                if trainee.step % run.save_every == 0 or done or stop or self.is_settled:
                     self.save()
                 if stop:
                     break
         stats.close()
         return trainee.step == run.steps
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing would be gained by further steps."""
+        return False
 
     def _read(self, step: int) -> list[Batch]:
         """This process's samples of a step, in parts of as many as go through the model at once."""
@@ -155,7 +173,7 @@ class Loop:
             "optimiser.rate; if not, one of the photos of this step is broken:\n  " + listed
         )
 
-    def _validate(self, stats: Stats | Silent) -> None:
+    def validate(self, stats: Stats | Silent) -> None:
         """The loss of the averaged weights on people who are not trained on; the same samples."""
         if not self.held_out:
             return
@@ -166,7 +184,7 @@ class Loop:
             stats.note(self.trainee.step, self.show())
         if loss < self.lowest:
             self.lowest = loss
-            checkpoint = self._capture()
+            checkpoint = self.capture()
             if self.processes.rank == 0:
                 checkpoints.save_best(self.out, checkpoint)
 
@@ -188,12 +206,13 @@ class Loop:
         mean = self.processes.mean(total.float()[None]) * count
         return float(mean) / len(draws)
 
-    def _capture(self) -> checkpoints.Checkpoint:
+    def capture(self) -> checkpoints.Checkpoint:
+        """The state as it is stored."""
         return self.trainee.capture({**self.metadata, "lowest": self.lowest})
 
     def save(self) -> None:
         """Write a checkpoint of the steps that are done."""
-        checkpoint = self._capture()
+        checkpoint = self.capture()
         if self.processes.rank == 0:
             checkpoints.save(self.out, checkpoint, self.settings.run.keep)
         self.processes.wait()

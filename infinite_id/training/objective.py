@@ -92,16 +92,25 @@ def estimate_z0(noised: Tensor, output: Tensor, alpha: Tensor, prediction: Predi
     return a.sqrt() * noised - (1 - a).sqrt() * output
 
 
-class Learner(nn.Module):
+class Trained(nn.Module):
     """What trains, and its loss, as one module, as DDP and FSDP want it.
+
+    Called with a batch, it gives the loss of each sample, `(b,)` float32.
 
     Attributes:
         learner: the part whose parameters train.
     """
 
-    def __init__(self, learner: nn.Module, frozen: Frozen, min_snr: float = 0.0) -> None:
+    def __init__(self, learner: nn.Module) -> None:
         super().__init__()
         self.learner = learner
+
+
+class Learner(Trained):
+    """Identity tokens learn by the plain denoising loss."""
+
+    def __init__(self, learner: nn.Module, frozen: Frozen, min_snr: float = 0.0) -> None:
+        super().__init__(learner)
         self._frozen = frozen  # no module of this one: nothing of it is trained, stored or shared
         self._min_snr = min_snr
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .checkpoints import Checkpoint
-from .objective import Learner
+from .objective import Trained
 from .optimiser import list_state, make_optimiser, read_state
 from .processes import Alone
 from .settings import Optimiser
@@ -35,7 +35,7 @@ def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
 class Trainee:
     """One adapter in training; its tensors are whole, or a process's part of them."""
 
-    def __init__(self, objective: Learner, processes: Alone, settings: Optimiser) -> None:
+    def __init__(self, objective: Trained, processes: Alone, settings: Optimiser) -> None:
         self._processes, self._settings = processes, settings
         self.step = 0
         self.module = processes.wrap(objective)

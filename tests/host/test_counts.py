@@ -224,7 +224,7 @@ def test_a_row_too_many_is_noticed(tiny: World, monkeypatch: pytest.MonkeyPatch)
     every_2nd = next(mode for mode in MODES if mode.savings.every == 2)
     alike = next(mode for mode in MODES if mode.is_alike)
     runs = TextRows.IN_BATCH
-    monkeypatch.setattr(TextStream, "plan", lambda _, signature, __: (runs, (signature, 0)))
+    monkeypatch.setattr(TextStream, "plan", lambda _, signature, *__: (runs, (signature, 0)))
     monkeypatch.setattr(Comparison, "is_alike", lambda *_: False)
     for mode in (every_2nd, alike):
         with pytest.raises(AssertionError):

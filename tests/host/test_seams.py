@@ -65,7 +65,9 @@ def watch_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Run]]:
     runs: list[Run] = []
     prepare = sampling.prepare
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "prepare", lambda *args: runs.append(prepare(*args)) or runs[-1])
+        patch.setattr(
+            sampling, "prepare", lambda *args, **how: runs.append(prepare(*args, **how)) or runs[-1]
+        )
         yield runs
 
 

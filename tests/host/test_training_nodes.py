@@ -17,7 +17,7 @@ from comfy import model_management
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.identities import identity_file
-from pack.infinite_id.training import host_graph
+from pack.infinite_id.training import host_load
 from pack.infinite_id.training.loop import Loop
 from pack.nodes import folders
 from pack.nodes.apply import ApplyInfiniteID
@@ -316,7 +316,7 @@ def test_gradients_are_as_before_even_after_an_error() -> None:
 
 
 def fail_in_training() -> None:
-    with host_graph.training():
+    with host_load.training():
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
         assert model_management.in_training

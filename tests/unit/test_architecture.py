@@ -186,6 +186,28 @@ def test_rooms_of_the_library_need_no_host(room: str) -> None:
     assert wrong == set()
 
 
+METHODS = ("stable_identity",)
+"""Rooms of methods beside Infinite-ID. What they share with it is in the library or in training."""
+
+
+@pytest.mark.parametrize("room", METHODS)
+def test_methods_stand_apart(room: str) -> None:
+    """Nothing of the library imports a method; its maths knows no seam to the host."""
+    own = f"infinite_id.{room}"
+    wrong = set()
+    for module in list_modules():
+        inside = module.startswith(own)
+        is_maths = inside and not module.split(".")[-1].startswith("host")
+        for found in list_imports(module):
+            other = found.split(".")[1] if found.startswith("infinite_id.") else ""
+            into = found.startswith(own) and not inside and module.startswith("infinite_id.")
+            seam = any(part.startswith("host") for part in found.split(".")[1:])
+            strange = inside and other in METHODS and not found.startswith(own)
+            if into or strange or (is_maths and seam and not module.endswith(".command")):
+                wrong.add(f"{module} imports {found}")
+    assert wrong == set()
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     modules = set(list_modules())
     graph = {

@@ -1,0 +1,137 @@
+"""The command: `learn` makes an embedding of photos, `words` one without training, `mix` a third.
+
+The same as the nodes do; what is interrupted goes on with the same command.
+"""
+
+# torch and ComfyUI are imported inside the functions: `--help` needs neither.
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import launch
+from ..errors import UserError
+
+_LEARN = """Learns two words for the person in the photos, and writes them into ComfyUI's folder of
+embeddings: `embedding:NAME` names the person in every prompt. Give the same command again after an
+interruption: it goes on."""
+_WORDS = """Makes an embedding of further photos of a person who was learnt before, by what was
+learnt then. Nothing is trained."""
+_MIX = """Makes an embedding between two learned people of the same CLIP."""
+_EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted and saved."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    try:
+        launch.use_host(launch.read_options(options))
+        from . import host_command
+
+        return int(getattr(host_command, options.verb)(options))
+    except (UserError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m infinite_id.stable_identity",
+        description="StableIdentity: a photo of a person becomes two words of CLIP.",
+        epilog=_EXIT,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_learn(verbs.add_parser("learn", help="photos -> an embedding", description=_LEARN))
+    words = verbs.add_parser("words", help="further photos -> an embedding", description=_WORDS)
+    _add_photos(words)
+    words.add_argument(
+        "--learned", required=True, metavar="NAME", help="the person who was learnt before"
+    )
+    _add_place(words)
+    mix = verbs.add_parser("mix", help="two embeddings -> one between", description=_MIX)
+    mix.add_argument("first", metavar="FIRST", help="a learned embedding, as people/anna")
+    mix.add_argument("second", metavar="SECOND", help="another one")
+    mix.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1; default: 0.5")
+    _add_place(mix)
+    return parser.parse_args(arguments)
+
+
+def _add_photos(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="of one person")
+    parser.add_argument(
+        "--model", required=True, help="checkpoint of SDXL, SD 1.5 or SD 2.1: a path or a name"
+    )
+    parser.add_argument("--face-pack", help="InsightFace model pack: a path or a name")
+    parser.add_argument(
+        "--clip-vision", help="CLIP image encoder that gives the face vector: a path or a name"
+    )
+    parser.add_argument(
+        "--face-mask", type=Path, nargs="+", metavar="PICTURE", help="white faces, for each photo"
+    )
+    parser.add_argument(
+        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
+    )
+    parser.add_argument(
+        "--detection-size", type=int, default=640, metavar="N", help="pixels; default: 640"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="side of the headshot in pixels; default: 1024, for SDXL; 512 for SD 1.5",
+    )
+
+
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    _add_photos(parser)
+    _add_place(parser)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="FOLDER",
+        help="where the state of a run is kept; default: infinite_id_runs in ComfyUI's output",
+    )
+    parser.add_argument("--steps", type=int, default=450, metavar="N", help="default: 450")
+    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default: 5e-5")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="PHOTO",
+        help="another photo: the words that are most like it are kept",
+    )
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE", help="names of two words, one a line; default: ours"
+    )
+    parser.add_argument(
+        "--landing", choices=("joint", "per word", "none"), default="joint", help="default: joint"
+    )
+    parser.add_argument(
+        "--loss",
+        choices=("two phases", "noise alone", "reconstruction alone"),
+        default="two phases",
+        help="default: two phases",
+    )
+    parser.add_argument("--no-masks", action="store_true", help="learn the whole headshot")
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="faster, with much more memory"
+    )
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name", required=True, help="of the embedding, maybe with folders: people/anna"
+    )
+    parser.add_argument(
+        "--if-taken",
+        choices=("stop", "number", "replace"),
+        default="stop",
+        help="what to do if there is one of this name; default: stop",
+    )
+    launch.add_options(parser)

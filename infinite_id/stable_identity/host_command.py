@@ -1,0 +1,206 @@
+"""The command's verbs, with the models by ComfyUI's own loaders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..errors import UserError
+from ..faces.face import Photo, load_analysis
+from ..files import digest_of
+from ..host.models import find_face_pack, find_file, load_clip_vision
+from ..photos.look import Limits, Rejected, decode
+from ..progress import make_bar
+from ..training.watch import watch_signals
+from . import mapper_file, word_file
+from .celebs import read_names
+from .early import LookingLoop
+from .host_faces import GivenMasks, Nets
+from .host_learn import Material, Result, Tell, Wishes, describe
+from .host_learn import learn as learn_words
+from .keep import Place, choose_place, keep
+from .mapper import Landing
+from .mapper_file import Learned
+from .naming import IfTaken, check_name
+from .objective import Phases
+
+MAPPERS, RUNS = "infinite_id_mappers", "infinite_id_runs"
+"""As the nodes name them: in ComfyUI's models folder, and in its output folder."""
+
+
+def learn(options: argparse.Namespace) -> int:
+    """`learn`: photos -> an embedding."""
+    wishes = Wishes(
+        options.steps,
+        options.rate,
+        options.seed,
+        options.size,
+        read_names(options.names.read_text("utf-8") if options.names else ""),
+        not options.no_checkpointing,
+        Landing(options.landing),
+        Phases(options.loss),
+        not options.no_masks,
+    )
+    if options.steps < 1:
+        raise UserError(f"--steps is {options.steps}; it must be at least 1.")
+    held_out = None if options.held_out is None else _read_photo(options.held_out)
+    runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
+    return _run(options, wishes, None, held_out, runs)
+
+
+def words(options: argparse.Namespace) -> int:
+    """`words`: further photos -> an embedding, by a mapper that is there."""
+    name = f"{check_name(options.learned)}.safetensors"
+    path = next((root / name for root in _mapper_folders() if (root / name).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"--learned: there is no {name} in {', '.join(map(str, _mapper_folders()))}. Learn "
+            "the person first."
+        )
+    wishes = Wishes(0, 1.0, 0, options.size, read_names(""))
+    return _run(options, wishes, mapper_file.load(path), None, Path())  # nothing runs
+
+
+def mix(options: argparse.Namespace) -> int:
+    """`mix`: an embedding between two."""
+    if not 0 <= options.share <= 1:
+        raise UserError(f"--share is {options.share}; it must be 0 to 1.")
+    a, b = (
+        word_file.load(find_file("mix", "embeddings", f"{check_name(name)}.safetensors"))
+        for name in (options.first, options.second)
+    )
+    run = digest_of("mix", a.run, b.run, options.share)
+    place = _choose(options, run)
+    keep(place, word_file.mix(a, b, options.share, run), None)
+    print(f"{place.words}: write {place.prompt} into a prompt")
+    return 0
+
+
+def _run(
+    options: argparse.Namespace,
+    wishes: Wishes,
+    start: Learned | None,
+    held_out: Photo | None,
+    runs: Path,
+) -> int:
+    material = Material(*_read_photos(options), held_out)
+    nets = _load_nets(options)
+    model, clip, vae = _load_checkpoint(options.model)
+    origin = describe(model, clip, nets, material, wishes, start)
+    place = _choose(options, digest_of(origin))
+    result = learn_words(
+        model,
+        clip,
+        vae,
+        nets,
+        material,
+        wishes,
+        start,
+        origin,
+        runs,
+        _make_tell(),
+        _follow,
+    )
+    return _tell_of(place, result)
+
+
+def _tell_of(place: Place, result: Result) -> int:
+    print("\n".join(result.lines))
+    if result.step or result.whole:
+        keep(place, result.words, result.learned)
+        print(f"{place.words}: {result.told}; write {place.prompt} into a prompt")
+    return 0 if result.whole else 3
+
+
+def _follow(
+    loop: LookingLoop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]
+) -> bool:
+    del begun, patcher, show
+    with watch_signals() as watch:
+        return loop.train(watch) or loop.is_settled
+
+
+def _make_tell() -> Tell:
+    bars: list[Any] = []
+
+    def tell(done: int, count: int) -> None:
+        if not bars:
+            bars.append(make_bar(count, "encoding", "photo"))
+        bars[0].update()
+        if done == count:
+            bars[0].close()
+
+    return tell
+
+
+def _choose(options: argparse.Namespace, run: str) -> Place:
+    embeddings = [Path(root) for root in folder_paths.get_folder_paths("embeddings")]
+    policy = IfTaken(options.if_taken)
+    return choose_place(embeddings, _mapper_folders()[0], options.name, policy, run)
+
+
+def _mapper_folders() -> list[Path]:
+    known = folder_paths.folder_names_and_paths.get(MAPPERS, ([],))[0]
+    return [Path(root) for root in [*known, Path(folder_paths.models_dir, MAPPERS)]]
+
+
+def _load_nets(options: argparse.Namespace) -> Nets:
+    analysis = clip_vision = None
+    if options.face_pack:
+        pack = find_face_pack(options.face_pack)
+        analysis = load_analysis(pack, options.provider, options.detection_size)
+    if options.clip_vision:
+        path = find_file("--clip-vision", "clip_vision", options.clip_vision)
+        clip_vision = load_clip_vision(path)
+    if analysis is None and clip_vision is None:
+        raise UserError("Give a face encoder: --face-pack, or --clip-vision.")
+    return Nets(analysis, clip_vision)
+
+
+def _load_checkpoint(choice: str) -> tuple[Any, Any, Any]:
+    path = find_file("--model", "checkpoints", choice)
+    folders = folder_paths.get_folder_paths("embeddings")
+    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
+        str(path), embedding_directory=folders
+    )
+    if model is None or clip is None or vae is None:
+        raise UserError(
+            f"--model: {path.name} lacks the diffusion model, the text encoders or the "
+            "autoencoder: give a whole checkpoint."
+        )
+    return model, clip, vae
+
+
+def _read_photos(options: argparse.Namespace) -> tuple[dict[str, Photo], list[GivenMasks]]:
+    photos = {str(path): _read_photo(path) for path in options.photos}
+    paths = options.face_mask or [None] * len(photos)
+    if len(paths) != len(photos):
+        raise UserError(f"--face-mask: {len(paths)} masks for {len(photos)} photos.")
+    return photos, [
+        _read_mask(path, photo) for path, photo in zip(paths, photos.values(), strict=True)
+    ]
+
+
+def _read_mask(path: Path | None, photo: Photo) -> GivenMasks:
+    if path is None:
+        return GivenMasks()
+    mask = _read_photo(path)
+    if mask.shape != photo.shape:
+        raise UserError(f"--face-mask: {path} has not the size of its photo.")
+    return GivenMasks(face=mask.mean(axis=2, dtype="float32") / 255)
+
+
+def _read_photo(path: Path) -> Photo:
+    try:
+        return decode(path.read_bytes(), Limits())
+    except Rejected as rejected:
+        raise UserError(f"{path}: {rejected}.") from rejected
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error

@@ -1,0 +1,95 @@
+"""The frozen diffusion model and its text encoders as ComfyUI has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
+from torch import Tensor
+
+from ..attention.blocks import context_width
+from ..training.host_frozen import PREDICTIONS, compute_twice
+from .host_text import ClipError, Prompts, list_encoders, read_table
+from .mapper import Rows
+
+
+def check_model(model: ModelPatcher, clip: CLIP) -> None:
+    """Raises ClipError if it is no model that words can be learnt for, or not with this CLIP."""
+    network = model.model
+    kind, unet = type(network).__name__, network.diffusion_model
+    if network.model_type not in PREDICTIONS or not hasattr(unet, "input_blocks"):
+        kind_of = getattr(network.model_type, "name", network.model_type)
+        raise ClipError(
+            f"Words are learnt with SD 1.5, SD 2.1 and SDXL, which predict noise or velocity, and "
+            f"this model is a {kind} of the type {kind_of}. Connect such a model; the words then "
+            "work with others that share its CLIP."
+        )
+    channels = network.latent_format.latent_channels
+    if unet.in_channels != channels:
+        raise ClipError(
+            f"This model's input has {unet.in_channels} channels (for inpainting or editing), and "
+            f"latents have {channels}. Connect the model that it was made of."
+        )
+    widths = {k: read_table(encoder).shape[1] for k, encoder in list_encoders(clip).items()}
+    if sum(widths.values()) != context_width(unet):
+        listed = ", ".join(f"{key} {width}" for key, width in widths.items())
+        raise ClipError(
+            f"The model reads text {context_width(unet)} wide, and this CLIP gives {listed}. "
+            "Connect model and CLIP of the same checkpoint."
+        )
+
+
+class HostFrozen:
+    """What `learner.Frozen` asks for."""
+
+    def __init__(self, model: BaseModel, prompts: Prompts, side: int, twice: bool) -> None:
+        """
+        Args:
+            model: on the device and in the dtype in which it is to run; it is changed.
+            side: of the targets in pixels, for models that are told sizes.
+            twice: compute activations twice.
+        """
+        self._model: Any = model.requires_grad_(False).eval()
+        self._prompts, self._side = prompts, side
+        self.unet: Any = model.diffusion_model
+        weight = next(self.unet.parameters())
+        self._dtype, self._device = weight.dtype, weight.device
+        self.prediction = PREDICTIONS[model.model_type]
+        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
+        if twice:
+            compute_twice(self.unet)
+
+    def scale(self, latents: Tensor) -> Tensor:
+        scaled: Tensor = self._model.process_latent_in(latents)
+        return scaled
+
+    def predict(
+        self, noised: Tensor, times: Tensor, rows: Rows | None, prompts: Sequence[str]
+    ) -> Tensor:
+        context, pooled = zip(
+            *(
+                self._prompts.encode(
+                    prompt, None if rows is None else {k: x[n] for k, x in rows.items()}
+                )
+                for n, prompt in enumerate(prompts)
+            ),
+            strict=True,
+        )
+        output: Tensor = self.unet(
+            noised.to(self._dtype),
+            times.float(),
+            context=torch.cat(context).to(self._device, self._dtype),
+            y=self._condition(torch.cat(pooled)),
+            transformer_options={},
+        )
+        return output.float()
+
+    def _condition(self, pooled: Tensor) -> Tensor | None:
+        """What the model is told beside the context; nothing, for SD 1.5 and 2.1."""
+        sizes = {"width": self._side, "height": self._side}
+        y = self._model.encode_adm(pooled_output=pooled, device=self._device, **sizes)
+        return None if y is None else y.to(self._device, self._dtype)

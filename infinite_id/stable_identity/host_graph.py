@@ -1,0 +1,42 @@
+"""A run inside a graph: what its node shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.utils
+from comfy.model_management import InterruptProcessingException
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..training.host_graph import GraphWatch, train_interruptibly
+from .early import LookingLoop
+from .host_learn import Follow, Tell
+
+
+def make_follow(node: str, preview_every: int) -> Follow:
+    """Follows a run on a node: progress, previews, interruption."""
+
+    def follow(
+        loop: LookingLoop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]
+    ) -> bool:
+        model = patcher.model
+        steps, device = loop.settings.run.steps, patcher.load_device
+        watch = GraphWatch(steps, begun, node, device, model.latent_format, preview_every)
+        watch.show = show
+        try:
+            train_interruptibly(loop, watch)
+        except InterruptProcessingException:
+            return False
+        return True
+
+    return follow
+
+
+def make_tell(node: str) -> Tell:
+    """Shows on a node how many photos are encoded."""
+
+    def tell(done: int, count: int) -> None:
+        comfy.utils.ProgressBar(count, node_id=node).update_absolute(done, count)
+
+    return tell

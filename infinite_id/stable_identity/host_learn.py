@@ -1,0 +1,306 @@
+"""*Learn Identity Embedding*: the parts put together, with the models by ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
+
+from ..faces.face import FaceError, Photo
+from ..faces.photo import digest
+from ..files import digest_of
+from ..training.checkpoints import BEST, FOLDER, load, load_newest
+from ..training.host_load import digest_model, load_with_text, place, training
+from ..training.processes import Alone
+from ..training.settings import Optimiser, Run, Settings
+from ..training.stats import read_losses
+from ..training.trainee import Trainee
+from .celebs import Name
+from .data import Portrait, Targets, Variant, list_needed, make_target, make_variant
+from .early import LookingLoop
+from .host_faces import GivenMasks, Nets, look
+from .host_frozen import HostFrozen, check_model
+from .host_likeness import Likeness, see_held_out
+from .host_mapper import average, check_start, make_mapper, make_words
+from .host_text import Prompts, digest_tables, make_differentiable, measure_names
+from .learner import WordLearner
+from .mapper import Landing, Mapper
+from .mapper_file import Learned
+from .masks import check_mask
+from .objective import Phases
+from .word_file import Words
+
+LOOK_EVERY = 50
+"""Steps between looks at the likeness to a photo held out."""
+_SHOWN = 0.6
+"""Share of the timesteps at which the preview is made: the face is there, and not yet settled."""
+
+Tell = Callable[[int, int], None]
+"""Is told of photos that are encoded: how many are done, and of how many."""
+Follow = Callable[[LookingLoop, int, ModelPatcher, Callable[[], Tensor]], bool]
+"""Trains a run that has begun, and shows it; whether it was not interrupted.
+
+It is given the run, its step, the model, and what gives latents to preview.
+"""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user decides.
+
+    Attributes:
+        side: of the headshot in pixels.
+        twice: compute activations twice, for less memory.
+        names: of the celeb space.
+        masked: whether only face and hair are learnt.
+    """
+
+    steps: int
+    rate: float
+    seed: int
+    side: int
+    names: Sequence[Name]
+    twice: bool = True
+    landing: Landing = Landing.JOINT
+    phases: Phases = Phases.BOTH
+    masked: bool = True
+
+    def settings(self, looks: bool) -> Settings:
+        return Settings(
+            optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
+            run=Run(
+                steps=self.steps,
+                batch=1,
+                at_once=1,
+                seed=self.seed,
+                checkpointing=self.twice,
+                log_every=1,
+                save_every=50,
+                keep=1,
+                validate_every=LOOK_EVERY if looks else 0,
+                tensorboard=False,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learnt from.
+
+    Attributes:
+        photos: of one person, by their names for the user.
+        masks: one for each photo.
+        held_out: a photo of the person that is not learnt from, to end by.
+    """
+
+    photos: dict[str, Photo]
+    masks: Sequence[GivenMasks]
+    held_out: Photo | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was learnt.
+
+    Attributes:
+        portraits: what was learnt from.
+        lines: what was seen of each photo, in words.
+        likeness: the greatest one to the photo held out, if there is one.
+        whole: whether it was not interrupted.
+    """
+
+    words: Words
+    learned: Learned
+    losses: list[float]
+    step: int
+    portraits: list[Portrait]
+    lines: list[str]
+    likeness: float | None
+    whole: bool
+
+    @property
+    def told(self) -> str:
+        """What was done, in words."""
+        if not self.step:
+            return "no training, by the mapper that was there"
+        text = f"{self.step} steps on {len(self.portraits)} photos"
+        if self.losses:
+            last = self.losses[-10:]
+            text += f", mean loss of the last {len(last)} {sum(last) / len(last):.4f}"
+        if self.likeness is not None:
+            text += f"; the best of {len(self.losses)} steps, likeness {self.likeness:.3f}"
+        return text
+
+
+def describe(
+    model: ModelPatcher,
+    clip: CLIP,
+    nets: Nets,
+    material: Material,
+    wishes: Wishes,
+    start: Learned | None,
+) -> dict[str, Any]:
+    """All that decides what is learnt, but the number of steps.
+
+    Args:
+        start: a mapper to begin with.
+
+    Raises:
+        ClipError: if no words can be learnt for the model, or not with this CLIP.
+        FaceError: if the mapper does not fit, or there is nothing to learn.
+    """
+    check_model(model, clip)
+    if start is not None:
+        check_start(start, clip, nets)
+    elif not wishes.steps:
+        raise FaceError(
+            "With steps 0 nothing is learnt: choose a person who was learnt before in "
+            "'go_on_from', or give steps."
+        )
+    held_out = material.held_out
+    return {
+        "model": digest_model(model),
+        "tables": digest_tables(clip),
+        "photos": [digest(photo) for photo in material.photos.values()],
+        "masks": [_digest_masks(masks) for masks in material.masks],
+        "held_out": None if held_out is None else digest(held_out),
+        "face_encoder": nets.encoder,
+        "names": digest_of(list(wishes.names)),
+        "settings": {
+            "rate": wishes.rate,
+            "seed": wishes.seed,
+            "side": wishes.side,
+            "landing": wishes.landing.value,
+            "phases": wishes.phases.value,
+            "masked": wishes.masked,
+        },
+        "start": None if start is None else start.digest(),
+    }
+
+
+def _digest_masks(masks: GivenMasks) -> str:
+    given = {name: x for name, x in vars(masks).items() if x is not None}
+    return digest_of({name: sha256(x.tobytes()).hexdigest() for name, x in given.items()})
+
+
+def learn(
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    nets: Nets,
+    material: Material,
+    wishes: Wishes,
+    start: Learned | None,
+    origin: Mapping[str, Any],
+    runs: Path,
+    tell: Tell,
+    follow: Follow,
+) -> Result:
+    """Learn the words of a person, or go on; without steps, tell them by the mapper that is there.
+
+    Args:
+        start: a mapper to begin with.
+        origin: from `describe`.
+        runs: a folder for states; the same inputs go on where they were stopped.
+
+    Raises:
+        FaceError, MaskError, NamesError: saying what to do about the inputs.
+        UserError: if the loss is not finite, or the disk is full.
+    """
+    spaces = start.mapper.spaces() if start else measure_names(clip, wishes.names)
+    looked = look(nets, material.photos, material.masks, wishes.side, wishes.masked)
+    portraits = looked.portraits
+    if start is not None and not wishes.steps:
+        words = make_words(start, portraits, digest_of(origin), {**origin, "steps": 0})
+        return Result(words, start, [], 0, portraits, looked.lines, None, True)
+    wanted = (
+        None if material.held_out is None else see_held_out(nets, material.held_out, wishes.side)
+    )
+    out = runs / f"words-{digest_of(origin)[:16]}"
+    settings = wishes.settings(looks=wanted is not None)
+    newest = load_newest(out)
+    targets, plain = _encode(vae, portraits, newest.step if newest else 0, settings, tell)
+    with training():
+        patcher, text = load_with_text(model, clip)
+        width = portraits[0].vectors.shape[-1]
+        mapper = make_mapper(spaces, width, wishes.landing, wishes.seed, start)
+        make_differentiable(text, wishes.twice)
+        frozen = HostFrozen(patcher.model, Prompts(text, wishes.names), wishes.side, wishes.twice)
+        learner = WordLearner(mapper, frozen, wishes.phases)
+        processes = Alone(patcher.load_device)
+        trainee = Trainee(learner, processes, settings.optimiser)
+        times = len(frozen.alphas_cumprod)
+        loop = LookingLoop(out, settings, trainee, targets, None, processes, times, origin)
+        begun = loop.resume()
+        shown = targets.show(int(_SHOWN * times)).to(processes.device)
+        if wanted is not None:
+            channels, height, width = plain.latents.shape
+            shape = channels, height, width
+            likeness = Likeness(frozen, patcher, vae, nets, wanted, shape, wishes.side)
+
+            def take_look() -> float:
+                rows = mapper(average(portraits)[None].to(processes.device))
+                found = likeness.measure(rows)
+                place([patcher, text.patcher])
+                return found
+
+            loop.look = take_look
+        whole = True
+        if trainee.step < wishes.steps and not loop.is_settled:
+            whole = follow(loop, begun, patcher, lambda: learner.denoise(shown))
+        if loop.best_step:
+            _take_best(mapper, out)
+        step = loop.best_step or trainee.step
+        learned = Learned(mapper.cpu(), digest_tables(clip), nets.encoder)
+        words = make_words(learned, portraits, digest_of(origin), {**origin, "steps": step})
+    return Result(
+        words,
+        learned,
+        read_losses(out) if trainee.step else [],
+        step,
+        portraits,
+        looked.lines,
+        loop.likeness if loop.best_step else None,
+        whole,
+    )
+
+
+def _take_best(mapper: Mapper, out: Path) -> None:
+    best = load(out / FOLDER / BEST).under("adapter")
+    mapper.load_state_dict({**mapper.state_dict(), **best})
+
+
+def _encode(
+    vae: VAE, portraits: Sequence[Portrait], begun: int, settings: Settings, tell: Tell
+) -> tuple[Targets, Variant]:
+    """The augmented targets that a run asks for, and the first photo as it is."""
+    first = portraits[0]
+
+    def encode(picture: Tensor) -> Tensor:
+        latents: Tensor = vae.encode(picture.permute(1, 2, 0)[None])[0].float().cpu()
+        return latents
+
+    numbers = list_needed(begun, settings)
+    variants = {}
+    with torch.inference_mode():
+        latents = encode(first.headshot)
+        for portrait in portraits:
+            size = (latents.shape[-2], latents.shape[-1])
+            check_mask(portrait.masks.face, size, portrait.name)
+        plain = make_variant(first, first.vectors[0], latents, first.masks.face, first.masks.hair)
+        for done, number in enumerate(numbers, start=1):
+            throw_exception_if_processing_interrupted()
+            portrait, vector, picture, face, hair = make_target(
+                portraits, number, settings.run.seed
+            )
+            variants[number] = make_variant(portrait, vector, encode(picture), face, hair)
+            tell(done, len(numbers))
+    return Targets(variants, plain), plain

@@ -1,0 +1,93 @@
+"""Names of embeddings: which are allowed, which are taken, and where a file goes.
+
+The host finds `embedding:a/b` below every one of its embeddings folders and below every folder in
+them, with no ending or one of three. So a name is taken if any such file is there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from itertools import count
+from pathlib import Path
+
+from . import word_file
+
+_PART = re.compile(r"\w(?:[\w.-]*[\w-])?")
+_ENDINGS = ("", ".safetensors", ".pt", ".bin")
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
+_LONGEST = 120
+
+
+class TakenError(ValueError):
+    """A name that cannot be given to an embedding; the message says what to do."""
+
+    __module__ = "infinite_id"  # the page shows it; as a node pack's it would be a path
+
+
+class IfTaken(Enum):
+    """What to do about a name that an embedding has already."""
+
+    STOP = "stop"
+    NUMBER = "number"
+    REPLACE = "replace"
+
+
+def check_name(text: str) -> str:
+    """An embedding's name, maybe with folders, as a prompt has it: `people/anna`.
+
+    Raises:
+        TakenError: for anything that leads elsewhere, or that a prompt cannot say.
+    """
+    name = text.strip().replace("\\", "/").removesuffix(".safetensors")
+    parts = name.split("/")
+    fits = all(_PART.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts)
+    if not fits or len(name) > _LONGEST:
+        raise TakenError(
+            f"name is {text[:200]!r}; give letters, digits, _ and -, with / between folders, such "
+            f"as people/anna, at most {_LONGEST} letters in all. A prompt cannot say other signs."
+        )
+    return name
+
+
+def find_named(roots: Iterable[Path], name: str) -> list[Path]:
+    """Every file that the host could take for `embedding:NAME`."""
+    folders = [
+        Path(folder)
+        for root in roots
+        for folder, _, _ in os.walk(root, followlinks=True)
+    ]  # fmt: skip
+    found = (folder / f"{name}{ending}" for folder in folders for ending in _ENDINGS)
+    return sorted({path for path in found if path.is_file()})
+
+
+def choose_path(roots: Sequence[Path], name: str, if_taken: IfTaken, run: str) -> Path:
+    """Where an embedding goes, in the first of the embeddings folders.
+
+    Args:
+        name: from `check_name`.
+        run: the digest of what is learnt: a file of the same run is gone on with, always.
+
+    Raises:
+        TakenError: if the name is taken, and may not be replaced.
+    """
+    for number in count(1):
+        own = name if number == 1 else f"{name}_{number}"
+        path = roots[0] / f"{own}.safetensors"
+        found = find_named(roots, own)
+        if not found or (found == [path] and word_file.read_run(path) == run):
+            return path
+        if if_taken is IfTaken.NUMBER:
+            continue
+        if if_taken is IfTaken.REPLACE and found == [path] and word_file.is_own(path):
+            return path
+        others = ", ".join(path.name for path in found[:3])
+        raise TakenError(
+            f"There is an embedding {name} already ({others}). Give another name, or choose "
+            "'number' in 'if_taken'; 'replace' replaces one that this node has written, and no "
+            "other."
+        )
+    raise AssertionError

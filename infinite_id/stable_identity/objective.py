@@ -1,0 +1,83 @@
+"""The masked two-phase diffusion loss (StableIdentity, section 3.3).
+
+Early in denoising, where the layout is decided, the loss compares predictions; later, where the
+face is drawn, it compares the latents without noise that the predictions speak of. Both look at
+the face, and a little at the hair, and at nothing else of the photo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ..training.objective import Prediction, estimate_z0, make_target
+
+BORDER = 0.6
+"""Share of the timesteps above which the loss compares predictions."""
+HAIR = 0.1
+"""How much the hair counts."""
+_Z0 = 1 / 0.18215**2
+"""How much latents without noise count: SD's own scale, for SDXL as well."""
+
+
+class Phases(Enum):
+    """Which of the two losses there are; the paper's ablations have one at all timesteps."""
+
+    BOTH = "two phases"
+    NOISE = "noise alone"
+    RECONSTRUCTION = "reconstruction alone"
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch in the middle of a step.
+
+    Attributes:
+        latents, noise, noised: `(b, c, h, w)`: without noise, the noise, and both.
+        alpha: `(b,)`, the schedule's cumulative product.
+        is_early: `(b,)` bool: whether the timestep is above the border.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    noised: Tensor
+    alpha: Tensor
+    is_early: Tensor
+
+
+def choose_phase(times: Tensor, count: int, phases: Phases) -> Tensor:
+    """`(b,)` bool: whether predictions are compared at these of `count` timesteps."""
+    if phases is Phases.BOTH:
+        return times > BORDER * count
+    return torch.full_like(times, phases is Phases.NOISE, dtype=torch.bool)
+
+
+def two_phase_loss(
+    output: Tensor, at: Noised, face: Tensor, hair: Tensor, prediction: Prediction
+) -> Tensor:
+    """The loss of each sample `(b,)`; its mean over the batch is the loss of the step.
+
+    The samples of each phase are averaged apart, and the two means add.
+
+    Early, the output is compared with what the model should predict, noise or velocity, as the
+    official code does it. Later, `z0` is derived from either.
+
+    Args:
+        output: `(b, c, h, w)` float32, as the model gives it.
+        face, hair: `(b, 1, h, w)` of 0 and 1. Errors are averaged over all elements, not over the
+            mask: a small face counts little.
+    """
+    target = make_target(at.latents, at.noise, at.alpha, prediction)
+    early = _masked_error(output - target, face, hair)
+    clean = estimate_z0(at.noised, output, at.alpha, prediction)
+    late = _Z0 * _masked_error(clean - at.latents, face, hair)
+    count = torch.where(at.is_early, at.is_early.sum(), (~at.is_early).sum())
+    return torch.where(at.is_early, early, late) * len(output) / count
+
+
+def _masked_error(error: Tensor, face: Tensor, hair: Tensor) -> Tensor:
+    square = error.square()  # masks are 0 or 1: the square of a masked error is the masked square
+    return (face * square + HAIR * hair * square).mean(dim=(1, 2, 3))

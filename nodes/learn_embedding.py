@@ -1,0 +1,327 @@
+"""StableIdentity: a person as two words, in a file that every prompt can name."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.model_management import InterruptProcessingException
+from comfy_api.latest import io, ui
+
+from ..infinite_id.faces.photo import read_photos
+from ..infinite_id.files import digest_of
+from ..infinite_id.stable_identity import mapper_file
+from ..infinite_id.stable_identity.celebs import read_names
+from ..infinite_id.stable_identity.keep import choose_place, keep
+from ..infinite_id.stable_identity.mapper import Landing
+from ..infinite_id.stable_identity.naming import IfTaken
+from ..infinite_id.stable_identity.objective import Phases
+from . import folders
+from .detection import face_analysis_input
+from .node import Node
+from .training import CATEGORY, LARGEST_SEED, LossMap, output_folder
+
+NONE = "[None]"
+PERSON = "*"
+"""Stands for the person in the prompt of the node."""
+
+
+def name_inputs(default: str) -> list[io.Input]:
+    """How an embedding is to be called."""
+    return [
+        io.String.Input(
+            "name",
+            default=default,
+            tooltip="Of the embedding, in models/embeddings; folders are allowed. A prompt names "
+            "it by 'embedding:' and this name.",
+        ),
+        io.Combo.Input(
+            "if_taken",
+            options=[choice.value for choice in IfTaken],
+            default=IfTaken.STOP.value,
+            tooltip="If there is an embedding of this name: 'stop' with an error, 'number' the new "
+            "one, or 'replace' one that this node has written, and no other.",
+        ),
+    ]
+
+
+class LearnEmbedding(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteIDLearnEmbedding",
+            display_name="Learn Identity Embedding",
+            category=CATEGORY,
+            description="Learns two words for a person from one photo (StableIdentity), and writes "
+            "them into models/embeddings: any prompt can name the person, with no node of this "
+            "pack. Interrupted, it keeps what was learnt; queued again with the same inputs, it "
+            "goes on.",
+            search_aliases=[
+                "stableidentity",
+                "textual inversion",
+                "train embedding",
+                "learn person",
+            ],
+            is_experimental=True,
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="SDXL, SD 1.5 or SD 2.1; it stays as it is."),
+                io.Clip.Input("clip", tooltip="The model's text encoders; they stay as they are."),
+                io.Vae.Input("vae", tooltip="The model's autoencoder."),
+                io.Image.Input(
+                    "images", tooltip="One photo of the person, or a batch of some; a sharp face."
+                ),
+                *name_inputs("people/person"),
+                io.Int.Input(
+                    "steps",
+                    default=450,
+                    min=0,
+                    max=100_000,
+                    tooltip="Updates, in all. Raise it to go on. 0: no training, only the words of "
+                    "these photos by an identity in 'go_on_from'.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=5e-5,
+                    min=1e-7,
+                    max=1.0,
+                    step=1e-7,
+                    round=False,
+                    tooltip="5e-5 is the published one.",
+                ),
+                io.Int.Input(
+                    "training_seed",
+                    default=0,
+                    min=0,
+                    max=LARGEST_SEED,
+                    tooltip="Of everything that is drawn; the same seed gives the same words.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=1024,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Side of the headshot in pixels: what the model was made for, 1024 for "
+                    "SDXL, 512 for SD 1.5. Less takes less memory.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=True,
+                    tooltip="Compute activations twice: much less memory, a third slower.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default=f"a photo of {PERSON}, facing the camera, best quality",
+                    tooltip="To try at once: the conditioning is of this text, with the person in "
+                    "place of '*'.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=10,
+                    min=0,
+                    max=10_000,
+                    tooltip="Steps between previews, each a step's work more; 0: none.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "landing",
+                    options=[choice.value for choice in Landing],
+                    default=Landing.JOINT.value,
+                    tooltip="How the words come to lie among names: 'joint' as in the published "
+                    "code, 'per word' as in the paper, 'none' for comparison.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "loss",
+                    options=[choice.value for choice in Phases],
+                    default=Phases.BOTH.value,
+                    tooltip="'two phases' is the method; the others are for comparison.",
+                    advanced=True,
+                ),
+                io.Boolean.Input(
+                    "masked",
+                    default=True,
+                    tooltip="Learn the face, and a little of the hair, and nothing else of the "
+                    "photo.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "go_on_from",
+                    options=[NONE, *folders.list_files(folders.MAPPERS)],
+                    default=NONE,
+                    tooltip="A person who was learnt here before, to begin with.",
+                    advanced=True,
+                ),
+                face_analysis_input(
+                    "Finds the face, and gives its vector if no CLIP vision is connected.",
+                    optional=True,
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Gives the face vector instead. Alone, it takes the photo's middle "
+                    "square for the headshot, and needs a face_mask.",
+                ),
+                io.Mask.Input(
+                    "face_mask",
+                    optional=True,
+                    tooltip="The face in each photo; else it is drawn by the landmarks.",
+                ),
+                io.Mask.Input(
+                    "hair_mask",
+                    optional=True,
+                    tooltip="The hair in each photo; else what lies around the face.",
+                ),
+                io.Mask.Input(
+                    "person_mask",
+                    optional=True,
+                    tooltip="The person in each photo: keeps the background out of the hair.",
+                ),
+                io.Image.Input(
+                    "held_out",
+                    optional=True,
+                    tooltip="Another photo of the person. Every 50 steps two pictures are compared "
+                    "with it; the best words are kept, and learning ends if they get no better.",
+                ),
+                io.String.Input(
+                    "names",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Names of two words, one a line, that this CLIP knows as single "
+                    "tokens. Empty: the pack's own list.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "conditioning",
+                    display_name="conditioning",
+                    tooltip="The prompt with the person, for a sampler.",
+                ),
+                LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
+                io.String.Output(
+                    "embedding",
+                    display_name="embedding",
+                    tooltip="What to write into a prompt, 'embedding:' and the name.",
+                ),
+                io.Image.Output(
+                    "headshot", display_name="headshot", tooltip="What is learnt, of each photo."
+                ),
+                io.Mask.Output(
+                    "mask", display_name="mask", tooltip="The face in the headshots, as learnt."
+                ),
+                io.String.Output("info", display_name="info", tooltip="What was seen and done."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        images: torch.Tensor,
+        name: str,
+        if_taken: str,
+        steps: int,
+        learning_rate: float,
+        training_seed: int,
+        size: int,
+        gradient_checkpointing: bool,
+        prompt: str,
+        preview_every: int,
+        landing: str,
+        loss: str,
+        masked: bool,
+        go_on_from: str,
+        face_analysis: Any = None,
+        clip_vision: Any = None,
+        face_mask: torch.Tensor | None = None,
+        hair_mask: torch.Tensor | None = None,
+        person_mask: torch.Tensor | None = None,
+        held_out: torch.Tensor | None = None,
+        names: str = "",
+    ) -> io.NodeOutput:
+        from ..infinite_id.stable_identity.host_faces import Nets, read_masks
+        from ..infinite_id.stable_identity.host_graph import make_follow, make_tell
+        from ..infinite_id.stable_identity.host_learn import Material, Wishes, describe, learn
+
+        check_prompt(prompt)
+        nets = Nets(face_analysis, clip_vision)
+        photos = read_photos([images])
+        masks = read_masks(photos, face_mask, hair_mask, person_mask)
+        others = None if held_out is None else list(read_photos([held_out], "held_out").values())
+        material = Material(photos, masks, others[0] if others else None)
+        wishes = Wishes(
+            steps,
+            learning_rate,
+            training_seed,
+            size,
+            read_names(names),
+            gradient_checkpointing,
+            Landing(landing),
+            Phases(loss),
+            masked,
+        )
+        start = (
+            None
+            if go_on_from == NONE
+            else mapper_file.load(find_learned(folders.MAPPERS, go_on_from))
+        )
+        origin = describe(model, clip, nets, material, wishes, start)
+        run = digest_of(origin)
+        place = choose_place(
+            folders.roots(folders.EMBEDDINGS),
+            folders.roots(folders.MAPPERS)[0],
+            name,
+            IfTaken(if_taken),
+            run,
+        )
+        node = cls.hidden.unique_id
+        result = learn(
+            model,
+            clip,
+            vae,
+            nets,
+            material,
+            wishes,
+            start,
+            origin,
+            output_folder(folders.RUNS),
+            make_tell(node),
+            make_follow(node, preview_every),
+        )
+        if result.step or result.whole:
+            keep(place, result.words, result.learned)
+        if not result.whole:
+            raise InterruptProcessingException
+        headshots = torch.stack([p.headshot.permute(1, 2, 0) for p in result.portraits])
+        return io.NodeOutput(
+            encode_prompt(clip, prompt, place.prompt),
+            {"loss": result.losses},
+            place.prompt,
+            headshots,
+            torch.cat([portrait.masks.face for portrait in result.portraits]),
+            "\n".join([*result.lines, f"{place.prompt}: {result.told}"]),
+            ui=ui.PreviewImage(headshots, cls=cls),
+        )
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises ValueError if there is no place for the person."""
+    if PERSON not in prompt:
+        raise ValueError("The prompt has no '*' to stand for the person, such as 'a photo of *'.")
+
+
+def encode_prompt(clip: Any, prompt: str, person: str) -> Any:
+    """The host's CLIP Text Encode of a prompt with the person's embedding for each `*`."""
+    # The host knows an embedding by the space before it.
+    text = prompt.replace(PERSON, f" {person} ")
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def find_learned(folder: str, choice: str) -> Path:
+    """A file of one of the two folders of learned identities. Raises FileNotFoundError."""
+    return folders.find_file(folder, choice, "learned embedding", "Learn Identity Embedding")
