@@ -13,6 +13,7 @@ from .scene import (
     OLIVE,
     PREVIEW,
     RED,
+    SMALL_PREVIEW,
     YELLOW,
     Scene,
     begin,
@@ -66,7 +67,7 @@ def learn_embedding(info: Info) -> Graph:
     prompts = learned["conditioning"], negative["CONDITIONING"]
     latent = scene.empty(group, 4)
     picture = scene.sample(group, 5, scene.checkpoint["MODEL"], prompts, latent)
-    scene.save(group, 7, picture, "learn-embedding")
+    scene.save(group, 6, picture, "learn-embedding")
     return graph
 
 
@@ -81,21 +82,21 @@ def use_embedding(info: Info) -> Graph:
         "encoder is CLIP-L.",
     )
     identity = scene.person("face.jpg")
-    prompts = scene.prompts(f"a photo of embedding:{NAME} smiling, wearing a blue sweater", 1, 2)
+    prompts = scene.prompts(f"a photo of embedding:{NAME} smiling, wearing a blue sweater", 1)
     group = scene.group("By the prompt alone, and with Infinite-ID")
     model = scene.apply(group, 3, identity)
     latent = scene.empty(group, 3)
     pictures = [
-        scene.sample(group, 4, each, prompts, latent, seed=7)
+        scene.sample(group, 4, each, prompts, latent, rows=SMALL_PREVIEW, decoder=5, seed=7)
         for each in (scene.checkpoint["MODEL"], model)
     ]
     sheet = scene.sheet(
         group,
-        6,
+        5,
         pictures[0],
         images_2=pictures[1],
         row_labels="the prompt alone\nwith Infinite-ID",
         columns=1,
     )
-    scene.save(group, 7, sheet, "use-embedding")
+    scene.save(group, 6, sheet, "use-embedding")
     return scene.graph

@@ -30,7 +30,7 @@ COMMANDS = {"dev.command", "dev.demo", "dev.serve"}
 """The modules of dev that call gallery and bench; these in turn import the other ones."""
 LAUNCHERS = {
     *("dev.__main__", "miniature.train", "miniature.ablation.__main__"),
-    *("infinite_id.training.__main__", "infinite_id.metrics.__main__"),
+    *(f"infinite_id.{room}.__main__" for room in ("training", "metrics", "stable_identity")),
 }
 """What `python -m` runs: it names the package that all else in it imports by relative names."""
 LIBRARY = ("faces", "adapters", "identities", "attention", "photos")
