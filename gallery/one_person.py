@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .downloads import LIGHTNING
 from .graphs import Graph, Info
 from .scene import BROWN, PREVIEW, PURPLE, SMALL_PREVIEW, YELLOW, begin, begin_apart
@@ -125,7 +127,12 @@ def few_steps(info: Info) -> Graph:
     group = scene.group("Picture in eight steps")
     model = scene.apply(group, 3, identity)
     latent = scene.empty(group, 3)
-    lightning = {"steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+    lightning: dict[str, Any] = {
+        "steps": 8,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "sgm_uniform",
+    }
     picture = scene.sample(group, 4, model, prompts, latent, seed=2, **lightning)
     scene.save(group, 5, picture, "few-steps")
     return scene.graph
