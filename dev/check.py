@@ -16,7 +16,8 @@ from .face_pack import face_root
 
 STYLE = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
 AT_ONCE = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
-SLOWEST = ("--durations", "15", "--durations-min", "5")
+SLOWEST = ("--durations", "40", "--durations-min", "3")
+DAILY = ("-m", "not nightly")
 QUICK = ("tests/unit", "-m", "not slow", "-q", *AT_ONCE)
 PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
 
@@ -24,7 +25,7 @@ PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
 def check(pytest_arguments: Sequence[str]) -> int:
     """Run every check, then pytest with these arguments; return the first failure's exit code.
 
-    Without arguments pytest runs a process on each core.
+    Without arguments pytest runs a process on each core, and leaves to the night what it can.
     """
     environment = {
         **os.environ,
@@ -33,7 +34,7 @@ def check(pytest_arguments: Sequence[str]) -> int:
         "OMP_NUM_THREADS": "1",  # threads of several processes would wait for one another
     }
     with tempfile.TemporaryDirectory() as folder:
-        tests = pytest_arguments or (*AT_ONCE, *SLOWEST)
+        tests = pytest_arguments or (*AT_ONCE, *SLOWEST, *DAILY)
         commands = [*STYLE, _types(Path(folder)), ("pytest", *tests)]
         codes = [_run(command, environment | {"MYPYPATH": folder}) for command in commands]
     return next((code for code in codes if code), 0)

@@ -124,7 +124,7 @@ def test_words_need_somebody_who_was_learnt(
     assert "Learn the person first" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_as_users_run_it(tmp_path: Path) -> None:
     """From another directory, by its path, with folders named in a file of model paths."""
     paths = tmp_path / "paths.yaml"

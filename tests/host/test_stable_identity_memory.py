@@ -62,7 +62,7 @@ def count(side: int, twice: bool) -> tuple[float, float]:
         return weights / GIGABYTE, memory.peak / GIGABYTE
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("side", "twice", "card"),
     [(512, True, 12), (512, False, 16), (1024, True, 12), (1024, False, 24)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import comfy.samplers
 import comfy.utils
 import folder_paths
 import nodes
+import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import CFGGuider, RandomNoise, SamplerCustomAdvanced
@@ -45,6 +47,14 @@ SETTINGS = {
     "mutual": (Mixing.MUTUAL, Style.PHOTO),
     "AdaIN-mean": (Mixing.MIXED, Style.ADAIN_MEAN),
 }
+
+
+def by_day(values: Sequence[Any], daily: Container[Any]) -> list[Any]:
+    """Parameters of a test that runs with a few of them by day, and with all at night."""
+    return [
+        value if value in daily else pytest.param(value, marks=pytest.mark.nightly)
+        for value in values
+    ]
 
 
 @dataclass(frozen=True)
