@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pack.infinite_id.metrics.material import read_material
 from pack.miniature.shapes import FOLDER
 
@@ -27,6 +28,7 @@ def run(folder: Path, processes: int) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.nightly
 def test_the_same_seeds_give_the_same_report(tmp_path: Path) -> None:
     """In one process or in two."""
     found = run(tmp_path / "one", processes=1)
