@@ -135,7 +135,7 @@ def test_tokens_learn_and_nothing_else(refine: Any, loaded: Any, identity: Any, 
     tokens = identity.tokens.clone()
     refined, loss_map, info = refine(steps=20)
     losses, page.previews = loss_map["loss"], 0
-    untrained = refine(steps=20, learning_rate=1e-9)[1]["loss"]  # on the same draws
+    untrained = refine(steps=20, learning_rate=1e-6)[1]["loss"]  # on the same draws
     assert len(losses) == 20
     assert losses[0] == untrained[0]
     assert all(own < other for own, other in zip(losses[10:], untrained[10:], strict=True))
@@ -300,10 +300,11 @@ def test_an_adapter_begins_with_another(train: Any) -> None:
 
 
 def test_what_cannot_be_trained_is_explained(train: Any) -> None:
-    with pytest.raises(FileNotFoundError, match="no prepared photos 'gone'"):
-        train(data="gone")
-    with pytest.raises(FileNotFoundError, match="no prepared photos"):
-        train(data="../drawn")
+    for data in ("gone", "../drawn"):
+        with pytest.raises(ValueError, match=f"data must be one of: drawn; it is {data}"):
+            train(data=data)
+        with pytest.raises(FileNotFoundError, match=f"no prepared photos '{data}'"):
+            folders.find_prepared(data)
     for name in ("../mine", "", ".hidden", "a/b"):
         with pytest.raises(ValueError, match="the name of a file"):
             train(name=name)
