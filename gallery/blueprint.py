@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from ..infinite_id.presets import SEARCH_WORDS
 from .downloads import BASE, DOWNLOADS
 from .graphs import Graph, Info, Node, Output, pack_version
 from .scene import (
@@ -28,18 +29,6 @@ from .scene import (
 )
 
 NAME = "Photo to Person (Infinite-ID)"
-ALIASES = [
-    "face",
-    "portrait",
-    "identity",
-    "ipadapter",
-    "instantid",
-    "faceid",
-    "pulid",
-    "face swap",
-    "character",
-    "photo to person",
-]
 DESCRIPTION = (
     "One photo of a face and a prompt: a new picture of that person, and how much it looks like "
     "the photo (cosine of the face model; above 0.5 is mostly the same person)."
@@ -75,7 +64,10 @@ class Blueprint:
             "links": [],
             "version": 0.4,
             "definitions": {"subgraphs": [definition]},
-            "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": ALIASES},
+            "extra": {
+                "BlueprintDescription": DESCRIPTION,
+                "BlueprintSearchAliases": list(SEARCH_WORDS),
+            },
         }
 
     def workflow(self, name: str) -> dict[str, Any]:

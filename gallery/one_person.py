@@ -21,11 +21,7 @@ def photo(info: Info) -> Graph:
     )
     identity = scene.person("face.jpg")
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
-    group = scene.group("Picture")
-    model = scene.apply(group, 3, identity)
-    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 5, picture, "photo")
-    return scene.graph
+    return scene.draw("photo", 3, identity, prompts)
 
 
 def several_photos(info: Info) -> Graph:
@@ -43,11 +39,7 @@ def several_photos(info: Info) -> Graph:
     ]
     identity = scene.encode(group, 2, *(photo["IMAGE"] for photo in photos))
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city")
-    group = scene.group("Picture")
-    model = scene.apply(group, 3, identity)
-    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 5, picture, "several-photos")
-    return scene.graph
+    return scene.draw("several-photos", 3, identity, prompts)
 
 
 def style(info: Info) -> Graph:
@@ -172,11 +164,7 @@ def load_identity(info: Info) -> Graph:
         identity_name="identities/person_00001_.safetensors [output]",
     )
     prompts = scene.prompts("a photo of a woman, smiling, wearing a red hoodie, in the forest")
-    group = scene.group("Picture")
-    model = scene.apply(group, 3, loaded["identity"])
-    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 5, picture, "load-identity")
-    return scene.graph
+    return scene.draw("load-identity", 3, loaded["identity"], prompts)
 
 
 def score(info: Info) -> Graph:
@@ -216,11 +204,7 @@ def separate_models(info: Info) -> Graph:
     )
     identity = scene.person("face.jpg")
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
-    group = scene.group("Picture")
-    model = scene.apply(group, 3, identity)
-    picture = scene.sample(group, 4, model, prompts, scene.empty(group, 3))
-    scene.save(group, 5, picture, "separate-models")
-    return scene.graph
+    return scene.draw("separate-models", 3, identity, prompts)
 
 
 def best_of_batch(info: Info) -> Graph:

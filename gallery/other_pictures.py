@@ -115,11 +115,7 @@ def lora(info: Info) -> Graph:
     prompts = scene.prompts(
         "a watercolor painting of a woman, smiling, wearing a red sweater, in the mountains"
     )
-    group = scene.group("Picture")
-    model = scene.apply(group, 4, identity, style="style (AdaIN-mean)")
-    picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 6, picture, "lora")
-    return scene.graph
+    return scene.draw("lora", 4, identity, prompts, style="style (AdaIN-mean)")
 
 
 def refine_small_faces(info: Info) -> Graph:

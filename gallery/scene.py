@@ -148,6 +148,21 @@ class Scene:
             "SaveImage", column, rows=330, node_width=330, images=images, filename_prefix=prefix
         )
 
+    def draw(
+        self,
+        name: str,
+        column: int,
+        identity: Output,
+        prompts: tuple[Output, Output],
+        **values: Any,
+    ) -> Graph:
+        """The end of most workflows: a group that applies an identity, samples and saves."""
+        group = self.group("Picture")
+        model = self.apply(group, column, identity, **values)
+        picture = self.sample(group, column + 1, model, prompts, self.empty(group, column))
+        self.save(group, column + 2, picture, name)
+        return self.graph
+
     def sheet(self, group: Group, column: int, images: Output, **values: Any) -> Output:
         node = group.add("InfiniteIDContactSheet", column, rows=PREVIEW, images=images, **values)
         return node["sheet"]

@@ -38,11 +38,7 @@ def refine_identity(info: Info) -> Graph:
     )
     _plot(group, 4, refined["loss_map"])
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue shirt, in the city", 5)
-    group = scene.group("Picture")
-    model = scene.apply(group, 5, refined["identity"])
-    picture = scene.sample(group, 6, model, prompts, scene.empty(group, 5))
-    scene.save(group, 7, picture, "refine-identity")
-    return scene.graph
+    return scene.draw("refine-identity", 5, refined["identity"], prompts)
 
 
 def train_adapter(info: Info) -> Graph:
@@ -68,11 +64,7 @@ def train_adapter(info: Info) -> Graph:
     scene.encoder, scene.left = {**scene.encoder, "encoder": trained["adapter"]}, 2
     identity = scene.person("face.jpg")
     prompts = scene.prompts("a photo of a woman, smiling, wearing a blue sweater, in the forest")
-    group = scene.group("Picture")
-    model = scene.apply(group, 4, identity)
-    picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
-    scene.save(group, 6, picture, "train-adapter")
-    return scene.graph
+    return scene.draw("train-adapter", 4, identity, prompts)
 
 
 def _plot(group: Group, column: int, losses: Output) -> None:

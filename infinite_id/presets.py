@@ -7,6 +7,19 @@ from .adapters.mappers.ip_adapter import ANTELOPE, BUFFALO
 _HUB = "https://huggingface.co"
 _INSIGHTFACE = "https://github.com/deepinsight/insightface/releases/download/model-zoo"
 VIT_H, VIT_BIG_G = "CLIP ViT-H/14", "CLIP ViT-bigG/14"
+SEARCH_WORDS = (
+    "face",
+    "portrait",
+    "identity",
+    "ipadapter",
+    "instantid",
+    "faceid",
+    "pulid",
+    "face swap",
+    "character",
+    "photo to person",
+)
+"""What people search for who want a person in their picture: names of other methods, too."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,20 @@ def face_analysis_input(advice: str = "", optional: bool = False) -> io.MultiTyp
     )
 
 
+def person_inputs() -> list[io.Input]:
+    """Whose face others are compared with: the face analysis that judges, and photos."""
+    return [
+        face_analysis_input(
+            "Best another pack than the identity was encoded with: it judges without favour."
+        ),
+        io.Image.Input(
+            "reference",
+            tooltip="A photo of the person, or a batch, of which the mean face is taken. In each "
+            "the largest face counts.",
+        ),
+    ]
+
+
 def look_through(
     face_analysis: Any, photos: dict[str, Photo], min_confidence: float = MIN_CONFIDENCE
 ) -> Iterator[tuple[str, Photo, list[Face]]]:

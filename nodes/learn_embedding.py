@@ -17,8 +17,15 @@ from ..infinite_id.stable_identity.naming import IfTaken
 from ..infinite_id.stable_identity.objective import Phases
 from . import folders
 from .detection import face_analysis_input
+from .learning import (
+    CATEGORY,
+    checkpointing_input,
+    loss_output,
+    output_folder,
+    rate_input,
+    seed_input,
+)
 from .node import Node
-from .training import CATEGORY, LARGEST_SEED, LossMap, output_folder
 
 NONE = "[None]"
 PERSON = "*"
@@ -80,22 +87,8 @@ class LearnEmbedding(Node):
                     tooltip="Updates, in all. Raise it to go on. 0: no training, only the words of "
                     "these photos by an identity in 'go_on_from'.",
                 ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=5e-5,
-                    min=1e-7,
-                    max=1.0,
-                    step=1e-7,
-                    round=False,
-                    tooltip="5e-5 is the published one.",
-                ),
-                io.Int.Input(
-                    "training_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    tooltip="Of everything that is drawn; the same seed gives the same words.",
-                ),
+                rate_input(5e-5, 1e-7, "5e-5 is the published one."),
+                seed_input("words"),
                 io.Int.Input(
                     "size",
                     default=1024,
@@ -105,11 +98,7 @@ class LearnEmbedding(Node):
                     tooltip="Side of the headshot in pixels: what the model was made for, 1024 for "
                     "SDXL, 512 for SD 1.5. Less takes less memory.",
                 ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=True,
-                    tooltip="Compute activations twice: much less memory, a third slower.",
-                ),
+                checkpointing_input(),
                 io.String.Input(
                     "prompt",
                     default=f"a photo of {PERSON}, facing the camera, best quality",
@@ -200,7 +189,7 @@ class LearnEmbedding(Node):
                     display_name="conditioning",
                     tooltip="The prompt with the person, for a sampler.",
                 ),
-                LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
+                loss_output(),
                 io.String.Output(
                     "embedding",
                     display_name="embedding",
@@ -246,7 +235,13 @@ class LearnEmbedding(Node):
     ) -> io.NodeOutput:
         from ..infinite_id.stable_identity.host_faces import Nets, read_masks
         from ..infinite_id.stable_identity.host_graph import make_follow, make_tell
-        from ..infinite_id.stable_identity.host_learn import Material, Wishes, describe, learn
+        from ..infinite_id.stable_identity.host_learn import (
+            Lesson,
+            Material,
+            Wishes,
+            describe,
+            learn,
+        )
 
         check_prompt(prompt)
         nets = Nets(face_analysis, clip_vision)
@@ -270,24 +265,18 @@ class LearnEmbedding(Node):
             if go_on_from == NONE
             else mapper_file.load(find_learned(folders.MAPPERS, go_on_from))
         )
-        origin = describe(model, clip, nets, material, wishes, start)
-        run = digest_of(origin)
+        lesson = Lesson(model, clip, vae, nets, material, wishes, start)
+        origin = describe(lesson)
         place = choose_place(
             folders.roots(folders.EMBEDDINGS),
             folders.roots(folders.MAPPERS)[0],
             name,
             IfTaken(if_taken),
-            run,
+            digest_of(origin),
         )
         node = cls.hidden.unique_id
         result = learn(
-            model,
-            clip,
-            vae,
-            nets,
-            material,
-            wishes,
-            start,
+            lesson,
             origin,
             output_folder(folders.RUNS),
             make_tell(node),

@@ -12,7 +12,7 @@ from ..infinite_id.adapters.mappers import Crop, Recipe
 from ..infinite_id.faces import face
 from ..infinite_id.host.encode import Encoder
 from ..infinite_id.host.patch import read_unet
-from ..infinite_id.presets import PLUS_V2, PRESETS
+from ..infinite_id.presets import PLUS_V2, PRESETS, SEARCH_WORDS
 from . import finding, folders, sockets
 from .load import AUTO, describe, detection_inputs
 from .lora import add_lora
@@ -32,16 +32,7 @@ class UnifiedLoader(Node):
             search_aliases=[
                 "ipadapter unified loader",
                 "load adapter",
-                "face",
-                "portrait",
-                "identity",
-                "ipadapter",
-                "instantid",
-                "faceid",
-                "pulid",
-                "face swap",
-                "character",
-                "photo to person",
+                *SEARCH_WORDS,
             ],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model, from Load Checkpoint."),

@@ -8,8 +8,8 @@ from ..infinite_id.stable_identity.keep import choose_place, keep
 from ..infinite_id.stable_identity.naming import IfTaken
 from . import folders
 from .learn_embedding import find_learned, name_inputs
+from .learning import CATEGORY
 from .node import Node
-from .training import CATEGORY
 
 
 class MixEmbeddings(Node):

@@ -11,7 +11,7 @@ from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.metrics import host_clip
 from ..infinite_id.metrics.scores import Scores, clip_scores, similarities
 from . import sockets
-from .detection import face_analysis_input, look_through, read_person
+from .detection import face_analysis_input, look_through, person_inputs, read_person
 from .node import Node
 
 
@@ -26,15 +26,7 @@ class PickBest(Node):
             "and says how alike each was.",
             search_aliases=["filter faces", "best of batch", "sort by likeness"],
             inputs=[
-                face_analysis_input(
-                    "Best another pack than the identity was encoded with: it judges without "
-                    "favour."
-                ),
-                io.Image.Input(
-                    "reference",
-                    tooltip="A photo of the person, or a batch, of which the mean face is taken. "
-                    "In each the largest face counts.",
-                ),
+                *person_inputs(),
                 io.Image.Input(
                     "images",
                     tooltip="The pictures to choose from. In each the face that is most like the "

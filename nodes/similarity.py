@@ -20,7 +20,7 @@ from ..infinite_id.faces.face import (
 from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.metrics.scores import cosine
 from . import sockets
-from .detection import face_analysis_input, look_through, read_faces
+from .detection import look_through, person_inputs, read_faces
 from .node import Node
 
 THRESHOLD = 0.4
@@ -49,15 +49,7 @@ class FaceSimilarity(Node):
             "for strangers, above 0.5 for one person, 1 for the same photo.",
             search_aliases=["compare faces", "face distance", "likeness score"],
             inputs=[
-                face_analysis_input(
-                    "Best another pack than the identity was encoded with: it judges without "
-                    "favour."
-                ),
-                io.Image.Input(
-                    "reference",
-                    tooltip="A photo of the person, or a batch, of which the mean face is taken. "
-                    "In each the largest face counts.",
-                ),
+                *person_inputs(),
                 io.Image.Input(
                     "images",
                     tooltip="The pictures to measure. In each the face that is most like the "

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io
 
@@ -11,12 +10,15 @@ from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
+from .learning import (
+    CATEGORY,
+    checkpointing_input,
+    loss_output,
+    output_folder,
+    rate_input,
+    seed_input,
+)
 from .node import Node
-
-CATEGORY = "model/training"
-LossMap = io.Custom("LOSS_MAP")
-LARGEST_SEED = 2**63 - 1
-"""The input is not named `seed`: the page would change it at each queue, and no run would go on."""
 
 
 class TrainAdapter(Node):
@@ -65,27 +67,11 @@ class TrainAdapter(Node):
                     max=1024,
                     tooltip="Batches of an update. The paper's update has 64 samples.",
                 ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=1e-4,
-                    min=1e-7,
-                    max=1.0,
-                    step=1e-7,
-                    round=False,
-                    tooltip="1e-4 is the paper's; 1e-5 for a second run at 1024 pixels.",
+                rate_input(
+                    1e-4, 1e-7, "1e-4 is the paper's; 1e-5 for a second run at 1024 pixels."
                 ),
-                io.Int.Input(
-                    "training_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    tooltip="Of everything that is drawn; the same seed gives the same adapter.",
-                ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=True,
-                    tooltip="Compute activations twice: much less memory, a third slower.",
-                ),
+                seed_input("adapter"),
+                checkpointing_input(),
                 io.Int.Input(
                     "size",
                     default=0,
@@ -105,7 +91,7 @@ class TrainAdapter(Node):
                 sockets.Adapter.Output(
                     "adapter", display_name="adapter", tooltip="The trained adapter."
                 ),
-                LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
+                loss_output(),
                 io.String.Output("info", display_name="info", tooltip="What was done."),
             ],
         )
@@ -191,22 +177,10 @@ class RefineIdentity(Node):
                 io.Int.Input(
                     "batch_size", default=2, min=1, max=64, tooltip="Photos of an update."
                 ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=2e-3,
-                    min=1e-6,
-                    max=1.0,
-                    step=1e-6,
-                    round=False,
-                    tooltip="Larger learns faster, and the photos' places and clothes as well.",
+                rate_input(
+                    2e-3, 1e-6, "Larger learns faster, and the photos' places and clothes as well."
                 ),
-                io.Int.Input(
-                    "training_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    tooltip="Of everything that is drawn; the same seed gives the same identity.",
-                ),
+                seed_input("identity"),
                 io.Int.Input(
                     "size",
                     default=768,
@@ -215,17 +189,13 @@ class RefineIdentity(Node):
                     step=64,
                     tooltip="Photos are scaled to about this many pixels squared, in their shape.",
                 ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=True,
-                    tooltip="Compute activations twice: much less memory, a third slower.",
-                ),
+                checkpointing_input(),
             ],
             outputs=[
                 sockets.Identity.Output(
                     "identity", display_name="identity", tooltip="For Apply Infinite-ID."
                 ),
-                LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
+                loss_output(),
                 io.String.Output("info", display_name="info", tooltip="What was done."),
             ],
         )
@@ -263,11 +233,6 @@ class RefineIdentity(Node):
         info = f"{done} steps on {len(photos)} photos; mean loss of the last ten "
         info += f"{sum(losses[-10:]) / len(losses[-10:]):.4f}"
         return io.NodeOutput(refined, {"loss": losses}, info)
-
-
-def output_folder(folder: str) -> Path:
-    """A folder in the host's output folder."""
-    return Path(folder_paths.get_output_directory(), folder)
 
 
 def _file_name(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import launch
 from ..errors import UserError
+from ..options import add_face_net_options
 
 if TYPE_CHECKING:
     from .clips import Clip
@@ -127,15 +128,7 @@ def _add_face_nets(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--facenet", type=Path, metavar="FILE", help="FaceNet as .onnx")
     group.add_argument("--dlib", action="store_true", help="dlib's ResNet")
-    group.add_argument(
-        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
-    )
-    group.add_argument(
-        "--detection-size",
-        type=int,
-        default=640,
-        help="side to which pictures are scaled for detection; default: 640",
-    )
+    add_face_net_options(group)
 
 
 def _score(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import launch
 from ..errors import UserError
+from ..options import add_face_net_options
 
 _LEARN = """Learns two words for the person in the photos, and writes them into ComfyUI's folder of
 embeddings: `embedding:NAME` names the person in every prompt. Give the same command again after an
@@ -73,12 +74,7 @@ def _add_photos(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--face-mask", type=Path, nargs="+", metavar="PICTURE", help="white faces, for each photo"
     )
-    parser.add_argument(
-        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
-    )
-    parser.add_argument(
-        "--detection-size", type=int, default=640, metavar="N", help="pixels; default: 640"
-    )
+    add_face_net_options(parser)
     parser.add_argument(
         "--size",
         type=int,

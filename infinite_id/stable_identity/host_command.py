@@ -23,7 +23,7 @@ from . import mapper_file, word_file
 from .celebs import read_names
 from .early import LookingLoop
 from .host_faces import GivenMasks, Nets
-from .host_learn import Material, Result, Tell, Wishes, describe
+from .host_learn import Lesson, Material, Result, Tell, Wishes, describe
 from .host_learn import learn as learn_words
 from .keep import Place, choose_place, keep
 from .mapper import Landing
@@ -92,23 +92,10 @@ def _run(
 ) -> int:
     material = Material(*_read_photos(options), held_out)
     nets = _load_nets(options)
-    model, clip, vae = _load_checkpoint(options.model)
-    origin = describe(model, clip, nets, material, wishes, start)
+    lesson = Lesson(*_load_checkpoint(options.model), nets, material, wishes, start)
+    origin = describe(lesson)
     place = _choose(options, digest_of(origin))
-    result = learn_words(
-        model,
-        clip,
-        vae,
-        nets,
-        material,
-        wishes,
-        start,
-        origin,
-        runs,
-        _make_tell(),
-        _follow,
-    )
-    return _tell_of(place, result)
+    return _tell_of(place, learn_words(lesson, origin, runs, _make_tell(), _follow))
 
 
 def _tell_of(place: Place, result: Result) -> int:

@@ -18,6 +18,7 @@ from ..faces.face import FaceError, Photo
 from ..faces.photo import digest
 from ..files import digest_of
 from ..training.checkpoints import BEST, FOLDER, load, load_newest
+from ..training.draws import time_of_preview
 from ..training.host_load import digest_model, load_with_text, place, training
 from ..training.processes import Alone
 from ..training.settings import Optimiser, Run, Settings
@@ -40,8 +41,6 @@ from .word_file import Words
 
 LOOK_EVERY = 50
 """Steps between looks at the likeness to a photo held out."""
-_SHOWN = 0.6
-"""Share of the timesteps at which the preview is made: the face is there, and not yet settled."""
 
 Tell = Callable[[int, int], None]
 """Is told of photos that are encoded: how many are done, and of how many."""
@@ -107,6 +106,23 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Who learns what: the host's models, the nets, and what the user gave.
+
+    Attributes:
+        start: a mapper to begin with.
+    """
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    nets: Nets
+    material: Material
+    wishes: Wishes
+    start: Learned | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What was learnt.
 
@@ -140,26 +156,17 @@ class Result:
         return text
 
 
-def describe(
-    model: ModelPatcher,
-    clip: CLIP,
-    nets: Nets,
-    material: Material,
-    wishes: Wishes,
-    start: Learned | None,
-) -> dict[str, Any]:
+def describe(lesson: Lesson) -> dict[str, Any]:
     """All that decides what is learnt, but the number of steps.
-
-    Args:
-        start: a mapper to begin with.
 
     Raises:
         ClipError: if no words can be learnt for the model, or not with this CLIP.
         FaceError: if the mapper does not fit, or there is nothing to learn.
     """
-    check_model(model, clip)
+    nets, material, wishes, start = lesson.nets, lesson.material, lesson.wishes, lesson.start
+    check_model(lesson.model, lesson.clip)
     if start is not None:
-        check_start(start, clip, nets)
+        check_start(start, lesson.clip, nets)
     elif not wishes.steps:
         raise FaceError(
             "With steps 0 nothing is learnt: choose a person who was learnt before in "
@@ -167,8 +174,8 @@ def describe(
         )
     held_out = material.held_out
     return {
-        "model": digest_model(model),
-        "tables": digest_tables(clip),
+        "model": digest_model(lesson.model),
+        "tables": digest_tables(lesson.clip),
         "photos": [digest(photo) for photo in material.photos.values()],
         "masks": [_digest_masks(masks) for masks in material.masks],
         "held_out": None if held_out is None else digest(held_out),
@@ -192,13 +199,7 @@ def _digest_masks(masks: GivenMasks) -> str:
 
 
 def learn(
-    model: ModelPatcher,
-    clip: CLIP,
-    vae: VAE,
-    nets: Nets,
-    material: Material,
-    wishes: Wishes,
-    start: Learned | None,
+    lesson: Lesson,
     origin: Mapping[str, Any],
     runs: Path,
     tell: Tell,
@@ -207,7 +208,6 @@ def learn(
     """Learn the words of a person, or go on; without steps, tell them by the mapper that is there.
 
     Args:
-        start: a mapper to begin with.
         origin: from `describe`.
         runs: a folder for states; the same inputs go on where they were stopped.
 
@@ -215,6 +215,8 @@ def learn(
         FaceError, MaskError, NamesError: saying what to do about the inputs.
         UserError: if the loss is not finite, or the disk is full.
     """
+    model, clip, vae, nets = lesson.model, lesson.clip, lesson.vae, lesson.nets
+    material, wishes, start = lesson.material, lesson.wishes, lesson.start
     spaces = start.mapper.spaces() if start else measure_names(clip, wishes.names)
     looked = look(nets, material.photos, material.masks, wishes.side, wishes.masked)
     portraits = looked.portraits
@@ -240,7 +242,7 @@ def learn(
         times = len(frozen.alphas_cumprod)
         loop = LookingLoop(out, settings, trainee, targets, None, processes, times, origin)
         begun = loop.resume()
-        shown = targets.show(int(_SHOWN * times)).to(processes.device)
+        shown = targets.show(time_of_preview(times)).to(processes.device)
         if wanted is not None:
             channels, height, width = plain.latents.shape
             shape = channels, height, width

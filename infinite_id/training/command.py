@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import launch
 from ..errors import UserError
+from ..options import add_face_net_options
 
 if TYPE_CHECKING:
     from ..photos.look import Limits
@@ -112,15 +113,7 @@ def _add_thresholds(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep people with one photo, and pair it with its mirror image",
     )
-    group.add_argument(
-        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
-    )
-    group.add_argument(
-        "--detection-size",
-        type=int,
-        default=640,
-        help="side to which photos are scaled for detection; default: 640",
-    )
+    add_face_net_options(group)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

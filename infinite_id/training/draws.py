@@ -46,3 +46,8 @@ def draw_index(count: int, random: torch.Generator) -> int:
 
 def draw_chance(probability: float, random: torch.Generator) -> bool:
     return float(torch.rand((), generator=random)) < probability
+
+
+def time_of_preview(times: int) -> int:
+    """The timestep at which a preview is made: the face is there, and not yet settled."""
+    return int(0.6 * times)

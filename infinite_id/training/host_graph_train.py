@@ -13,6 +13,7 @@ from ..adapters.adapter import Adapter, check_fits
 from ..files import digest_of
 from ..host.patch import read_unet
 from .data import Batch, Pairs, Prepared
+from .draws import time_of_preview
 from .export import export
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, train_interruptibly
@@ -25,9 +26,6 @@ from .settings import Settings
 from .stats import read_losses
 from .trainee import Trainee
 from .warm_start import take_over
-
-_SHOWN = 0.6
-"""Share of the timesteps at which the preview is made: the face is there, and not yet settled."""
 
 
 def train(
@@ -89,7 +87,7 @@ def train(
 
 def _choose_shown(pairs: Pairs, times: int) -> Batch:
     draw = pairs.fixed(1, times)[0]
-    return pairs.data.load([replace(draw, time=int(_SHOWN * times))])
+    return pairs.data.load([replace(draw, time=time_of_preview(times))])
 
 
 def _denoise(trainee: Trainee, objective: Objective, batch: Batch) -> Tensor:

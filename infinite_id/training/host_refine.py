@@ -18,6 +18,7 @@ from ..faces.photo import digest, to_image
 from ..files import digest_of
 from ..host.patch import read_unet
 from ..identities.identity import Identity
+from .draws import time_of_preview
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, train_interruptibly
 from .host_load import digest_model, load_for_training, training
@@ -31,8 +32,6 @@ from .trainee import Trainee
 
 _STEP = 64
 """Sides of the targets are multiples of it, in pixels."""
-_SHOWN = 0.6
-"""Share of the timesteps at which the preview is made: the face is there, and not yet settled."""
 
 
 def make_settings(steps: int, batch: int, rate: float, seed: int, twice: bool) -> Settings:
@@ -117,7 +116,7 @@ def refine(
         loop = Loop(out, settings, trainee, own, None, processes, times, metadata)
         begun = loop.resume()
         watch = GraphWatch(settings.run.steps, begun, node, device, patcher.model.latent_format)
-        shown = own.show(int(_SHOWN * times)).to(device)
+        shown = own.show(time_of_preview(times)).to(device)
         watch.show = lambda: objective.denoise(shown)
         train_interruptibly(loop, watch)
         tokens = trainee.average["tokens"].detach().cpu().clone()

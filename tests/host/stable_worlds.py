@@ -31,7 +31,7 @@ _TARGETS = {
     "SD 2.1": (SD2Tokenizer, SD2ClipModel, ("clip_h",)),
     "SDXL": (SDXLTokenizer, SDXLClipModel, ("clip_l", "clip_g")),
 }
-_UNET = {
+SMALL_UNET = {
     "image_size": 32,
     "model_channels": 64,
     "in_channels": 4,
@@ -107,7 +107,7 @@ def make_video_clip(embeddings: Path) -> comfy.sd.CLIP:
 
 def make_model(kind: str) -> ModelPatcher:
     keys = _TARGETS[kind][2]
-    config: dict[str, Any] = {**_UNET, "context_dim": sum(WIDTHS[key] for key in keys)}
+    config: dict[str, Any] = {**SMALL_UNET, "context_dim": sum(WIDTHS[key] for key in keys)}
     make, settings = comfy.model_base.BaseModel, comfy.supported_models.SD15
     kind_of = comfy.model_base.ModelType.EPS
     if kind == "SD 2.1":

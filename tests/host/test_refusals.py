@@ -26,24 +26,11 @@ from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes.apply import ApplyInfiniteID
 from pack.nodes.identity import EncodeIdentity
+from pack.tests.host.stable_worlds import SMALL_UNET
 
 if TYPE_CHECKING:
     from pack.tests.host.world import World
 
-SD15 = {
-    "image_size": 32,
-    "model_channels": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "num_res_blocks": [1, 1],
-    "channel_mult": [1, 2],
-    "transformer_depth": [1, 1],
-    "transformer_depth_output": [1, 1, 1, 1],
-    "transformer_depth_middle": 1,
-    "use_spatial_transformer": True,
-    "context_dim": 768,
-    "num_heads": 8,
-}
 SETTINGS: dict[str, Any] = {
     "weight": 1.0,
     "style": "photo",
@@ -63,7 +50,7 @@ def patcher(network: Any) -> ModelPatcher:
 
 
 def test_sd15_model(tiny: World) -> None:
-    config = comfy.supported_models.SD15(SD15)
+    config = comfy.supported_models.SD15({**SMALL_UNET, "context_dim": 768})
     model = patcher(comfy.model_base.BaseModel(config, device=torch.device("cpu")))
     with pytest.raises(ValueError, match=r"does not fit this model.*768 wide context.*SDXL"):
         apply(model, tiny.identity)
