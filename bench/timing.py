@@ -37,7 +37,7 @@ class Evaluations(comfy.samplers.Sampler):
     def __init__(self, around: Around) -> None:
         self._around = around
 
-    def sample(
+    def sample(  # type: ignore[override]  # the host's base class names no parameters
         self,
         model_wrap: Any,
         sigmas: Tensor,
@@ -159,7 +159,7 @@ def _warn_of_syncs(device: torch.device, mode: str) -> None:
 
 
 def _run(subject: Subject, way: Way, noise: Tensor, around: Around) -> None:
-    sampling = subject.model.get_model_object("model_sampling")
+    sampling: Any = subject.model.get_model_object("model_sampling")
     levels = [sampling.percent_to_sigma(0.1 + 0.1 * step) for step in range(way.steps + 1)]
     with torch.inference_mode():
         comfy.sample.sample_custom(

@@ -99,7 +99,9 @@ def make_options(
         load_device=model.device, model=model, get_model_object=lambda name: getattr(model, name)
     )
     chosen = {APPLICATIONS: tuple(people), SAVINGS: savings}
-    guider = SimpleNamespace(model_patcher=patcher, model_options={"transformer_options": chosen})
+    guider: Any = SimpleNamespace(
+        model_patcher=patcher, model_options={"transformer_options": chosen}
+    )
     run = prepare(guider, noise, steps=savings.least)
     return {
         RUN: run,

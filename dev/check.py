@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cache import ROOT
-from .comfyui import host_folder
+from .comfyui import host_folder, typed_folder
 from .face_pack import face_root
 
 STYLE = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
@@ -36,7 +36,8 @@ def check(pytest_arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tests = pytest_arguments or (*AT_ONCE, *SLOWEST, *DAILY)
         commands = [*STYLE, _types(Path(folder)), ("pytest", *tests)]
-        codes = [_run(command, environment | {"MYPYPATH": folder}) for command in commands]
+        path = os.pathsep.join([folder, str(typed_folder())])
+        codes = [_run(command, environment | {"MYPYPATH": path}) for command in commands]
     return next((code for code in codes if code), 0)
 
 

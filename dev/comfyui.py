@@ -27,6 +27,12 @@ def host_folder() -> Path:
     return _own_folder(Path(own).expanduser().resolve()) if own else _entry(_version())
 
 
+def typed_folder() -> Path:
+    """The ComfyUI that types are checked against: the user's own, or the default version."""
+    own = os.environ.get("COMFYUI_PATH")
+    return host_folder() if own else _entry(DEFAULT)
+
+
 def requirements_key() -> str:
     """What the environment depends on: the text of the host's requirements, or their version."""
     own = os.environ.get("COMFYUI_PATH")

@@ -18,13 +18,13 @@ PATCHES_KEY = "vision_model.embeddings.patch_embedding.weight"
 class Miniature(comfy.supported_models.SDXL):
     """SDXL with a narrow context. Channels and depths are free: they come from the file."""
 
-    unet_config: ClassVar[dict[str, Any]] = {
+    unet_config: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "use_linear_in_transformer": True,
         "context_dim": CONTEXT_WIDTH,
         "adm_in_channels": ADM_WIDTH,
         "use_temporal_attention": False,
     }
-    unet_extra_config: ClassVar[dict[str, int]] = {
+    unet_extra_config: ClassVar[dict[str, int]] = {  # type: ignore[misc]
         "num_heads": -1,
         "num_head_channels": HEAD_CHANNELS,
     }

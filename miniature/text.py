@@ -49,7 +49,9 @@ class MiniatureClipModel(SDXLClipModel):
         torch.nn.Module.__init__(self)
         common = {"device": device, "dtype": dtype, "model_options": model_options or {}}
         self.clip_l = _encoder(TEXT_L, pad=END, **common)
-        self.clip_g = _encoder(TEXT_G, pad=PAD, **common)
+        self.clip_g = _encoder(  # type: ignore[assignment]
+            TEXT_G, pad=PAD, **common
+        )
         self.dtypes = {dtype}
 
 
@@ -82,6 +84,6 @@ class MiniatureTokenizer(SDXLTokenizer):
         self.clip_l = SDTokenizer(
             embedding_size=TEXT_L.width, embedding_key="clip_l", pad_with_end=True, **common
         )
-        self.clip_g = SDTokenizer(
+        self.clip_g = SDTokenizer(  # type: ignore[assignment]
             embedding_size=TEXT_G.width, embedding_key="clip_g", pad_with_end=False, **common
         )

@@ -111,7 +111,7 @@ def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Inp
         tooltip="Where the face nets run. 'auto' takes the best that onnxruntime has; the log says "
         "which.",
         optional=optional,
-        advanced=optional or None,
+        advanced=optional or None,  # type: ignore[arg-type]  # None, as the host's default
     )
     size = io.Int.Input(
         "detection_size",

@@ -18,7 +18,8 @@ class Node(io.ComfyNode):
         super().__init_subclass__(**options)
         execute = vars(cls).get("execute")
         if execute is not None and not hasattr(execute.__func__, "__wrapped__"):
-            cls.execute = classmethod(_check_first(execute.__func__))
+            checked = classmethod(_check_first(execute.__func__))
+            cls.execute = checked  # type: ignore[assignment, method-assign]
 
 
 def _check_first(execute: Callable[..., Any]) -> Callable[..., Any]:

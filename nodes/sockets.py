@@ -1,5 +1,7 @@
 """Every socket type of the pack, named once."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 Adapter = io.Custom("INFINITE_ID_MODEL")
@@ -8,6 +10,6 @@ Identity = io.Custom("INFINITE_ID_IDENTITY")
 Crops = io.Custom("INFINITE_ID_CROPS")
 FaceAnalysis = io.Custom("INSIGHTFACE")
 """A raw `insightface.app.FaceAnalysis`, as other packs pass it."""
-FACE_ANALYSIS_TYPES = [FaceAnalysis, io.Custom("FACEANALYSIS")]
+FACE_ANALYSIS_TYPES: list[Any] = [FaceAnalysis, io.Custom("FACEANALYSIS")]
 
 CATEGORY = "Infinite-ID"

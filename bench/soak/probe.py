@@ -7,16 +7,18 @@ resident memory alone rises and falls by hundreds of megabytes. Here both are gi
 import ctypes
 import gc
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import torch
 from aiohttp import web
 from server import PromptServer
 
+_server: Any = PromptServer  # which learns of its instance as it starts
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 
 
-@PromptServer.instance.routes.get("/soak/held")
+@_server.instance.routes.get("/soak/held")
 async def tell_held(_: web.Request) -> web.Response:
     gc.collect()
     with suppress(OSError, AttributeError):  # the C library of Linux has it

@@ -63,8 +63,9 @@ def _deal_hints(
     if all(hint is None or len(hint) in (1, latents) for hint in _list_hints(control)):
         return control
     if control not in dealt:
-        dealt[control] = copy = control.copy()
-        copy.cond_hint_original = _deal(control.cond_hint_original, latents)
+        dealt[control] = copy = control.copy()  # type: ignore[attr-defined]  # every kind has it
+        hint = control.cond_hint_original
+        copy.cond_hint_original = None if hint is None else _deal(hint, latents)
         if control.previous_controlnet is not None:
             copy.set_previous_controlnet(_deal_hints(control.previous_controlnet, latents, dealt))
     return dealt[control]

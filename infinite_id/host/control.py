@@ -35,7 +35,8 @@ class _EachCopy:
     ) -> Any:
         names = ("cond_or_uncond", "uuids")
         told = {n: [of for of in options[n] for _ in range(self._copies)] for n in names}
-        return self._control.get_control(x, t, cond, chunks * self._copies, {**options, **told})
+        control: Any = self._control  # the host's base class does not name the method
+        return control.get_control(x, t, cond, chunks * self._copies, {**options, **told})
 
 
 def control_copies(groups: Sequence[Conds | None], copies: int) -> list[Conds | None]:

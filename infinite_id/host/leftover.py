@@ -7,6 +7,7 @@ identity stream's. The model that both parts share keeps the text stream's besid
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,5 +70,5 @@ def _find_leftover(run: Run) -> Leftover:
 
 def _is_clean(run: Run, sigmas: Tensor) -> bool:
     """Whether the latent has no noise yet, as where noise levels are flipped: then both are one."""
-    sampling = run.guider.model_patcher.get_model_object("model_sampling")
+    sampling: Any = run.guider.model_patcher.get_model_object("model_sampling")
     return float(sigmas[0]) < float(sampling.sigma_min)

@@ -47,8 +47,8 @@ def find_face_pack(choice: str) -> Path:
     """
     if Path(choice).is_dir():
         return Path(choice)
-    known = folder_paths.folder_names_and_paths.get("insightface", ([],))[0]
-    roots = [Path(root) for root in [*known, Path(folder_paths.models_dir, "insightface")]]
+    known = folder_paths.folder_names_and_paths.get("insightface", ([], set()))[0]
+    roots = [*map(Path, known), Path(folder_paths.models_dir, "insightface")]
     packs = list_packs([root for root in roots if root.is_dir()])
     if choice not in packs:
         raise UserError(

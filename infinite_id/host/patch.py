@@ -5,6 +5,9 @@ wrappers; the attention hooks are made for each forward, around whatever is in t
 So other packs' patches are never dropped or seen by us before or after the fact, in either order.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from comfy.model_base import SDXL, SDXLRefiner
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -20,14 +23,14 @@ from .run import APPLICATIONS, KEY, LEFTOVER, SAVINGS
 from .sampling import calc_cond_batch, outer_sample, predict_noise
 from .shallow import prepare_sampling
 
-_WRAPPERS = {
+_WRAPPERS: dict[str, Callable[..., Any]] = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
     WrappersMP.PREPARE_SAMPLING: prepare_sampling,
     WrappersMP.PREDICT_NOISE: predict_noise,
     WrappersMP.CALC_COND_BATCH: calc_cond_batch,
     WrappersMP.APPLY_MODEL: apply_model,
 }
-_WATCHERS = {
+_WATCHERS: dict[str, Callable[..., Any]] = {
     WrappersMP.SAMPLER_SAMPLE: drift.sampler_sample,
     WrappersMP.PREDICT_NOISE: drift.predict_noise,
     WrappersMP.CALC_COND_BATCH: drift.calc_cond_batch,

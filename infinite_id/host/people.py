@@ -34,7 +34,7 @@ class Span:
 
     @classmethod
     def of(cls, application: Application, patcher: ModelPatcher) -> Span:
-        sampling = patcher.get_model_object("model_sampling")
+        sampling: Any = patcher.get_model_object("model_sampling")
         sigmas = [float(sampling.percent_to_sigma(i / 100)) for i in range(1, 101)]
         return cls(
             highest=float(sampling.percent_to_sigma(application.start)),
@@ -165,4 +165,5 @@ def end_sigma(patcher: ModelPatcher, share: float) -> float:
     """The noise level at which a share of the sampling has passed; NEVER for all of it."""
     if share >= 1:
         return NEVER
-    return float(patcher.get_model_object("model_sampling").percent_to_sigma(share))
+    sampling: Any = patcher.get_model_object("model_sampling")
+    return float(sampling.percent_to_sigma(share))

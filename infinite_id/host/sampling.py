@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..streams import Streams
@@ -28,6 +29,11 @@ from .prepare import prepare
 from .rows import list_conds, name_rows, read_window
 from .run import EVALUATION, RUN, Evaluation, Run
 from .text_stream import MissingError, TextRows
+
+
+def _guider_of(executor: WrapperExecutor) -> CFGGuider:
+    """Whose method is wrapped."""
+    return cast(CFGGuider, executor.class_obj)
 
 
 def outer_sample(
@@ -45,7 +51,7 @@ def outer_sample(
 
     A sweep of n gives n latents for each that was asked for, those of one latent together.
     """
-    guider = executor.class_obj
+    guider = _guider_of(executor)
     if len(noise) != len(latent_image):
         raise ValueError(
             f"Infinite-ID: the latent holds {len(latent_image)} pictures and there is noise for "
@@ -89,7 +95,7 @@ def predict_noise(
     Guidance of other nodes may take the noise level of a single latent for one number, so a single
     latent's copies have one.
     """
-    run: Run | None = executor.class_obj.model_options["transformer_options"].get(RUN)
+    run: Run | None = _guider_of(executor).model_options["transformer_options"].get(RUN)
     if run is None or run.noise is None:
         return executor(x, timestep, model_options, *args, **kwargs)
     if run.streams.latents == 1:

@@ -134,8 +134,8 @@ def _choose(options: argparse.Namespace, run: str) -> Place:
 
 
 def _mapper_folders() -> list[Path]:
-    known = folder_paths.folder_names_and_paths.get(MAPPERS, ([],))[0]
-    return [Path(root) for root in [*known, Path(folder_paths.models_dir, MAPPERS)]]
+    known = folder_paths.folder_names_and_paths.get(MAPPERS, ([], set()))[0]
+    return [*map(Path, known), Path(folder_paths.models_dir, MAPPERS)]
 
 
 def _load_nets(options: argparse.Namespace) -> Nets:

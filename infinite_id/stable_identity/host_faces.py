@@ -64,7 +64,7 @@ class Nets:
         """Which net gives the face vectors, with a digest that tells it from others."""
         if self.clip_vision is not None:
             weight = next(self.clip_vision.model.parameters()).detach().cpu().contiguous()
-            digest = sha256(weight.view(torch.uint8).numpy()).hexdigest()
+            digest = sha256(weight.view(torch.uint8).numpy().tobytes()).hexdigest()
             return f"CLIP vision {digest[:16]}"
         file = Path(self.analysis.models["recognition"].model_file)
         return f"{file.name} {file_digest(file)[:16]}"

@@ -50,7 +50,7 @@ class HostFrozen:
         self.dtype = weight.dtype
         self.prediction = PREDICTIONS[model.model_type]
         self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
-        self._embedder = model.embedder
+        self._embedder: Any = model.embedder
         self._text = None if text is None else _Captions(text)
         if checkpointing:
             compute_twice(self.unet)

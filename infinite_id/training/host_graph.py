@@ -57,7 +57,8 @@ class GraphWatch:
             preview = self._previewer.decode_latent_to_preview_image("JPEG", self.show())
         left = (time.monotonic() - self._since) / (step - self._begun) * (self._steps - step)
         text = f"step {step} of {self._steps}, loss {loss:.4f}, {_describe_time(left)} left"
-        PromptServer.instance.send_progress_text(text, self._node)
+        server: Any = PromptServer  # which learns of its instance as it starts
+        server.instance.send_progress_text(text, self._node)
         try:
             self._bar.update_absolute(step, self._steps, preview)
         except InterruptProcessingException:  # the run saves first

@@ -79,7 +79,7 @@ def _copy_model(model: BaseModel) -> BaseModel:
     """The model with a UNet of its own."""
     own = copy.copy(model)
     own._modules = {**model._modules, "diffusion_model": copy.deepcopy(model.diffusion_model)}
-    own.current_patcher = None
+    own.current_patcher = None  # type: ignore[assignment]  # as the host begins
     return own
 
 

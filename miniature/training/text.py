@@ -21,7 +21,7 @@ def make_trainable() -> None:
         x = x + self.self_attn(self.layer_norm1(x), mask, optimized_attention)
         return x + self.mlp(self.layer_norm2(x))
 
-    comfy.clip_model.CLIPLayer.forward = forward
+    comfy.clip_model.CLIPLayer.forward = forward  # type: ignore[method-assign]
 
 
 class Prompts:

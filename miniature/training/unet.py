@@ -48,7 +48,7 @@ def encode_pictures(folder: Path, _: int) -> None:
     `latents (1024, 4, 32, 32)` are of the whole pictures, `small (1024, 4, 16, 16)` of the same
     made half as large.
     """
-    net = vae.trained(folder).to(workers.device(), memory_format=torch.channels_last)
+    net = vae.trained(folder).to(workers.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = load(folder / "pictures").pixels
     (folder / "latents").mkdir(exist_ok=True)
     for chunk in workers.share(chunk_paths(folder / "pictures")):

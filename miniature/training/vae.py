@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def freeze_encoder(folder: Path, _: int) -> None:
     path = folder / "encoder.pt"
     if path.exists() or workers.number() > 0:
         return
-    net = nets.autoencoder().to(workers.device(), memory_format=torch.channels_last)
+    net = nets.autoencoder().to(workers.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.load_state_dict(averaged_weights(folder, "vae"))
     normalise(net, as_input(load(folder / "pictures", 64).pixels))
     torch.save(net.cpu().state_dict(), path)
@@ -149,7 +150,8 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
     with nets.half_precision():
         latents = torch.cat([net.taesd_encoder(part).float() for part in pixels.split(16)])
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    last, first = net.taesd_encoder[-1], net.taesd_decoder[1]
+    last: Any = net.taesd_encoder[-1]
+    first: Any = net.taesd_decoder[1]
     last.weight /= spread[:, None, None, None]
     last.bias.sub_(mean).div_(spread)
     first.bias += (first.weight * mean[:, None, None]).sum((1, 2, 3))

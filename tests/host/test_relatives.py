@@ -185,14 +185,17 @@ for name in ("inpaint", "instruct-pix2pix"):  # shallow: these two differ in the
 class MiniatureEdit(Miniature):
     """Told apart as the host tells instruct-pix2pix: by the channels of its input."""
 
-    unet_config: ClassVar[dict[str, Any]] = {**Miniature.unet_config, "in_channels": 8}
+    unet_config: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        **Miniature.unet_config,
+        "in_channels": 8,
+    }
     get_model = comfy.supported_models.SDXL_instructpix2pix.get_model
 
 
 class MiniatureRefiner(Miniature):
     """Told apart as the host tells the refiner: by what it is conditioned on."""
 
-    unet_config: ClassVar[dict[str, Any]] = {
+    unet_config: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         **Miniature.unet_config,
         "adm_in_channels": REFINER_ADM,
     }
