@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import comfyui
-from .cache import ROOT, cache_root, fingerprint, pip, step
+from .cache import ROOT, SetUpError, cache_root, fingerprint, pip, step
 
+OLDEST_PYTHON = (3, 11)
+"""What the pinned tools run on; the pack itself runs on older ones."""
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 # ComfyUI imports torchaudio unguarded. No other torch may come with it: this pair is known to run.
 TORCHAUDIO = ("--no-deps", "torchaudio==2.11.0")
@@ -36,8 +38,9 @@ def prepare() -> Path:
 
     Done when the marker is there. A set-up that broke off goes on where it stopped: pip passes
     over what is installed and takes finished downloads from its own cache.
-    Raises SetUpError when a download or an installation fails.
+    Raises SetUpError when Python is too old, or a download or an installation fails.
     """
+    _check_python()
     folder = _folder()
     python = _python(folder)
     created, complete = folder / "created", folder / "complete"
@@ -54,8 +57,9 @@ def prepare() -> Path:
 def prepare_for_nets() -> Path:
     """Make the small environment in which the face pack is built; return its Python.
 
-    Raises SetUpError when a download or an installation fails.
+    Raises SetUpError when Python is too old, or a download or an installation fails.
     """
+    _check_python()
     folder = _nets_folder()
     complete = folder / "complete"
     if not complete.exists():
@@ -64,6 +68,14 @@ def prepare_for_nets() -> Path:
             pip(_python(folder), "install", *NETS)
         complete.touch()
     return _python(folder)
+
+
+def _check_python() -> None:
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise SetUpError(
+            f"python -m dev needs Python {oldest} or newer; this is {platform.python_version()}."
+        )
 
 
 def is_current(command: str) -> bool:

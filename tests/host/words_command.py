@@ -5,7 +5,7 @@ import sys
 from training_command import launch, use_host_with_miniature
 
 if __name__ == "__main__":
-    from infinite_id.stable_identity.command import main
+    from pack.infinite_id.stable_identity.command import main
 
     launch.use_host = use_host_with_miniature
     sys.exit(main())
