@@ -98,7 +98,7 @@ class Layout:
     def arrange(self, x: Tensor, given: "Layout") -> Tensor:
         """Rows of another layout of the same chunks in this one.
 
-        Text rows that were not there have the values of the identity's, of whom there is one.
+        If `given` has no text rows, they are copied from the identity rows. It then has one person.
         """
         identity, text = given.part(x)
         if not given.streams.has_text:

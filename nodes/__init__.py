@@ -24,6 +24,8 @@ from .training import RefineIdentity, TrainAdapter
 
 
 class InfiniteIDExtension(ComfyExtension):
+    """What the host loads: it registers the folders and lists the nodes."""
+
     async def on_load(self) -> None:
         folders.register()
 

@@ -81,5 +81,5 @@ def read_faces(face_analysis: Any, reference: torch.Tensor) -> list[Face]:
 
 
 def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
-    """The mean embedding of the largest faces of an IMAGE batch. Raises FaceError likewise."""
+    """The mean face vector of an IMAGE batch, of the largest faces. Raises FaceError likewise."""
     return average_person(read_faces(face_analysis, reference))

@@ -231,7 +231,7 @@ def check_more_images(more_images: Any) -> bool | str:
 def read_more(
     more_images: dict[str, torch.Tensor] | torch.Tensor | None, others: dict[str, Any]
 ) -> list[torch.Tensor]:
-    """Further batches, whatever an API prompt calls them.
+    """Further IMAGE batches `(n, h, w, c)`, whatever an API prompt calls them.
 
     Args:
         others: inputs that the node does not have.

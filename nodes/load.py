@@ -120,7 +120,7 @@ def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Inp
         max=2048,
         step=32,
         tooltip="Photos are scaled to this many pixels for detection, rounded up to a multiple of "
-        "32. Larger finds smaller faces and takes longer.",
+        "32. A larger value finds smaller faces but is slower.",
         optional=optional,
         advanced=True,
     )

@@ -189,7 +189,7 @@ def _score(detector: Any, crop: Photo) -> float:
 
 
 def _judge(scores: Sequence[float]) -> _Verdict:
-    """A verdict on a face from its scores at four turns, of which the first is none."""
+    """A verdict on a face from its scores at four turns. The first is upright."""
     upright, other = scores[0], max(scores[1:])
     if other >= _UPRIGHT and other > upright + _CLEARLY:
         return _Verdict.WRONG

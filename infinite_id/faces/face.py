@@ -168,6 +168,15 @@ def load_analysis(pack: Path, provider: str, detection_size: int) -> Any:
 
 
 def choose_providers(choice: str, available: Sequence[str]) -> list[str]:
+    """onnxruntime's providers in the order in which it tries them.
+
+    Args:
+        choice: "auto" for the best there is, or a key of `PROVIDERS`.
+        available: what this onnxruntime was built with.
+
+    Raises:
+        FaceError: if the chosen provider is not available.
+    """
     if choice == "auto":
         # onnxruntime-gpu lists CUDA on machines without a GPU, too, and complains when it is used.
         useless = set() if torch.cuda.is_available() else {PROVIDERS["CUDA"]}

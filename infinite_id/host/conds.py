@@ -82,7 +82,7 @@ def _deal(x: Tensor, latents: int) -> Tensor:
     return x if len(x) == 1 else x[torch.arange(latents) % len(x)]
 
 
-# The host's name for a cond, and whether it was to give the others its control: by now they have.
+# Not compared: a cond's uuid, and a flag that the host has already acted on.
 _INDIFFERENT = ("uuid", "control_apply_to_uncond")
 
 

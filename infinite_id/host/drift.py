@@ -24,7 +24,10 @@ def sampler_sample(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Watch a sampler, and say in the log if it drew other noise for the text stream."""
+    """Watch a sampler. Log a warning if it drew other noise for the text stream.
+
+    Wraps SAMPLER_SAMPLE. The samples `(rows, c, h, w)` are returned as they are.
+    """
     options = extra_args["model_options"]["transformer_options"]
     run: Run | None = options.get(RUN)
     call = (guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
@@ -60,7 +63,10 @@ def predict_noise(
     *args: Any,
     **kw: Any,
 ) -> Tensor:
-    """Note what the sampler asks for, and what it gets."""
+    """Note what the sampler asks for and what it gets, both `(rows, c, h, w)`.
+
+    Wraps PREDICT_NOISE.
+    """
     drift: Drift | None = model_options["transformer_options"].get(DRIFT)
     if drift is None:
         return executor(x, timestep, model_options, *args, **kw)
@@ -78,7 +84,7 @@ def calc_cond_batch(
     timestep: Tensor,
     model_options: dict[str, Any],
 ) -> list[Tensor]:
-    """Note each cond's prediction: some samplers go on with the negative one."""
+    """Note the prediction of each group of conds: some samplers go on with the negative one."""
     predicted: list[Tensor] = executor(model, conds, x, timestep, model_options)
     drift: Drift | None = model_options["transformer_options"].get(DRIFT)
     if drift is not None:

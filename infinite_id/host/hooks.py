@@ -32,7 +32,10 @@ def apply_model(
     transformer_options: Options = {},  # noqa: B006  # the host's own signature
     **kwargs: Any,
 ) -> Tensor:
-    """Run the host's forward with the identity's hooks around whatever attention is patched in."""
+    """Run one forward with the identity's hooks around the attention that is patched in.
+
+    Wraps APPLY_MODEL: `x (rows, c, h, w)` -> the model's output of the same shape and dtype.
+    """
     names = kwargs.pop(NAME, None)
     forward = begin(x, names, c_crossattn, transformer_options)
     given, layout = forward.given, forward.layout

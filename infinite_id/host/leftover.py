@@ -36,9 +36,9 @@ class Leftover:
 
 
 def spread_latent(run: Run, latent: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """The latent for both streams; the text stream goes on where the run before this one left it.
+    """`(n, c, h, w)` -> the latents of both streams, `(rows, c, h, w)`.
 
-    That it does only in a run that adds no noise of its own to that one's.
+    The text stream goes on where the run before this one left it, if this run adds no noise.
     """
     streams = run.streams
     spread = streams.spread(latent)
@@ -57,7 +57,10 @@ def spread_latent(run: Run, latent: Tensor, noise: Tensor, sigmas: Tensor) -> Te
 
 
 def hand_on(run: Run, samples: Tensor, sigmas: Tensor) -> None:
-    """Keep the text stream's latents for a run that goes on with these, which still have noise."""
+    """Keep the text stream's latents for a run that goes on with `samples (rows, c, h, w)`.
+
+    Nothing is kept if no noise is left in them.
+    """
     streams = run.streams
     if streams.has_text and streams.people == 1 and run.text.goes_on and sigmas[-1] > 0:
         _find_leftover(run).keep(samples[: streams.identity], samples[streams.identity :])

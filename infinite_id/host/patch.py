@@ -64,11 +64,11 @@ def _wrap(model: ModelPatcher) -> None:
 def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
     """Return a clone of the model that does without parts of its steps.
 
-    It concerns identities that were applied before and after; the last savings counts. Deep
-    features are kept without any, too.
+    Affects all identities on the model, applied before or after. If called twice, the last call
+    wins. Deep features are kept without an identity, too.
 
     Raises:
-        ValueError: if they are to be kept and the model has no such UNet.
+        ValueError: if deep features are to be kept and the model's UNet has none.
     """
     keeps_deep = savings.deep > 1 and not savings.shared
     if keeps_deep:

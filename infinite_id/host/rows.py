@@ -88,7 +88,7 @@ def name_rows(groups: Sequence[Conds | None]) -> list[Conds | None]:
 def read_chunks(
     names: Tensor | None, rows: int, conds: Sequence[Cond], options: dict[str, Any]
 ) -> Chunks | None:
-    """What the rows of a forward are; None if that cannot be known.
+    """What the `rows` rows of a forward are; None if that cannot be known.
 
     A wrapper that does not hand the names on, or not with its rows, leaves the host's own notes:
     they are believed if they fit.

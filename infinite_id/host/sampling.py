@@ -50,6 +50,10 @@ def outer_sample(
     """Sample both streams side by side and return the identity stream's latents.
 
     A sweep of n gives n latents for each that was asked for, those of one latent together.
+    Wraps OUTER_SAMPLE: `noise (n, c, h, w)` -> `(n * people, c, h, w)`.
+
+    Raises:
+        ValueError: if latents and noise differ in number.
     """
     guider = _guider_of(executor)
     if len(noise) != len(latent_image):
@@ -92,6 +96,7 @@ def predict_noise(
 ) -> Tensor:
     """Suspend the shared noise while the model runs: only samplers draw the latents' noise.
 
+    Wraps PREDICT_NOISE: `x (rows, c, h, w)` -> the denoised latents of the same shape.
     Guidance of other nodes may take the noise level of a single latent for one number, so a single
     latent's copies have one.
     """
@@ -174,7 +179,10 @@ def calc_cond_batch(
     timestep: Tensor,
     model_options: dict[str, Any],
 ) -> list[Tensor]:
-    """Decide who acts in this evaluation and where the text stream comes from, and run it."""
+    """Decide who acts in this evaluation and where the text stream comes from, and run it.
+
+    Wraps CALC_COND_BATCH: `x (rows, c, h, w)` -> the denoised latents of each group of conds.
+    """
     run: Run = model_options["transformer_options"][RUN]
     timestep = timestep.expand(len(x))
     sigma = float(timestep[0]) if run.is_timed else float("nan")

@@ -21,7 +21,7 @@ def find_areas(
     Args:
         rows: the first row of each chunk, `(c, h, w)`.
         areas: each chunk's part of the latent, as the host knows it.
-        latent: `(c, H, W)`, of which the rows are parts.
+        latent: `(c, H, W)`. The rows are parts of it.
 
     Raises:
         ValueError: if a tile is not found.

@@ -117,6 +117,7 @@ class FaceNetOnnx:
         self.digest = digest_of(file_digest(file), faces.digest)
 
     def look(self, photo: Photo) -> Vector | None:
+        """FaceNet's vector of the face that the pack finds, float32; None without a face."""
         import cv2
 
         face = self._faces.find(photo)

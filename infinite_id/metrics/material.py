@@ -17,7 +17,7 @@ class Picture:
 
     Attributes:
         prompt: a name of the prompt; pictures that share person and prompt differ by their seed.
-        text: the prompt itself, of which CLIP-T is taken; empty if nobody knows it.
+        text: the prompt itself, for CLIP-T; empty if nobody knows it.
         path: the file, which may be missing.
     """
 

@@ -88,7 +88,12 @@ def list_needed(begun: int, settings: Settings) -> list[int]:
 def make_target(
     portraits: Sequence[Portrait], number: int, seed: int
 ) -> tuple[Portrait, Tensor, Tensor, Tensor, Tensor]:
-    """A variant before it is encoded: its portrait, vector, picture and masks at full size."""
+    """A variant before it is encoded.
+
+    Returns:
+        Its portrait, the face vector `(width,)`, the picture `(3, side, side)`, and the masks of
+        face and hair at the picture's size.
+    """
     random = generator(seed, "variant", number)
     portrait = portraits[draw_index(len(portraits), random)]
     how = draw_augmentation(portrait.headshot.shape[-1], random)

@@ -36,7 +36,7 @@ MAPPERS, RUNS = "infinite_id_mappers", "infinite_id_runs"
 
 
 def learn(options: argparse.Namespace) -> int:
-    """`learn`: photos -> an embedding."""
+    """`learn`: photos -> an embedding. Raises UserError, saying what to do."""
     wishes = Wishes(
         options.steps,
         options.rate,
@@ -56,7 +56,7 @@ def learn(options: argparse.Namespace) -> int:
 
 
 def words(options: argparse.Namespace) -> int:
-    """`words`: further photos -> an embedding, by a mapper that is there."""
+    """`words`: further photos -> an embedding, by a mapper that is there. Raises UserError."""
     name = f"{check_name(options.learned)}.safetensors"
     path = next((root / name for root in _mapper_folders() if (root / name).is_file()), None)
     if path is None:
@@ -69,7 +69,7 @@ def words(options: argparse.Namespace) -> int:
 
 
 def mix(options: argparse.Namespace) -> int:
-    """`mix`: an embedding between two."""
+    """`mix`: an embedding between two. Raises UserError."""
     if not 0 <= options.share <= 1:
         raise UserError(f"--share is {options.share}; it must be 0 to 1.")
     a, b = (

@@ -70,6 +70,7 @@ class HostFrozen:
     def predict(
         self, noised: Tensor, times: Tensor, rows: Rows | None, prompts: Sequence[str]
     ) -> Tensor:
+        """The model's prediction `(b, c, h, w)`, float32, with gradients to the words' rows."""
         context, pooled = zip(
             *(
                 self._prompts.encode(

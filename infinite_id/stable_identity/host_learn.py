@@ -73,6 +73,7 @@ class Wishes:
     masked: bool = True
 
     def settings(self, looks: bool) -> Settings:
+        """The trainer's settings; `looks` if there is a photo held out."""
         return Settings(
             optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
             run=Run(

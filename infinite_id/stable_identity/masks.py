@@ -49,7 +49,7 @@ def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check_mask(mask: Tensor, size: tuple[int, int], name: str) -> None:
-    """Raises MaskError if nothing of the face's mask is left at the latents' size."""
+    """Raises MaskError if nothing of the mask `(..., h, w)` is left at the latents' size."""
     if not shrink_mask(mask, size).any():
         raise MaskError(
             f"The face mask of {name} marks nothing of the headshot, so nothing would be learnt. "

@@ -66,6 +66,7 @@ class HostFrozen:
         sizes: Tensor,
         captions: Sequence[str],
     ) -> Tensor:
+        """As `objective.Frozen`."""
         context, pooled = (None, None) if self._text is None else self._text.encode(captions)
         y = self.condition(sizes, pooled).to(self.dtype)
         if context is not None:

@@ -51,6 +51,7 @@ class GraphWatch:
         return self._interrupted or bool(model_management.processing_interrupted())
 
     def note(self, step: int, loss: float) -> None:
+        """Show a step that was done, its loss, the time left, and at times a preview."""
         preview = None
         every = self._preview_every
         if self._previewer and self.show and every and step % every == 0:
@@ -68,7 +69,7 @@ class GraphWatch:
             model_management.interrupt_current_processing(False)
 
     def leave(self) -> None:
-        """Raise the host's exception if the user has interrupted."""
+        """Raises InterruptProcessingException if the user has interrupted."""
         if self._interrupted:
             raise InterruptProcessingException
         model_management.throw_exception_if_processing_interrupted()

@@ -68,7 +68,13 @@ def add_noise(latents: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
 
 
 def make_target(latents: Tensor, noise: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
-    """What the model should predict."""
+    """What the model should predict, `(b, c, h, w)`.
+
+    That is the noise, or v (Salimans and Ho, 2022, "Progressive Distillation").
+
+    Args:
+        alpha: `(b,)`, the cumulative product at each sample's timestep.
+    """
     if prediction is Prediction.NOISE:
         return noise
     a = alpha[:, None, None, None]
@@ -85,7 +91,7 @@ def min_snr_weight(alpha: Tensor, prediction: Prediction, gamma: float) -> Tenso
 
 
 def estimate_z0(noised: Tensor, output: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
-    """The latents without noise that a model's output speaks of."""
+    """The latents without noise that a model's output implies, `(b, c, h, w)`."""
     a = alpha[:, None, None, None]
     if prediction is Prediction.NOISE:
         return (noised - (1 - a).sqrt() * output) / a.sqrt()
@@ -115,7 +121,7 @@ class Learner(Trained):
         self._min_snr = min_snr
 
     def identify(self, batch: Batch) -> KeyValues:
-        """K' and V' of a batch's identities, with gradients to what trains."""
+        """K' and V' of a batch's identities, with gradients to what trains. Subclasses say how."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:

@@ -55,7 +55,7 @@ def matches(names: Mapping[str, object]) -> bool:
 
 
 def load(file: TensorFile, shortcut_scale: float, kind: Kind | None) -> Adapter:
-    """Read an adapter and, if there is one, its LoRA.
+    """Read an adapter and, if there is one, its LoRA. Weights keep the file's dtype, on the CPU.
 
     Args:
         kind: the user's choice, if the tensors do not tell.

@@ -23,6 +23,7 @@ class MapperConfig:
 
     @property
     def recipe(self) -> Recipe:
+        """What the adapter wants of the face nets."""
         return Recipe(
             name="Infinite-ID",
             face_width=self.face_width,
