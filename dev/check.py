@@ -19,7 +19,7 @@ AT_ONCE = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reord
 SLOWEST = ("--durations", "40", "--durations-min", "3")
 DAILY = ("-m", "not nightly")
 QUICK = ("tests/unit", "-m", "not slow", "-q", *AT_ONCE)
-PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev")
+PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev", "tests")
 
 
 def check(pytest_arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Pictures of pictures."""
+"""Sheets of pictures: a grid with labels."""
 
 import torch
 from comfy_api.latest import io, ui

@@ -185,9 +185,10 @@ def _choose_layout(given: Layout, evaluation: Evaluation, options: Options) -> L
 
 
 def is_patched(options: Options) -> bool:
-    """Whether other nodes' code runs within this forward: it counts on as many rows for each cond.
+    """True if another pack's patch or wrapper runs inside this forward.
 
-    For the host's own, and for what is around this forward, the rows are those of the call.
+    It expects every cond to have the same number of rows, so text rows must not be merged. The
+    host's own code, and what is around this forward, take the rows of the call.
     """
     kinds = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
     wrappers = (options["wrappers"].get(kind, {}) for kind in kinds)

@@ -108,7 +108,8 @@ def make_video_clip(embeddings: Path) -> comfy.sd.CLIP:
 def make_model(kind: str) -> ModelPatcher:
     keys = _TARGETS[kind][2]
     config: dict[str, Any] = {**SMALL_UNET, "context_dim": sum(WIDTHS[key] for key in keys)}
-    make, settings = comfy.model_base.BaseModel, comfy.supported_models.SD15
+    make: Any = comfy.model_base.BaseModel
+    settings: Any = comfy.supported_models.SD15
     kind_of = comfy.model_base.ModelType.EPS
     if kind == "SD 2.1":
         settings, kind_of = comfy.supported_models.SD20, comfy.model_base.ModelType.V_PREDICTION

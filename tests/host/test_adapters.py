@@ -157,8 +157,8 @@ def reference_hooks(unet: Any, tensors: Tensors, tokens: tuple[Tensor, Tensor]) 
     handles = []
     for number, (_, attention) in enumerate(list_attentions(unet)):
         if number % 2:
-            names = (f"ip_adapter.{number}.to_{x}_ip.weight" for x in "kv")
-            hook = make_reference_hook(*(tensors[name] for name in names), tokens)
+            k, v = (tensors[f"ip_adapter.{number}.to_{x}_ip.weight"] for x in "kv")
+            hook = make_reference_hook(k, v, tokens)
             handles.append(attention.register_forward_hook(hook, with_kwargs=True))
     assert len(handles) == 70
     try:

@@ -322,7 +322,8 @@ class _ByLatent:
     """A control whose strength is another one for each latent, and for the negative prompt."""
 
     def __init__(self, control: Any) -> None:
-        self.control, self.calls = control, []
+        self.control = control
+        self.calls: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.control, name)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import pytest
@@ -30,7 +31,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty models folder, the only one that the host searches."""
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
     known = folder_paths.folder_names_and_paths
-    empty = {name: ([], set(endings)) for name, (_, endings) in known.items()}
+    empty: dict[str, Any] = {name: ([], set(endings)) for name, (_, endings) in known.items()}
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", empty)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     folders.register()

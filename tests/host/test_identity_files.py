@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 import pytest
 import torch
+from comfy_api.latest import io
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.formats import FormatError
 from pack.infinite_id.application import Application
@@ -41,7 +42,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def save(identity: Identity, prefix: str = "identities/person", **changes: Any) -> dict[str, Any]:
     """What the node shows."""
     settings = {"overwrite": "number", "include_thumbnail": True} | changes
-    shown: dict[str, Any] = SaveIdentity.execute(identity, prefix, **settings).ui
+    shown = SaveIdentity.execute(identity, prefix, **settings).ui
+    assert isinstance(shown, dict)
     return shown
 
 
@@ -147,6 +149,7 @@ def test_saved_uploaded_and_kept_files_are_listed(least: World, base: Path) -> N
     ]
     assert folders.list_identities() == names
     (combo, _) = LoadIdentity.define_schema().inputs
+    assert isinstance(combo, io.Combo.Input)
     assert combo.options == names
     for name in names:
         assert torch.equal(load(name, least.identity.adapter)[0].tokens, least.identity.tokens)

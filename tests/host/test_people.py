@@ -38,7 +38,7 @@ def watch_contributions(strangers: Tensor) -> Iterator[list[tuple[Tensor, Tensor
         same = (out == other).all(-1, keepdim=True) & (out == before).all(-1, keepdim=True)
         seen.append((args[2], same.flatten(0, 2)))
 
-    image_attention.add_image_attention = watched
+    image_attention.add_image_attention = watched  # type: ignore[assignment]
     try:
         yield seen
     finally:

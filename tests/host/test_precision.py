@@ -31,7 +31,7 @@ def watch_image_attention() -> Iterator[list[tuple[Any, ...]]]:
         original(out, *args)
         seen.append((before.flatten(0, 2), out.flatten(0, 2).clone()))
 
-    image_attention.add_image_attention = watched
+    image_attention.add_image_attention = watched  # type: ignore[assignment]
     try:
         yield seen
     finally:

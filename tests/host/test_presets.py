@@ -33,7 +33,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "models"
     monkeypatch.setattr(folder_paths, "models_dir", str(root))
     known = folder_paths.folder_names_and_paths
-    empty = {name: ([], set(endings)) for name, (_, endings) in known.items()}
+    empty: dict[str, Any] = {name: ([], set(endings)) for name, (_, endings) in known.items()}
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", empty)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     folders.register()

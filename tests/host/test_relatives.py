@@ -258,7 +258,7 @@ def test_sdxl_adapters_fit(name: str) -> None:
     assert apply(model, make_meta_identity(AdapterConfig.sdxl())) is not model
 
 
-@pytest.mark.parametrize("name", {**OTHER_LAYERS, **FOREIGN})
+@pytest.mark.parametrize("name", [*OTHER_LAYERS, *FOREIGN])
 def test_sdxl_adapters_are_refused_elsewhere(name: str) -> None:
     """By the name that users know, and with what to do."""
     kind = KINDS[name]
@@ -384,7 +384,8 @@ def make_editing(worlds: Loader, photos: int = 1, repeats: int = 1) -> Scene:
     world = worlds("instruct-pix2pix")
     pixels, vae = draw_photos(photos), load_vae("instruct-pix2pix")
     edited = InstructPixToPixConditioning.execute(world.positive, world.negative, pixels, vae)
-    return make_scene(world, *edited.result, repeats)
+    positive, negative, latent = edited.result
+    return make_scene(world, positive, negative, latent, repeats)
 
 
 def make_scene(

@@ -59,6 +59,7 @@ def test_the_order_of_the_nodes_does_not_matter(tiny: World, before: bool) -> No
 
 def test_kept_features_are_cut_as_hypertile_cuts_now(tiny: World) -> None:
     """It draws another number of tiles at each layer and step."""
+    tiled: Any
     (tiled,) = HyperTile.execute(tiny.patch(), 32, 3, 2, False)
     latent = empty(2, 32, 32)
 

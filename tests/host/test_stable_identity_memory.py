@@ -28,14 +28,14 @@ def make_clip() -> comfy.sd.CLIP:
     clip = comfy.sd.CLIP(no_init=True)
     clip.cond_stage_model = SDXLClipModel(dtype=torch.float16).requires_grad_(False)
     clip.tokenizer, clip.layer_idx, clip.tokenizer_options = SDXLTokenizer(), None, {}
-    clip.patcher = SimpleNamespace(load_device=torch.device("cpu"))
+    clip.patcher = SimpleNamespace(load_device=torch.device("cpu"))  # type: ignore[assignment]
     return clip
 
 
 def count(side: int, twice: bool) -> tuple[float, float]:
     """Weights, and the most that a forward and its gradient make, in GB."""
     with FakeTensorMode():
-        model = make_model(torch.bfloat16, UNET)
+        model = make_model(UNET, torch.bfloat16, torch.device("cpu"))
         clip = make_clip()
         text = clip.cond_stage_model
         make_differentiable(clip, twice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_training_lowers_the_loss_and_touches_the_adapter_alone(tiny: World) -> 
 def test_loss_against_the_formula(tiny: World) -> None:
     """E || eps - eps_theta ||^2 with z_t = sqrt(a) z + sqrt(1 - a) eps, written out."""
     adapter, pairs = make(tiny), draw_pairs()
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def predict(noised: torch.Tensor, t: torch.Tensor, _: object) -> torch.Tensor:
         seen.update(noised=noised, t=t)

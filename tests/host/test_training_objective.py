@@ -131,6 +131,7 @@ def test_loss_and_gradients_agree_with_plain_torch(
 def test_the_size_conditioning_is_the_hosts(tiny: World) -> None:
     """`encode_adm` is what sampling calls, one size at a time."""
     frozen = make(tiny)._frozen
+    assert isinstance(frozen, HostFrozen)
     sizes = torch.tensor([[480, 640, 16, 0, 512, 768], [1024, 1024, 0, 0, 1024, 1024]])
     names = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")
     pooled = torch.zeros(1, tiny.model.model.adm_channels - 6 * 256)

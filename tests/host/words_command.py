@@ -2,7 +2,10 @@
 
 import sys
 
-from training_command import launch, use_host_with_miniature
+from training_command import (  # type: ignore[import-not-found]  # lies beside this script
+    launch,
+    use_host_with_miniature,
+)
 
 if __name__ == "__main__":
     from pack.infinite_id.stable_identity.command import main

@@ -42,7 +42,8 @@ import insightface.app
 cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 print(json.dumps([found, onnxruntime.__version__, cuda]))
 """
-Install = Callable[..., None]
+Install = Callable[..., Any]
+Installers = dict[str, Callable[[Path], tuple[Path, Install]]]
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
                 shutil.rmtree(environment)
 
 
-def installers(uv: str | None) -> dict[str, Callable[[Path], tuple[Path, Install]]]:
+def installers(uv: str | None) -> Installers:
     """Names of installers, each with what makes an environment and installs into it."""
 
     def make_pip(folder: Path) -> tuple[Path, Install]:
@@ -93,7 +94,7 @@ def installers(uv: str | None) -> dict[str, Callable[[Path], tuple[Path, Install
         command = [str(uv), "pip", "install", "--python", str(python)]
         return python, lambda args, cwd: run([*command, *args], cwd)
 
-    found = {"pip": make_pip, "pip, line by line": make_pip}
+    found: Installers = {"pip": make_pip, "pip, line by line": make_pip}
     return {**found, "uv": make_uv, "uv, line by line": make_uv} if uv else found
 
 

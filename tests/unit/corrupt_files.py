@@ -34,6 +34,7 @@ class Usage:
 
     def __enter__(self) -> Usage:
         self.seconds, self.bytes = time.monotonic(), 0
+        self._before: int | None
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._before = _read_status("VmHWM")
@@ -671,7 +672,7 @@ for _name, _make, _said in (
         ),
         NO_NUMBERS,
     ),
-    ("pickle in complex numbers", lambda: replace_one(NORM, half(8).cfloat()), UNQUANTISED),
+    ("pickle in complex numbers", lambda: replace_one(NORM, half(8).to(torch.cfloat)), UNQUANTISED),
     (
         "pickle with an expanded tensor",
         lambda: replace_one(KEY, half(1).expand(1280, 8)),

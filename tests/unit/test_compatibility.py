@@ -131,8 +131,8 @@ def test_the_snapshot_is_complete(now: Nodes, recorded: Nodes) -> None:
     if os.environ.get("INFINITE_ID_SNAPSHOT") == "write" and not breaks(recorded, now):
         SNAPSHOT.write_text(as_text(now), encoding="utf-8")
         return
-    lines = (as_text(nodes).splitlines() for nodes in (recorded, now))
-    changes = list(unified_diff(*lines, "recorded", "now", n=2, lineterm=""))
+    before, after = (as_text(nodes).splitlines() for nodes in (recorded, now))
+    changes = list(unified_diff(before, after, "recorded", "now", n=2, lineterm=""))
     assert not changes, "\n".join([*changes, f"If this is meant, and nothing breaks: {COMMAND}"])
 
 

@@ -68,6 +68,10 @@ def make_pair(adapter: Adapter) -> list[Identity]:
     return [make_identity(adapter, seed) for seed in (1, 2)]
 
 
+def make_bare(tokens: Tensor, adapter: Adapter) -> Identity:
+    return Identity(tokens, tokens, adapter)
+
+
 KINDS: dict[str, Callable[[Adapter], Identity]] = {
     "one photo": make_identity,
     "stack": lambda adapter: stack(make_pair(adapter)),
@@ -75,7 +79,7 @@ KINDS: dict[str, Callable[[Adapter], Identity]] = {
     "average": lambda adapter: average(make_pair(adapter), [0.3, 0.7]),
     "sweep": lambda adapter: interpolate_faces(make_pair(adapter), [0.0, 0.4, 1.0]),
     "cross-fade": lambda adapter: cross_fade(make_pair(adapter), [0.0, 0.4, 1.0]),
-    "tokens alone": lambda adapter: Identity(*[torch.randn(1, 5, 8)] * 2, adapter),
+    "tokens alone": lambda adapter: make_bare(torch.randn(1, 5, 8), adapter),
 }
 
 
@@ -85,8 +89,8 @@ def contents(identity: Identity) -> dict[str, Tensor | None]:
         "tokens": identity.tokens,
         "unconditional": identity.unconditional,
         "shares": identity.shares,
-        "face": features and features.face,
-        "clip": features and features.clip,
+        "face": None if features is None else features.face,
+        "clip": None if features is None else features.clip,
     }
 
 

@@ -44,7 +44,7 @@ class StandInClip:
 
 
 def draw(values: np.ndarray, width: int) -> Vector:
-    seed = int.from_bytes(hashlib.sha256(values.tobytes()).digest()[:8])
+    seed = int.from_bytes(hashlib.sha256(values.tobytes()).digest()[:8], "big")
     return np.random.default_rng(seed).normal(size=width).astype(np.float32) + 0.5
 
 
@@ -68,9 +68,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     for n in range(PICTURES):
         path = folder / f"{n}.png"
         path.write_bytes(encode(n))
-        method, person = ("a", "b")[n % 2], f"person {n // 2 % PEOPLE}"
+        method, owner = ("a", "b")[n % 2], f"person {n // 2 % PEOPLE}"
         text = "" if n == 2 * PEOPLE * NO_PROMPT else f"prompt {n % 7}"
-        pictures.append(Picture(method, person, f"prompt {n % 7}", str(n), text, path))
+        pictures.append(Picture(method, owner, f"prompt {n % 7}", str(n), text, path))
     folder.joinpath(f"{2 * PEOPLE * DAMAGED}.png").write_bytes(b"no picture")
     folder.joinpath(f"{2 * PEOPLE * MISSING}.png").unlink()
     dark = Image.new("RGB", (2, 1))

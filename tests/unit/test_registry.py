@@ -43,7 +43,7 @@ def forbidden(source: str) -> Iterator[str]:
                 found |= {name for name in names if SYSTEM.fullmatch(name)}
         elif isinstance(node, ast.Call):
             found = _forbidden_call(node)
-        if found:
+        if found and isinstance(node, ast.stmt | ast.expr):
             yield f"{node.lineno}: {', '.join(sorted(found))}"
 
 
