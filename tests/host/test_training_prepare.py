@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -25,24 +26,24 @@ from pack.infinite_id.faces import face as faces
 from pack.infinite_id.faces.photo import to_image
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.identities.identity import Source as Origin
+from pack.infinite_id.launch import HostOptions
 from pack.infinite_id.photos.look import Limits
 from pack.infinite_id.photos.sources import list_sources
 from pack.infinite_id.training.data import Pairs, Prepared
-from pack.infinite_id.training.prepare import run
+from pack.infinite_id.training.prepare import run, work
+from pack.infinite_id.training.prepare.cluster import Processes, connect
 from pack.infinite_id.training.prepare.encode import Sizes
 from pack.infinite_id.training.prepare.host_encoders import HostEncoders
 from pack.infinite_id.training.prepare.people import Choice
 from pack.infinite_id.training.prepare.run import Settings, prepare
 from pack.miniature.faces import render
-from pack.miniature.host import register
 from pack.miniature.shapes import WEIGHTS
 from pack.miniature.world.identity import draw_identity
 from pack.miniature.world.scene import draw_scene
+from pack.tests.host import prepare_nets
+from pack.tests.host.prepare_nets import CHECKPOINT, CLIP_VISION, PACK
 
 COMMAND = Path(__file__).with_name("training_command.py")
-CHECKPOINT = WEIGHTS / "infinite-id-miniature.safetensors"
-CLIP_VISION = WEIGHTS / "infinite-id-miniature-clip-vision.safetensors"
-PACK = WEIGHTS / "insightface" / "models" / "miniature"
 PEOPLE, PHOTOS = 3, 3
 SETTINGS = Settings(
     limits=Limits(face=24),
@@ -55,8 +56,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(scope="module")
 def nets() -> tuple[Any, HostEncoders]:
-    register()
-    return faces.load_analysis(PACK, "CPU", 256), HostEncoders.load(CHECKPOINT, CLIP_VISION)
+    return prepare_nets.load_analysis(), prepare_nets.load_encoders()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     whole: Path, photos: Path, nets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at five random photos, before and after a file takes its name."""
-    monkeypatch.setattr(run, "BLOCK", 4)
+    monkeypatch.setattr(work, "BLOCK", 4)
     once = tmp_path / "once"
     make(photos, once, nets)
     assert contents(once)["index.jsonl"] == contents(whole)["index.jsonl"], "whatever the block"
@@ -194,7 +194,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
         calls = Counter[str]()
         with monkeypatch.context() as patch:
             for name in ("look", "decode", "write_tensors"):
-                patch.setattr(run, name, kill_after(getattr(run, name), at, calls))
+                patch.setattr(work, name, kill_after(getattr(work, name), at, calls))
             try:
                 make(photos, out, nets)
             except Killed:
@@ -211,6 +211,22 @@ def kill_after(function: Any, at: int, calls: Counter[str]) -> Any:
         return function(*args)
 
     return killed
+
+
+def test_ray_writes_the_same_bytes(photos: Path, whole: Path, tmp_path: Path) -> None:
+    """In two processes of its own; what a job cannot do is told in its words."""
+    pytest.importorskip("ray", reason="requirements/training.txt")
+    spread = Processes(HostOptions(Path(folder_paths.base_path), cpu=True), 2)
+    sources = list_sources(photos, captions=False)
+    nets = prepare_nets.load_analysis, prepare_nets.load_encoders
+    with connect("local"):
+        prepare(sources, tmp_path, SETTINGS, *nets, spread)
+        assert contents(tmp_path) == contents(whole)
+        (tmp_path / "shards" / "000000.safetensors").unlink()
+        with pytest.raises(UserError, match="no nets today"):
+            prepare(sources, tmp_path, SETTINGS, nets[0], prepare_nets.fail, spread)
+    with pytest.raises(UserError, match="--ray auto: Ray cannot be reached"), connect("auto"):
+        pass
 
 
 def test_a_second_run_computes_nothing(photos: Path, whole: Path) -> None:

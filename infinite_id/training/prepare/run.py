@@ -16,24 +16,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from ...errors import UserError
-from ...files import digest_of, read_metadata, to_json, to_json_lines, write_tensors, write_text
-from ...photos.look import Limits, Rejected, decode, look, read
+from ...files import read_metadata, to_json, to_json_lines, write_text
+from ...photos.look import Limits
 from ...photos.sources import Source
 from ...progress import make_bar
 from ..data import INDEX, NOTHING, SETTINGS, VERSION
-from .encode import Encoders, Photos, Sizes, encode_shard
+from . import work
+from .encode import Encoders, Sizes
 from .people import Choice, choose
 from .report import describe_counts, write_report
+from .work import Block, EncodeWorker, Kept, LookWorker, Shard, Spread, in_this_process
 
 REJECTED, REPORT = "rejected.jsonl", "report.html"
-BLOCK = 32
-"""Photos that are looked at before the result is stored: what a kill may cost."""
 Record = dict[str, Any]
 
 
@@ -57,26 +56,21 @@ class Settings:
         return json.loads(to_json(asdict(self) | {"version": VERSION}))
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A photo that is kept, and where what was seen in it is stored."""
-
-    number: int
-    record: Record
-
-
 def prepare(
     sources: Sequence[Source],
     out: Path,
     settings: Settings,
     load_analysis: Callable[[], Any],
     load_encoders: Callable[[], Encoders],
+    spread: Spread = in_this_process,
 ) -> tuple[int, int]:
     """Prepare photos for training.
 
     Args:
         out: a new folder, or one in which the same settings were used before.
-        load_analysis, load_encoders: called if there is something to do for them.
+        load_analysis, load_encoders: called if there is something to do for them, in each process
+            that `spread` gives work to.
+        spread: where photos are looked at and encoded.
 
     Returns:
         The number of photos that are kept, and of those that are not.
@@ -86,9 +80,8 @@ def prepare(
             pair is left.
     """
     _begin(out, settings)
-    _look(sources, out, settings, load_analysis)
-    _drop_others(out / "looked", -(-len(sources) // BLOCK))
-    kept, rejected = _choose(out, len(sources), settings)
+    _look(sources, out, LookWorker(out, settings.limits, load_analysis), spread)
+    kept, rejected = _choose(out, sources, settings)
     write_text(out / REJECTED, to_json_lines(rejected))
     write_report(out / REPORT, [one.record for one in kept], rejected, thumbnails(out))
     if not kept:
@@ -96,7 +89,8 @@ def prepare(
             f"None of the {len(sources)} photos is left. {describe_counts(rejected)}. See "
             f"{out / REPORT}; the thresholds are options, see `prepare --help`."
         )
-    _encode(sources, out, kept, settings, load_encoders)
+    worker = EncodeWorker(out, settings.limits, settings.sizes, load_encoders)
+    _encode(kept, out, settings.shard, worker, spread)
     return len(kept), len(rejected)
 
 
@@ -115,55 +109,39 @@ def _begin(out: Path, settings: Settings) -> None:
         )
 
 
-def _block_path(out: Path, number: int) -> Path:
-    return out / "looked" / f"{number:06d}.safetensors"
-
-
-def _look(
-    sources: Sequence[Source], out: Path, settings: Settings, load_analysis: Callable[[], Any]
-) -> None:
+def _look(sources: Sequence[Source], out: Path, worker: LookWorker, spread: Spread) -> None:
     """Look at every block of photos that has no file yet, or one of other photos."""
-    analysis = None
-    with make_bar(len(sources), "looking at photos", "photo") as bar:
-        for number, start in enumerate(range(0, len(sources), BLOCK)):
-            block = sources[start : start + BLOCK]
-            path = _block_path(out, number)
-            mark = digest_of([[s.person, s.name, s.offset, s.size, s.changed] for s in block])
-            if _read_mark(path) != mark:
-                analysis = load_analysis() if analysis is None else analysis
-                looks = []
-                for source in block:
-                    looks.append(look(source, analysis, settings.limits))
-                    bar.update()
-                tensors = {
-                    name: torch.from_numpy(np.stack([getattr(x, name) for x in looks]))
-                    for name in ("vector", "landmarks", "box", "thumbnail")
-                }
-                metadata = {"mark": mark, "records": [x.record for x in looks]}
-                write_tensors(path, tensors, metadata)
-            else:
-                bar.update(len(block))
-                bar.initial += len(block)  # what was there counts for neither rate nor time left
+    blocks = [Block(n, own) for n, own in enumerate(_parts(sources, work.BLOCK))]
+    to_do = [b for b in blocks if work.read_mark(work.block_path(out, b.number)) != b.mark]
+    with _bar(len(sources), to_do, "looking at photos") as bar:
+        spread(to_do, lambda: worker, bar.update)
+    _drop_others(out / "looked", len(blocks))
 
 
-def _read_mark(path: Path) -> str:
-    """What a stored block or shard was made of; empty if there is none."""
-    return str(read_metadata(path)["mark"]) if path.exists() else ""
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _bar(total: int, to_do: Sequence[Block] | Sequence[Shard], what: str) -> Any:
+    return make_bar(total, what, "photo", initial=total - sum(map(len, to_do)))
 
 
 def _blocks(out: Path, count: int) -> Iterator[tuple[list[Record], Tensor]]:
     """Records and face vectors of each block, in order."""
-    for number in range(-(-count // BLOCK)):
-        with safe_open(_block_path(out, number), framework="pt") as file:
+    for number in range(-(-count // work.BLOCK)):
+        path = work.block_path(out, number)
+        with safe_open(path, framework="pt") as file:
             vectors = file.get_tensor("vector")
-        yield read_metadata(_block_path(out, number))["records"], vectors
+        yield read_metadata(path)["records"], vectors
 
 
-def _choose(out: Path, count: int, settings: Settings) -> tuple[list[Kept], list[Record]]:
+def _choose(
+    out: Path, sources: Sequence[Source], settings: Settings
+) -> tuple[list[Kept], list[Record]]:
     """Judge the photos of each person together; one person's vectors are in memory at a time."""
     photos = (
-        (number * BLOCK + i, record, vectors[i])
-        for number, (records, vectors) in enumerate(_blocks(out, count))
+        (number * work.BLOCK + i, record, vectors[i])
+        for number, (records, vectors) in enumerate(_blocks(out, len(sources)))
         for i, record in enumerate(records)
     )
     kept: list[Kept] = []
@@ -181,72 +159,34 @@ def _choose(out: Path, count: int, settings: Settings) -> tuple[list[Kept], list
             if record["kind"]:
                 rejected.append(record)
             else:
-                kept.append(Kept(number, record))
+                kept.append(Kept(number, record, sources[number]))
     return kept, sorted(rejected, key=lambda record: (record["person"], record["name"]))
 
 
 def _encode(
-    sources: Sequence[Source],
-    out: Path,
-    kept: Sequence[Kept],
-    settings: Settings,
-    load_encoders: Callable[[], Encoders],
+    kept: Sequence[Kept], out: Path, size: int, worker: EncodeWorker, spread: Spread
 ) -> None:
     """Write the shards that are not there yet, and then the index."""
-    encoders: Encoders | None = None
-    index: list[Record] = []
-    with make_bar(len(kept), "encoding photos", "photo") as bar:
-        for number, start in enumerate(range(0, len(kept), settings.shard)):
-            part = kept[start : start + settings.shard]
-            path = out / "shards" / f"{number:06d}.safetensors"
-            mark = digest_of([one.record for one in part])
-            if _read_mark(path) != mark:
-                encoders = load_encoders() if encoders is None else encoders
-                photos = _open_photos(sources, out, part, settings.limits, bar)
-                tensors, entries = encode_shard(photos, encoders, settings.sizes)
-                tensors["face"] = torch.stack(list(_read_rows(out, part, "vector")))
-                write_tensors(path, tensors, {"mark": mark, "entries": entries})
-            else:
-                bar.update(len(part))
-                bar.initial += len(part)
-            entries = read_metadata(path)["entries"]
-            index += [e | {"shard": path.name, "row": row} for row, e in enumerate(entries)]
-    _drop_others(out / "shards", -(-len(kept) // settings.shard))
-    if not (out / NOTHING).exists():
-        encoders = load_encoders() if encoders is None else encoders
-        write_tensors(out / NOTHING, {"clip": encoders.nothing().half()}, {})
+    shards = [Shard(n, own) for n, own in enumerate(_parts(kept, size))]
+    paths = [work.shard_path(out, shard.number) for shard in shards]
+    to_do = [s for s, path in zip(shards, paths, strict=True) if work.read_mark(path) != s.mark]
+    if not (out / NOTHING).exists():  # it comes with any shard
+        to_do = to_do or shards[:1]
+    with _bar(len(kept), to_do, "encoding photos") as bar:
+        spread(to_do, lambda: worker, bar.update)
+    _drop_others(out / "shards", len(shards))
+    index = [
+        entry | {"shard": path.name, "row": row}
+        for path in paths
+        for row, entry in enumerate(read_metadata(path)["entries"])
+    ]
     write_text(out / INDEX, to_json_lines(index))
-
-
-def _open_photos(
-    sources: Sequence[Source], out: Path, part: Sequence[Kept], limits: Limits, bar: Any
-) -> Photos:
-    landmarks, boxes = (_read_rows(out, part, name) for name in ("landmarks", "box"))
-    for one, points, box in zip(part, landmarks, boxes, strict=True):
-        source = sources[one.number]
-        try:
-            photo = decode(read(source, limits), limits)
-        except Rejected as rejected:
-            raise UserError(
-                f"{source.name} has changed since it was looked at: {rejected}. Give the same "
-                "command again."
-            ) from rejected
-        yield one.record, photo, points, box
-        bar.update()
 
 
 def _drop_others(folder: Path, count: int) -> None:
     """Remove what an earlier run over more photos has left: files from number `count` on."""
     for path in sorted(folder.glob("*.safetensors"))[count:]:
         path.unlink()
-
-
-def _read_rows(out: Path, part: Sequence[Kept], name: str) -> Iterator[Tensor]:
-    """What was stored of each photo under a name."""
-    for number, own in groupby(part, key=lambda one: one.number // BLOCK):
-        with safe_open(_block_path(out, number), framework="pt") as file:
-            rows = file.get_tensor(name)
-        yield from (rows[one.number % BLOCK] for one in own)
 
 
 def thumbnails(out: Path) -> Callable[[Sequence[str]], dict[str, Tensor]]:
