@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,7 +27,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         UserError: if the disk is full or the folder cannot be written to. What was there under
             the file's name before is there still.
     """
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.part")  # others may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()

@@ -166,7 +166,8 @@ def _draw(options: argparse.Namespace) -> int:
     for method, lacking in outcome.skipped.items():
         nodes = ", ".join(sorted(lacking))
         print(f"skipped: {method}: no server has {nodes}", file=sys.stderr)
-    print(f"{options.out}: {outcome.drawn} pictures drawn, {len(outcome.failed)} failed")
+    anew = f" ({outcome.outdated} anew: the plan has changed)" if outcome.outdated else ""
+    print(f"{options.out}: {outcome.drawn} pictures drawn{anew}, {len(outcome.failed)} failed")
     return 1 if outcome.failed else 0
 
 

@@ -1,7 +1,10 @@
 """Draws a plan through several ComfyUI servers at once.
 
-A picture that is there is not drawn again. A cell belongs to nobody until its picture is on the
-disk: if a server goes, the others take its cell, and it gets cells again when it is back.
+A picture that is there is not drawn again, unless its prompt, photo or workflow has changed since;
+`drawn.jsonl` says what each was made of. So a plan may grow and change in its place.
+
+A cell belongs to nobody until its picture is on the disk: if a server goes, the others take its
+cell, and it gets cells again when it is back.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import write_text, write_whole
+from ..files import digest_of, file_digest, to_json, write_text, write_whole
 from ..progress import make_bar
 from .plan import FILE, Cell, Plan, read_plan
 from .remote import DrawError, Server
 from .workflow import Prompt, fill, list_classes, read_workflow
 
+DRAWN = "drawn.jsonl"
 PATIENCE = 120.0
 """Seconds without any server before the command gives up."""
 _RETRY_SECONDS = 2.0
@@ -33,6 +37,7 @@ class _Work:
     """What all servers share; one event loop, so that no lock is needed.
 
     Attributes:
+        recipes: what each cell is made of.
         waiting: cells that nobody draws at the moment.
         running: how many cells are drawn at the moment.
         alive: servers that answered last and can draw what is left.
@@ -42,6 +47,7 @@ class _Work:
     plan: Plan
     out: Path
     workflows: dict[str, Prompt]
+    recipes: dict[Cell, str]
     waiting: deque[Cell]
     bar: Any
     running: int = 0
@@ -66,11 +72,14 @@ class Outcome:
     """What became of the cells.
 
     Attributes:
+        drawn: pictures that are there now and were not before.
+        outdated: of these, such as there were of another prompt, photo or workflow.
         failed: cells that a server could not draw, and why; skipped: those whose method no server
             has the nodes for, and what is missing.
     """
 
     drawn: int
+    outdated: int
     failed: dict[Cell, str]
     skipped: dict[str, set[str]]
 
@@ -89,15 +98,19 @@ def draw(plan_file: Path, out: Path, urls: Sequence[str]) -> Outcome:
     plan = read_plan(plan_file)
     workflows = {name: read_workflow(m.workflow) for name, m in plan.methods.items()}
     _try_inputs(plan, workflows)
+    _check_photos(plan)
     _keep_plan(plan_file, plan, out)
     cells = list(plan.cells())
-    missing = [cell for cell in cells if not (out / cell.path).exists()]
+    recipes = _write_recipes(plan, workflows)
+    outdated = _find_outdated(out, recipes)
+    missing = [cell for cell in cells if cell in outdated or not (out / cell.path).exists()]
     with make_bar(len(cells), "drawing", "picture", len(cells) - len(missing)) as bar:
-        work = _Work(plan, out, workflows, deque(missing), bar)
+        work = _Work(plan, out, workflows, recipes, deque(missing), bar)
         missing_classes = asyncio.run(_draw_all(work, urls))
     skipped = {cell.method for cell in work.waiting}
     return Outcome(
         drawn=len(missing) - len(work.waiting) - len(work.failed),
+        outdated=len(outdated - work.failed.keys() - set(work.waiting)),
         failed=work.failed,
         skipped={method: missing_classes[method] for method in sorted(skipped)},
     )
@@ -112,22 +125,54 @@ def _try_inputs(plan: Plan, workflows: dict[str, Prompt]) -> None:
             raise UserError(f"Method '{name}': {error}") from error
 
 
+def _check_photos(plan: Plan) -> None:
+    for name, person in plan.people.items():
+        for photo in person.photos:
+            if not photo.is_file():
+                raise UserError(f"There is no photo {photo} of '{name}'. Correct the plan.")
+
+
+def _write_recipes(plan: Plan, workflows: dict[str, Prompt]) -> dict[Cell, str]:
+    """A digest of all that each cell is made of."""
+    photos = {name: file_digest(person.photos[0]) for name, person in plan.people.items()}
+    return {
+        cell: digest_of(_fill(plan, workflows, cell, photos[cell.person])) for cell in plan.cells()
+    }
+
+
+def _fill(plan: Plan, workflows: dict[str, Prompt], cell: Cell, photo: str) -> Prompt:
+    values: dict[str, str | int] = {
+        "photo": photo,
+        "prompt": plan.text(cell),
+        "noun": plan.people[cell.person].noun,
+        "person": cell.person,
+        "seed": cell.seed,
+    }
+    return fill(workflows[cell.method], plan.methods[cell.method].inputs, values)
+
+
+def _find_outdated(out: Path, recipes: dict[Cell, str]) -> set[Cell]:
+    """Cells whose pictures were drawn by another recipe; a picture without any is the user's."""
+    lines = (out / DRAWN).read_text("utf-8").splitlines() if (out / DRAWN).exists() else []
+    before = {line["picture"]: line["recipe"] for line in map(json.loads, lines)}
+    return {
+        cell
+        for cell, recipe in recipes.items()
+        if before.get(cell.path.as_posix(), recipe) != recipe and (out / cell.path).exists()
+    }
+
+
 def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
     """Copy the photos, and write a plan that names the copies."""
     data = json.loads(plan_file.read_text(encoding="utf-8"))
     for person, known in plan.people.items():
         names = []
         for n, photo in enumerate(known.photos):
-            if not photo.is_file():
-                raise UserError(f"There is no photo {photo} of '{person}'. Correct the plan.")
             name = Path("photos", person, f"{n}{photo.suffix}")
             write_whole(out / name, partial(shutil.copyfile, photo))
             names.append(name.as_posix())
         data["people"][person]["photos"] = names
-    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-    if (out / FILE).exists() and (out / FILE).read_text(encoding="utf-8") != text:
-        raise UserError(f"{out} holds pictures of another plan. Give another --out.")
-    write_text(out / FILE, text)
+    write_text(out / FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 async def _draw_all(work: _Work, urls: Sequence[str]) -> dict[str, set[str]]:
@@ -196,18 +241,11 @@ async def _serve(
 
 async def _draw_cell(work: _Work, server: Server, cell: Cell) -> None:
     """Draw one picture. If the server goes, the cell waits again, before the others."""
-    person, method = work.plan.people[cell.person], work.plan.methods[cell.method]
     work.running += 1
     try:
-        values: dict[str, str | int] = {
-            "photo": await server.upload(person.photos[0]),
-            "prompt": work.plan.text(cell),
-            "noun": person.noun,
-            "person": cell.person,
-            "seed": cell.seed,
-        }
-        picture = await server.draw(fill(work.workflows[cell.method], method.inputs, values))
-        write_whole(work.out / cell.path, lambda path: _write(path, picture))
+        photo = await server.upload(work.plan.people[cell.person].photos[0])
+        picture = await server.draw(_fill(work.plan, work.workflows, cell, photo))
+        _keep_picture(work, cell, picture)
         work.bar.update()
     except DrawError as error:
         work.failed[cell] = str(error)
@@ -216,6 +254,15 @@ async def _draw_cell(work: _Work, server: Server, cell: Cell) -> None:
         raise
     finally:
         work.running -= 1
+
+
+def _keep_picture(work: _Work, cell: Cell, picture: bytes) -> None:
+    """Store a picture; its recipe first, and no old picture is left by then to go with it."""
+    path = work.out / cell.path
+    path.unlink(missing_ok=True)
+    with (work.out / DRAWN).open("a", encoding="utf-8", newline="\n") as file:
+        file.write(to_json({"picture": cell.path.as_posix(), "recipe": work.recipes[cell]}) + "\n")
+    write_whole(path, lambda partial: _write(partial, picture))
 
 
 def _write(path: Path, data: bytes) -> None:

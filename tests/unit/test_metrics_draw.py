@@ -237,12 +237,37 @@ def test_what_a_server_refuses_is_told(
     assert "failed: ours/bert/c/0.png: Text: no room\n" in told.err
 
 
-def test_another_plan_goes_elsewhere(plan: Path, start: Any, tmp_path: Path) -> None:
-    one = start(ALL)
-    draw.draw(plan, tmp_path / "out", [one.url])
-    change(plan, seeds=[5])
-    with pytest.raises(UserError, match="holds pictures of another plan"):
-        draw.draw(plan, tmp_path / "out", [one.url])
+def test_a_plan_may_grow_and_change(plan: Path, start: Any, tmp_path: Path) -> None:
+    """What is drawn anew: cells that are new, and those of another prompt, photo or workflow."""
+    one, out = start(ALL), tmp_path / "out"
+
+    def redraw() -> tuple[int, int]:
+        outcome = draw.draw(plan, out, [one.url])
+        return outcome.drawn, outcome.outdated
+
+    assert redraw() == (12, 0)
+    change(plan, seeds=[0, 1, 2, 5])
+    assert redraw() == (4, 0)
+    change(plan, prompts={"a": "a {noun} inside", "b": "a {noun} outside"})
+    before = pictures(out)
+    assert redraw() == (8, 8)
+    after = pictures(out)
+    assert {name for name in after if after[name] != before[name]} == {
+        name for name in after if name.split("/")[2] == "a"
+    }
+    (tmp_path / "anna.jpg").write_bytes(b"another photo")
+    assert redraw() == (8, 8)
+    (tmp_path / "flow.json").write_text(json.dumps({**WORKFLOW, "5": WORKFLOW["1"]}))
+    assert redraw() == (16, 16)
+    assert redraw() == (0, 0)
+
+
+def test_pictures_of_other_origin_stay(plan: Path, start: Any, tmp_path: Path) -> None:
+    own = tmp_path / "out" / "ours" / "anna" / "a" / "0.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"by hand")
+    assert draw.draw(plan, tmp_path / "out", [start(ALL).url]).drawn == 11
+    assert own.read_bytes() == b"by hand"
 
 
 @pytest.mark.parametrize(
