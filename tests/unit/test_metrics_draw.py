@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.metrics import command, draw, remote
-from pack.infinite_id.metrics.plan import SHIPPED, read_plan, shipped_prompts
+from pack.infinite_id.metrics.plan import SHIPPED, WORKFLOWS, read_plan, shipped_prompts
 from pack.infinite_id.metrics.workflow import fill, list_classes, read_workflow
 
 WORKFLOW = {
@@ -326,3 +326,21 @@ def test_the_shipped_workflow_is_the_first_template() -> None:
         ("KSampler", "seed"): 3,
     }
     assert "InfiniteIDApply" in list_classes(shipped)
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_workflows_differ_by_the_method_alone(path: Path) -> None:
+    """The same prompts, latent and sampling as ours; every wire leads to a node that is there."""
+    inputs = {"LoadImage.image": "{photo}", "Prompt.text": "{prompt}", "KSampler.seed": "{seed}"}
+    filled = fill(read_workflow(path), inputs, {"photo": "p.jpg", "prompt": "x", "seed": 3})
+    ours = fill(read_workflow(WORKFLOWS / "infinite-id.json"), inputs, {"seed": 3, "prompt": "x"})
+
+    def settings(prompt: Any, kind: str) -> list[dict[str, Any]]:
+        nodes = [node["inputs"] for node in prompt.values() if node["class_type"] == kind]
+        return [{k: v for k, v in n.items() if not isinstance(v, list)} for n in nodes]
+
+    for kind in ("CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "KSampler"):
+        assert settings(filled, kind) == settings(ours, kind)
+    wires = [v for n in filled.values() for v in n["inputs"].values() if isinstance(v, list)]
+    assert {node for node, _ in wires} < filled.keys()
+    assert "p.jpg" in json.dumps(filled)
