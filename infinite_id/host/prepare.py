@@ -30,6 +30,7 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
     Raises:
         ValueError: if the identities, their masks and the latents do not go together.
     """
+    _check_latent(noise, guider.model_patcher.model.latent_format.latent_channels)
     options = guider.model_options["transformer_options"]
     applications, savings = options.get(APPLICATIONS, ()), _choose_savings(options, steps)
     windows = guider.model_options.get("context_handler")
@@ -59,6 +60,17 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         text_rows=text_rows,
         deep=DeepFeatures(savings.deep) if savings.deep > 1 else None,
+    )
+
+
+def _check_latent(noise: Tensor, channels: int) -> None:
+    """Raise ValueError for latents of no picture, or not of this kind of model."""
+    if noise.ndim == 4 and len(noise) and noise.shape[1] == channels and noise.numel():
+        return
+    raise ValueError(
+        f"Infinite-ID: the latent is of shape {tuple(noise.shape)}, and this model draws "
+        f"(pictures, {channels}, height, width), at least one picture. Take Empty Latent Image, or "
+        "VAE Encode with the model's own VAE."
     )
 
 

@@ -19,9 +19,10 @@ from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.faces.face import Face
 from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.host.encode import encode_identities
-from pack.infinite_id.host.patch import read_unet
+from pack.infinite_id.host.patch import read_unet, save_time
 from pack.infinite_id.identities.identity import Identity, Source
 from pack.infinite_id.identities.mixing import stack
+from pack.infinite_id.savings import Savings
 from pack.miniature.host import register
 from pack.miniature.random_weights import write
 from pack.nodes.apply import ApplyInfiniteID
@@ -197,3 +198,17 @@ def test_an_identity_of_nan_is_refused_at_apply(least: World, name: str, value: 
     broken[0, -1] = value
     with pytest.raises(ValueError, match=r"not numbers \(NaN\).* made of: photo 1 of 2"):
         apply(least.model, replace(identity, **{name: broken}))
+
+
+@pytest.mark.parametrize("savings", [Savings(), Savings(deep=2), Savings(shared=True)])
+@pytest.mark.parametrize("shape", [(0, 4, 8, 8), (1, 4, 0, 8), (1, 16, 8, 8), (1, 4, 3, 8, 8)])
+def test_latents_of_no_picture_or_of_another_kind_of_model(
+    least: World, shape: tuple[int, ...], savings: Savings
+) -> None:
+    """The host's own words for them are those of a layer."""
+    for model in (least.patch(), least.patch(setting="off")):
+        told = (
+            r"the latent is of shape .* \(pictures, 4, height, width\), .*Take Empty Latent Image"
+        )
+        with pytest.raises(ValueError, match=told):
+            least.sample(save_time(model, savings), latent={"samples": torch.ones(shape)})
