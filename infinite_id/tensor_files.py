@@ -225,6 +225,10 @@ def write_tensors(
         FileExistsError: if there is one, also one that appeared meanwhile.
         OSError: saying what cannot be written, why, and what to do.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # also where a file has the folder's name
+        raise _unwritable(path, error) from error
     if is_new and os.path.lexists(path):
         raise FileExistsError(path)
     temporary = path.with_name(f".{uuid4().hex}.part")  # its own: others may save the same
@@ -237,11 +241,7 @@ def write_tensors(
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}). Make room "
-            "on that drive, give the account that runs ComfyUI the right to write there, or "
-            "choose another name."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -254,6 +254,14 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
     except OSError:  # a drive without hard links, such as exFAT
         path.touch(exist_ok=False)  # takes the name
         temporary.replace(path)
+
+
+def _unwritable(path: Path, error: Exception) -> OSError:
+    return OSError(
+        f"{path} cannot be written ({getattr(error, 'strerror', None) or error}). Make room on "
+        "that drive, give the account that runs ComfyUI the right to write there, or choose "
+        "another name."
+    )
 
 
 def _unreadable(path: Path, error: OSError) -> FormatError:

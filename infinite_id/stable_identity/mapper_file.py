@@ -69,7 +69,6 @@ def save(learned: Learned, path: Path) -> None:
     tensors = {
         name: x.detach().cpu().contiguous() for name, x in learned.mapper.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, path, metadata)
 
 

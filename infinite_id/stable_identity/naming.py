@@ -20,6 +20,8 @@ _ENDINGS = ("", ".safetensors", ".pt", ".bin")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 _LONGEST = 120
+_LONGEST_PART = 200
+"""Bytes of a folder or file; drives take 255, of which the ending and a number have some."""
 
 
 class TakenError(ValueError):
@@ -44,13 +46,19 @@ def check_name(text: str) -> str:
     """
     name = text.strip().replace("\\", "/").removesuffix(".safetensors")
     parts = name.split("/")
-    fits = all(_PART.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts)
+    fits = all(_fits(part) for part in parts)
     if not fits or len(name) > _LONGEST:
         raise TakenError(
             f"name is {text[:200]!r}; give letters, digits, _ and -, with / between folders, such "
-            f"as people/anna, at most {_LONGEST} letters in all. A prompt cannot say other signs."
+            f"as people/anna, at most {_LONGEST} letters in all and {_LONGEST_PART} bytes between "
+            "two /. A prompt cannot say other signs."
         )
     return name
+
+
+def _fits(part: str) -> bool:
+    is_short = len(part.encode()) <= _LONGEST_PART
+    return bool(is_short and _PART.fullmatch(part) and not _RESERVED.fullmatch(part))
 
 
 def find_named(roots: Iterable[Path], name: str) -> list[Path]:

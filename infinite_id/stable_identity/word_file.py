@@ -68,7 +68,6 @@ def save(words: Words, path: Path, replaces: bool) -> None:
         "provenance": json.dumps(dict(words.provenance), sort_keys=True, ensure_ascii=False),
     }
     tensors = {key: rows.detach().float().cpu().contiguous() for key, rows in words.rows.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, path, metadata, is_new=not replaces)
 
 
