@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import folder_paths
 
@@ -286,3 +286,14 @@ def check(find: Callable[[str], Path], choice: str | None) -> bool | str:
         except FileNotFoundError as error:
             return str(error)
     return True
+
+
+def fingerprint(find: Callable[[str], Path], choice: str | None) -> Any:
+    """For a node's `fingerprint_inputs`: what changes with a chosen file.
+
+    None comes from another node, which says when it changes.
+    """
+    if choice is None:
+        return None
+    stat = find(choice).stat()
+    return stat.st_size, stat.st_mtime_ns

@@ -165,10 +165,7 @@ class LoadIdentity(Node):
 
     @classmethod
     def fingerprint_inputs(cls, identity_name: str | None, **_: Any) -> Any:
-        if identity_name is None:  # it comes from another node, which says when it changes
-            return None
-        stat = folders.find_identity(identity_name).stat()
-        return stat.st_size, stat.st_mtime_ns
+        return folders.fingerprint(folders.find_identity, identity_name)
 
     @classmethod
     def execute(cls, identity_name: str, adapter: Adapter) -> io.NodeOutput:

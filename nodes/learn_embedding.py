@@ -1,5 +1,6 @@
 """StableIdentity: a person as two words, in a file that every prompt can name."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,11 @@ class LearnEmbedding(Node):
                 io.String.Output("info", display_name="info", tooltip="What was seen and done."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, go_on_from: str | None, **_: Any) -> Any:
+        chosen = None if go_on_from == NONE else go_on_from
+        return folders.fingerprint(partial(find_learned, folders.MAPPERS), chosen)
 
     @classmethod
     def execute(

@@ -76,10 +76,7 @@ class LoadInfiniteIDModel(Node):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None, **_: Any) -> Any:
-        if model_name is None:  # it comes from another node, which says when it changes
-            return None
-        stat = folders.find_adapter(model_name).stat()
-        return stat.st_size, stat.st_mtime_ns
+        return folders.fingerprint(folders.find_adapter, model_name)
 
     @classmethod
     def execute(cls, model_name: str, shortcut_scale: float, kind: str = AUTO) -> io.NodeOutput:

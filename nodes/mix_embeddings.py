@@ -1,5 +1,8 @@
 """An embedding between two people."""
 
+from functools import partial
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..infinite_id.files import digest_of
@@ -46,6 +49,12 @@ class MixEmbeddings(Node):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, first: str | None, second: str | None, **_: Any) -> Any:
+        """Either may be learnt further under its name."""
+        find = partial(find_learned, folders.EMBEDDINGS)
+        return [folders.fingerprint(find, choice) for choice in (first, second)]
 
     @classmethod
     def execute(

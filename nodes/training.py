@@ -97,6 +97,15 @@ class TrainAdapter(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, data: str | None, **_: Any) -> Any:
+        """The photos may be prepared anew under the same name."""
+
+        def find(name: str) -> Path:
+            return folders.find_prepared(name) / folders.PREPARED
+
+        return folders.fingerprint(find, data)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
