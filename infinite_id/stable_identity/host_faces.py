@@ -69,6 +69,14 @@ class Nets:
         file = Path(self.analysis.models["recognition"].model_file)
         return f"{file.name} {file_digest(file)[:16]}"
 
+    @property
+    def finder(self) -> str:
+        """Which net finds faces and at which size, with a digest; nothing if none does."""
+        if self.analysis is None:
+            return ""
+        file = Path(self.analysis.models["detection"].model_file)
+        return f"{file.name} {file_digest(file)[:16]} {self.analysis.det_size}"
+
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:

@@ -17,8 +17,13 @@ from .host_text import ClipError, Prompts, list_encoders, read_table
 from .mapper import Rows
 
 
-def check_model(model: ModelPatcher, clip: CLIP) -> None:
+def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
     """Raises ClipError if it is no model that words can be learnt for, or not with this CLIP."""
+    if clip is None:
+        raise ClipError(
+            "There is no CLIP at this node's 'clip': the file that it comes from holds none. Take "
+            "Load CLIP, or a whole checkpoint."
+        )
     network = model.model
     kind, unet = type(network).__name__, network.diffusion_model
     if network.model_type not in PREDICTIONS or not hasattr(unet, "input_blocks"):

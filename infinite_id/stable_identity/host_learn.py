@@ -19,7 +19,16 @@ from ..faces.photo import digest
 from ..files import digest_of
 from ..training.checkpoints import BEST, FOLDER, load, load_newest
 from ..training.draws import time_of_preview
-from ..training.host_load import digest_model, load_with_text, place, training
+from ..training.host_load import (
+    check_vae,
+    digest_autoencoder,
+    digest_model,
+    digest_text,
+    encode_picture,
+    load_with_text,
+    place,
+    training,
+)
 from ..training.processes import Alone
 from ..training.settings import Optimiser, Run, Settings
 from ..training.stats import read_losses
@@ -163,9 +172,11 @@ def describe(lesson: Lesson) -> dict[str, Any]:
     Raises:
         ClipError: if no words can be learnt for the model, or not with this CLIP.
         FaceError: if the mapper does not fit, or there is nothing to learn.
+        UserError: if there is no autoencoder.
     """
     nets, material, wishes, start = lesson.nets, lesson.material, lesson.wishes, lesson.start
     check_model(lesson.model, lesson.clip)
+    check_vae(lesson.vae)
     if start is not None:
         check_start(start, lesson.clip, nets)
     elif not wishes.steps:
@@ -177,10 +188,13 @@ def describe(lesson: Lesson) -> dict[str, Any]:
     return {
         "model": digest_model(lesson.model),
         "tables": digest_tables(lesson.clip),
+        "text": digest_text(lesson.clip),
+        "vae": digest_autoencoder(lesson.vae),
         "photos": [digest(photo) for photo in material.photos.values()],
         "masks": [_digest_masks(masks) for masks in material.masks],
         "held_out": None if held_out is None else digest(held_out),
         "face_encoder": nets.encoder,
+        "face_finder": nets.finder,
         "names": digest_of(list(wishes.names)),
         "settings": {
             "rate": wishes.rate,
@@ -230,7 +244,7 @@ def learn(
     out = runs / f"words-{digest_of(origin)[:16]}"
     settings = wishes.settings(looks=wanted is not None)
     newest = load_newest(out)
-    targets, plain = _encode(vae, portraits, newest.step if newest else 0, settings, tell)
+    targets, plain = _encode(vae, model, portraits, newest.step if newest else 0, settings, tell)
     with training():
         patcher, text = load_with_text(model, clip)
         width = portraits[0].vectors.shape[-1]
@@ -282,14 +296,18 @@ def _take_best(mapper: Mapper, out: Path) -> None:
 
 
 def _encode(
-    vae: VAE, portraits: Sequence[Portrait], begun: int, settings: Settings, tell: Tell
+    vae: VAE,
+    model: ModelPatcher,
+    portraits: Sequence[Portrait],
+    begun: int,
+    settings: Settings,
+    tell: Tell,
 ) -> tuple[Targets, Variant]:
     """The augmented targets that a run asks for, and the first photo as it is."""
     first = portraits[0]
 
     def encode(picture: Tensor) -> Tensor:
-        latents: Tensor = vae.encode(picture.permute(1, 2, 0)[None])[0].float().cpu()
-        return latents
+        return encode_picture(vae, picture.permute(1, 2, 0)[None], model)
 
     numbers = list_needed(begun, settings)
     variants = {}

@@ -6,14 +6,17 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from typing import Any
 
 import torch
 from comfy import model_management
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.sd import CLIP
+from comfy.sd import CLIP, VAE
+from comfy.weight_adapter import WeightAdapterBase
+from torch import Tensor
 
-from ..attention.blocks import list_transformers
+from ..errors import UserError
 from ..host.models import place_model
 
 
@@ -84,9 +87,71 @@ def _copy_model(model: BaseModel) -> BaseModel:
 
 
 def digest_model(model: ModelPatcher) -> str:
-    """SHA-256 that tells models apart: of the text projections, and of which patches there are."""
-    whole = sha256(str(sorted((name, len(own)) for name, own in model.patches.items())).encode())
-    for _, transformer in list_transformers(model.model.diffusion_model):
-        for layer in (transformer.attn2.to_k, transformer.attn2.to_v):
-            whole.update(layer.weight.detach().cpu().flatten().view(torch.uint8).numpy())
+    """SHA-256 that tells models apart: of the text projections, and of all patches."""
+    return _digest(model, ("attn2.to_k.weight", "attn2.to_v.weight"))
+
+
+def digest_text(clip: CLIP) -> str:
+    """SHA-256 that tells text encoders apart that may share their token tables."""
+    return f"{clip.layer_idx} {_digest(clip.patcher, ('k_proj.weight',))}"
+
+
+def digest_autoencoder(vae: VAE) -> str:
+    """SHA-256 of an autoencoder's weights."""
+    return _digest(vae.patcher, ("weight",))
+
+
+def _digest(model: ModelPatcher, ends: tuple[str, ...]) -> str:
+    """SHA-256 of the weights whose names end so, as they are without patches, and of all patches.
+
+    The host's loaded models have their patches in their weights, and it knows what was before.
+    """
+    whole = sha256()
+    for name, (own, *patches) in sorted(model.get_key_patches().items()):
+        weight, _ = own
+        for part in _flatten((weight if name.endswith(ends) else None, patches)):
+            told = tuple(part.shape) if isinstance(part, Tensor) else part
+            whole.update(f"{name} {told} ".encode())
+            if isinstance(part, Tensor):
+                numbers: Any = part.detach().cpu().flatten().view(torch.uint8).numpy()
+                whole.update(numbers)
     return whole.hexdigest()
+
+
+def _flatten(value: Any) -> Iterator[Tensor | str]:
+    """The tensors and numbers of a weight's patches, in order; functions by their names."""
+    if isinstance(value, WeightAdapterBase):
+        yield value.name
+        yield from _flatten(value.weights)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _flatten(part)
+    elif isinstance(value, Tensor):
+        yield value
+    else:
+        yield getattr(value, "__qualname__", None) or repr(value)
+
+
+def encode_picture(vae: VAE, picture: Tensor, model: ModelPatcher) -> Tensor:
+    """Latents `(c, h, w)` of a picture `(1, h, w, 3)`, float32 on the CPU.
+
+    Raises:
+        UserError: if the autoencoder is that of another kind of model.
+    """
+    latents = vae.encode(picture)[0].float().cpu()
+    channels = model.model.latent_format.latent_channels
+    if latents.ndim != 3 or len(latents) != channels:
+        raise UserError(
+            f"This VAE makes latents of the shape {tuple(latents.shape)} of a picture, and the "
+            f"model takes ({channels}, height, width). Connect the VAE of the model's checkpoint."
+        )
+    return latents
+
+
+def check_vae(vae: VAE | None) -> None:
+    """Raises UserError if there is none."""
+    if vae is None:
+        raise UserError(
+            "There is no VAE at this node's 'vae': the file that it comes from holds none. Take "
+            "Load VAE, or a whole checkpoint."
+        )

@@ -21,7 +21,14 @@ from ..identities.identity import Identity
 from .draws import time_of_preview
 from .host_frozen import HostFrozen
 from .host_graph import GraphWatch, train_interruptibly
-from .host_load import digest_model, load_for_training, training
+from .host_load import (
+    check_vae,
+    digest_autoencoder,
+    digest_model,
+    encode_picture,
+    load_for_training,
+    training,
+)
 from .loop import Loop
 from .prepare.buckets import choose_bucket, cut
 from .processes import Alone
@@ -58,7 +65,7 @@ def make_settings(steps: int, batch: int, rate: float, seed: int, twice: bool) -
     )
 
 
-def encode_photos(photos: dict[str, Photo], vae: VAE, size: int) -> OwnPhotos:
+def encode_photos(photos: dict[str, Photo], vae: VAE, size: int, model: ModelPatcher) -> OwnPhotos:
     """Latents of whole photos, each cut to the nearest bucket around its middle.
 
     Args:
@@ -70,7 +77,7 @@ def encode_photos(photos: dict[str, Photo], vae: VAE, size: int) -> OwnPhotos:
         bucket = choose_bucket(height, width, size, _STEP)
         piece = cut(photo, np.array([0, 0, width, height], np.float32), bucket)
         pictures = (piece.pixels, piece.pixels[:, ::-1])
-        latents, mirrored = (vae.encode(to_image(x))[0].float().cpu() for x in pictures)
+        latents, mirrored = (encode_picture(vae, to_image(x), model) for x in pictures)
         sizes = (height, width, piece.top, piece.left, *bucket)
         encoded.append(OwnPhoto(name, latents, mirrored, sizes))
     return OwnPhotos(encoded)
@@ -101,8 +108,9 @@ def refine(
         ValueError: if it is no single identity whose tokens count alike, or does not fit the model.
     """
     _check(model, identity)
-    own = encode_photos(photos, vae, size)
-    metadata = _describe(model, identity, list(photos.values()), size, settings)
+    check_vae(vae)
+    own = encode_photos(photos, vae, size, model)
+    metadata = _describe(model, vae, identity, list(photos.values()), size, settings)
     with training():
         patcher = load_for_training(model)
         frozen = HostFrozen(patcher.model, settings.run.checkpointing)
@@ -135,6 +143,7 @@ def _check(model: ModelPatcher, identity: Identity) -> None:
 
 def _describe(
     model: ModelPatcher,
+    vae: VAE,
     identity: Identity,
     photos: Sequence[Photo],
     size: int,
@@ -144,6 +153,7 @@ def _describe(
     run, rate = settings.run, settings.optimiser.rate
     return {
         "model": digest_model(model),
+        "vae": digest_autoencoder(vae),
         "identity": sha256(identity.tokens.numpy().tobytes()).hexdigest(),
         "adapter": identity.adapter.fingerprint,
         "photos": [digest(photo) for photo in photos],

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -14,7 +15,10 @@ import nodes
 import pytest
 import torch
 from comfy import model_management
-from pack.infinite_id.faces.face import FaceError
+from comfy.taesd.taesd import TAESD
+from pack.dev.cache import ROOT
+from pack.infinite_id.errors import UserError
+from pack.infinite_id.faces.face import FaceError, load_analysis
 from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
 from pack.infinite_id.stable_identity.host_text import list_encoders, read_table
 from pack.infinite_id.tensor_files import FormatError
@@ -334,3 +338,107 @@ def test_two_people_are_mixed(learn: Any, tmp_path: Path) -> None:
         MixEmbeddings.execute("anna.safetensors", "foreign.safetensors", 0.5, "x", "stop")
     with pytest.raises(FormatError, match="no mapper that Learn Identity Embedding"):
         mapper_file.load(tmp_path / "embeddings" / "anna.safetensors")
+
+
+# --- What a run is found again by ----------------------------------------------------------------
+
+
+def skip_a_layer(clip: Any) -> Any:
+    return nodes.CLIPSetLastLayer().set_last_layer(clip, -2)[0]
+
+
+def patch(model: Any, patcher: Any, end: str, strength: float) -> Any:
+    """A clone whose weights with this end of their names have a difference added, as by a LoRA."""
+    names = [name for name in patcher.model.state_dict() if name.endswith(end)]
+    own = model.clone()
+    target = getattr(own, "patcher", own)
+    with torch.inference_mode():
+        generator = torch.Generator().manual_seed(4)
+        for name in names:
+            like = patcher.model.state_dict()[name]
+            change = torch.randn(like.shape, generator=generator)
+            assert target.add_patches({name: ("diff", (change,))}, strength)
+    return own
+
+
+def other_vae(vae: Any) -> Any:
+    state = {name: 1.5 * x for name, x in vae.first_stage_model.state_dict().items()}
+    return comfy.sd.VAE(sd=state)
+
+
+CHANGES: dict[str, Callable[[Small, Any], dict[str, Any]]] = {
+    "a layer skipped": lambda small, _: {"clip": skip_a_layer(small.clip)},
+    "a LoRA on the text encoders": lambda small, _: {
+        "clip": patch(small.clip, small.clip.patcher, "q_proj.weight", 0.1)
+    },
+    "a LoRA": lambda small, _: {"model": patch(small.model, small.model, "to_q.weight", 0.2)},
+    "another autoencoder": lambda _, vae: {"vae": other_vae(vae)},
+    "another detection size": lambda *_: {"face_analysis": coarse_analysis()},
+}
+
+
+def coarse_analysis() -> Any:
+    pack = ROOT / "miniature" / "weights" / "insightface" / "models" / "miniature"
+    return load_analysis(pack, "CPU", 256)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_with_anything_else_is_another_run(
+    learn: Any, small: Small, vae: Any, change: str
+) -> None:
+    """Its words are learnt anew, never those of before."""
+    if change == "a LoRA":  # there was another one before, on the same layers
+        learn(steps=1, model=patch(small.model, small.model, "to_q.weight", 0.1))
+    else:
+        learn(steps=1)
+    with pytest.raises(ValueError, match="embedding people/anna already"):
+        learn(steps=1, **CHANGES[change](small, vae))
+
+
+def test_a_run_is_found_again_whatever_the_host_has_loaded(learn: Any, small: Small) -> None:
+    """A sampled LoRA is in the very weights that the plain model shares with it."""
+    patched = patch(small.model, small.model, "attn2.to_k.weight", 0.1)
+    for model in (small.model, patched):
+        losses = learn(steps=2, model=model, if_taken="replace")[1]["loss"]
+        with torch.inference_mode():
+            model_management.load_models_gpu([patched])
+        assert learn(steps=2, model=model)[1]["loss"] == losses
+        model_management.unload_all_models()
+
+
+# --- What does not fit ---------------------------------------------------------------------------
+
+
+def test_models_that_are_none_or_another_kinds(learn: Any) -> None:
+    """Such as of a checkpoint without them, and the autoencoder of SD3 or Flux."""
+    with pytest.raises(ValueError, match=r"no CLIP at this node's 'clip'.*Load CLIP"):
+        learn(clip=None)
+    with pytest.raises(UserError, match=r"no VAE at this node's 'vae'.*Load VAE"):
+        learn(vae=None)
+    net = TAESD(latent_channels=16)
+    with pytest.raises(UserError, match=r"shape \(16, 16, 16\) .* takes \(4, height, width\)"):
+        learn(vae=comfy.sd.VAE(sd=net.state_dict()))
+
+
+def test_places_that_cannot_be_written(learn: Any, tmp_path: Path) -> None:
+    """A file in the folder's place; and names that no drive takes are refused at once."""
+    (tmp_path / "embeddings" / "people").write_text("a file")
+    with pytest.raises(OSError, match=r"anna\.safetensors cannot be written \(File exists\)"):
+        learn(steps=1)
+    for name in ("\u4eba" * 100, "a/" + "\u4eba" * 67):
+        with pytest.raises(ValueError, match="200 bytes between two"):
+            learn(name=name)
+    assert learn(steps=1, name="\u4eba" * 60)[2] == "embedding:" + "\u4eba" * 60
+
+
+def test_a_mix_is_made_anew_when_a_person_has_changed(learn: Any) -> None:
+    learn(steps=1, name="anna")
+    learn(steps=1, name="ben", images=drawn_photo("face_2"))
+    files = {"first": "anna.safetensors", "second": "ben.safetensors"}
+    before = MixEmbeddings.fingerprint_inputs(**files, share=0.5, name="mix")
+    assert MixEmbeddings.fingerprint_inputs(**files, share=0.5, name="mix") == before
+    person = LearnEmbedding.fingerprint_inputs(go_on_from="anna.safetensors", name="x")
+    learn(steps=2, name="anna")
+    assert MixEmbeddings.fingerprint_inputs(**files, share=0.5, name="mix") != before
+    assert LearnEmbedding.fingerprint_inputs(go_on_from="anna.safetensors", name="x") != person
+    assert LearnEmbedding.fingerprint_inputs(go_on_from="[None]", name="x") is None

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -14,8 +15,10 @@ import nodes
 import pytest
 import torch
 from comfy import model_management
+from comfy.taesd.taesd import TAESD
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.attention.blocks import list_layers
+from pack.infinite_id.errors import UserError
 from pack.infinite_id.identities import identity_file
 from pack.infinite_id.training import host_load
 from pack.infinite_id.training.loop import Loop
@@ -220,6 +223,24 @@ def test_more_steps_go_on_and_another_seed_begins_anew(refine: Any, page: Page) 
     assert len(page.texts) - told == 6
 
 
+def test_another_autoencoder_or_strength_of_a_lora_is_another_run(
+    refine: Any, loaded: Any, page: Page
+) -> None:
+    refine(steps=2)
+    weight = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"
+    change = {weight: ("diff", (torch.ones_like(loaded.model.model.state_dict()[weight]),))}
+    patched = [loaded.model.clone() for _ in range(2)]
+    for model, strength in zip(patched, (0.1, 0.2), strict=True):
+        assert model.add_patches(change, strength) == [weight]
+    doubled = {name: 2 * x for name, x in loaded.vae.first_stage_model.state_dict().items()}
+    with torch.inference_mode():
+        vae = comfy.sd.VAE(sd=doubled)
+    for changes in ({"vae": vae}, {"model": patched[0]}, {"model": patched[1]}):
+        told = len(page.texts)
+        refine(steps=2, **changes)
+        assert len(page.texts) - told == 2
+
+
 def test_what_cannot_be_refined_is_explained(refine: Any, identity: Any) -> None:
     from dataclasses import replace
 
@@ -229,6 +250,10 @@ def test_what_cannot_be_refined_is_explained(refine: Any, identity: Any) -> None
     weighted = replace(identity, shares=torch.ones(1, identity.tokens.shape[1]))
     with pytest.raises(ValueError, match="takes a single identity"):
         refine(identity=weighted)
+    with pytest.raises(UserError, match=r"no VAE at this node's 'vae'"):
+        refine(vae=None)
+    with pytest.raises(UserError, match=r"shape \(16, .* takes \(4, height, width\)"):
+        refine(vae=comfy.sd.VAE(sd=TAESD(latent_channels=16).state_dict()))
 
 
 # --- Train Infinite-ID Adapter ----------------------------------------------------------------
@@ -297,6 +322,15 @@ def test_an_adapter_begins_with_another(train: Any) -> None:
     second = train(start_from=first, steps=1, learning_rate=1e-7)[0]
     for name, x in second.state_dict().items():
         torch.testing.assert_close(x, first.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("train")
+def test_photos_prepared_anew_are_seen(tmp_path: Path) -> None:
+    before = TrainAdapter.fingerprint_inputs("drawn")
+    assert TrainAdapter.fingerprint_inputs("drawn", steps=3) == before
+    with (tmp_path / "datasets" / "drawn" / folders.PREPARED).open("a") as index:
+        index.write("\n")
+    assert TrainAdapter.fingerprint_inputs("drawn") != before
 
 
 def test_what_cannot_be_trained_is_explained(train: Any) -> None:
