@@ -18,6 +18,8 @@ from .sources import Box, Source
 _THUMBNAIL = 64
 _VECTOR = 512
 """Numbers of an InsightFace recogniser's vector."""
+_DEEPEST = 2**16 - 1
+"""The lightest grey level of a picture of more than 8 bits."""
 _JUDGED = 112
 """The side of the aligned crop on which sharpness is measured: what the recogniser sees."""
 
@@ -113,7 +115,10 @@ def read(source: Source, limits: Limits) -> bytes:
 
 
 def decode(data: bytes, limits: Limits) -> Photo:
-    """Pixels, upright as the camera noted. Raises Rejected for damaged and for huge pictures."""
+    """Pixels, upright as the camera noted. Raises Rejected for damaged and for huge pictures.
+
+    What is transparent is white, as in the nodes.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -122,7 +127,7 @@ def decode(data: bytes, limits: Limits) -> Photo:
             if megapixels > limits.megapixels:
                 size = f"{picture.width}x{picture.height}"
                 raise Rejected("too large", f"the picture has {size} pixels")
-            rgb = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            rgb = _read_colours(ImageOps.exif_transpose(picture))
     except Rejected:
         raise
     except Image.DecompressionBombError as error:
@@ -132,6 +137,25 @@ def decode(data: bytes, limits: Limits) -> Photo:
     except Exception as error:  # decoders fail in any way they like
         raise Rejected("unreadable", f"it is damaged ({error})"[:300]) from error
     return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def _read_colours(picture: Any) -> NDArray[np.uint8]:
+    """`(h, w, 3)` RGB of a Pillow image of any mode, of which Pillow cuts off what is above 255."""
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise Rejected("unreadable", "its pixels are floating-point numbers: save it as PNG")
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture).astype(np.int64)
+        if levels.min() < 0 or levels.max() > _DEEPEST:
+            raise Rejected("unreadable", "its grey levels have more than 16 bits: save it as PNG")
+        grey = (levels * 255 / _DEEPEST).round().astype(np.uint8)
+        return np.stack([grey] * 3, axis=-1)
+    if picture.getbands()[-1] in ("A", "a") or "transparency" in picture.info:
+        colours = picture.convert("RGBA")
+        paper = Image.new("RGBA", colours.size, "white")
+        picture = Image.alpha_composite(paper, colours)
+    return np.asarray(picture.convert("RGB"))
 
 
 def find(photo: Photo, analysis: Any, limits: Limits, box: Box | None) -> Face:

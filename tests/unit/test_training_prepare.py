@@ -151,6 +151,46 @@ def test_grey_and_transparent_photos_have_three_channels(shape: tuple[int, ...])
     assert decode(encode(np.full(shape, 200)), Limits()).shape == (9, 7, 3)
 
 
+GREY = np.linspace(0, 255, 63).round().astype(np.uint8).reshape(9, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "levels"),
+    [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32), ("PPM", np.int32)],
+)
+def test_grey_photos_of_more_than_8_bits_are_no_lighter(kind: str, levels: Any) -> None:
+    file = io.BytesIO()
+    Image.fromarray(GREY.astype(levels) * levels(257)).save(file, kind)
+    assert (decode(file.getvalue(), Limits()) == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """As in the nodes: a face that nobody sees is none."""
+    file = io.BytesIO()
+    if mode == "P":
+        Image.fromarray(GREY).convert("P").save(file, "PNG", transparency=int(GREY[0, 0]))
+    else:
+        seen = Image.fromarray((GREY[0, 0] < GREY).astype(np.uint8) * 255)
+        photo = Image.fromarray(GREY).convert(mode)
+        photo.putalpha(seen)
+        photo.save(file, "PNG")
+    expected = GREY.copy()
+    expected[0, 0] = 255
+    assert (decode(file.getvalue(), Limits()) == expected[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("levels", "told"),
+    [(np.float32(0.5), "floating-point"), (np.int32(70_000), "16 bits"), (np.int32(-1), "16 bits")],
+)
+def test_pixels_of_an_unknown_range_are_rejected(levels: Any, told: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((9, 7), levels)).save(file, "TIFF")
+    with pytest.raises(Rejected, match=told):
+        decode(file.getvalue(), Limits())
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
