@@ -47,12 +47,19 @@ def build(name: str, saying: str, make: Callable[[Path], None]) -> Path:
     `make` fills a sibling folder that takes the entry's name only when `make` has returned, so a
     broken download leaves nothing that looks complete. Of several processes that make the same
     entry the first one's stays. `name` must state what the entry holds.
+
+    Raises SetUpError when the cache cannot be written to.
     """
     entry = cache_root() / name
-    if entry.exists():
-        return entry
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=entry.parent))
+    with writing(entry):
+        if not entry.exists():
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            _build(entry, saying, make)
+    return entry
+
+
+def _build(entry: Path, saying: str, make: Callable[[Path], None]) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.partial-", dir=entry.parent))
     try:
         with step(saying):
             make(partial)
@@ -63,7 +70,18 @@ def build(name: str, saying: str, make: Callable[[Path], None]) -> Path:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return entry
+
+
+@contextmanager
+def writing(entry: Path) -> Iterator[None]:
+    """Raises SetUpError with what to do when the cache, or the drive that it is on, fails."""
+    try:
+        yield
+    except OSError as error:
+        raise SetUpError(
+            f"{entry} cannot be made ({error.strerror or error}). Make room on that drive, or set "
+            "INFINITE_ID_CACHE to a folder that you may write to."
+        ) from error
 
 
 @contextmanager

