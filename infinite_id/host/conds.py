@@ -8,12 +8,13 @@ gets its latent's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
 from comfy.conds import CONDRegular
 from comfy.controlnet import ControlBase
+from comfy.model_patcher import ModelPatcher
 from comfy.utils import resize_to_batch_size
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -60,7 +61,8 @@ def _deal_hints(
 
     Conds that share a control share its copy: the host draws them in one forward for that alone.
     """
-    if all(hint is None or len(hint) in (1, latents) for hint in _list_hints(control)):
+    hints = [one.cond_hint_original for one in _list_controls(control)]
+    if all(hint is None or len(hint) in (1, latents) for hint in hints):
         return control
     if control not in dealt:
         dealt[control] = copy = control.copy()  # type: ignore[attr-defined]  # every kind has it
@@ -71,15 +73,45 @@ def _deal_hints(
     return dealt[control]
 
 
-def _list_hints(control: ControlBase | None) -> Iterator[Tensor | None]:
+def _list_controls(control: ControlBase | None) -> Iterator[ControlBase]:
     while control is not None:
-        yield control.cond_hint_original
+        yield control
         control = control.previous_controlnet
 
 
 def _deal(x: Tensor, latents: int) -> Tensor:
     """`(n, ...)` -> `(latents, ...)`: the first ones, or all of them over and over; one for all."""
     return x if len(x) == 1 else x[torch.arange(latents) % len(x)]
+
+
+def is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
+    """Whether the host evaluates this cond at this noise level."""
+    begins, ends = cond.get("timestep_start"), cond.get("timestep_end")
+    waits = begins is not None and timestep[0] > begins
+    is_over = ends is not None and timestep[0] < ends
+    return not (waits or is_over)
+
+
+def read_course(
+    given: dict[str, Conds], timestep: Tensor, patcher: ModelPatcher, options: dict[str, Any]
+) -> Hashable:
+    """What acts on the conds at this noise level for a part of the sampling: hooks, controls.
+
+    The host would move hooks on to their keyframes of this level a moment later, and does not do so
+    twice.
+    """
+    course: list[Hashable] = []
+    for cond in (cond for group in given.values() for cond in group if is_active(cond, timestep)):
+        if cond.get("hooks") is not None and "default" not in cond:
+            patcher.prepare_hook_patches_current_keyframe(timestep, cond["hooks"], options)
+            course.extend(hook.strength for hook in cond["hooks"].hooks)
+        course.extend(_acts(control, timestep) for control in _list_controls(cond.get("control")))
+    return tuple(course)
+
+
+def _acts(control: ControlBase, timestep: Tensor) -> bool:
+    span = control.timestep_range
+    return span is None or bool(span[1] <= timestep[0] <= span[0])
 
 
 # Not compared: a cond's uuid, and a flag that the host has already acted on.

@@ -59,7 +59,7 @@ class DeepFeatures:
     """Decides for each evaluation, and finds features again by what each chunk of a forward is.
 
     Another sigma than the last is a new noise level. One that is higher than the last runs in full,
-    and so does one at which others act: features show those of before.
+    and so does one at which others act, or another control or hook: features show those of before.
 
     Args:
         every: all of the UNet runs at every n-th noise level.
@@ -68,13 +68,13 @@ class DeepFeatures:
     def __init__(self, every: int) -> None:
         self._every = every
         self._sigma, self._age = float("nan"), every - 1  # in noise levels
-        self._acting: Sequence[object] = ()
+        self._acting: Sequence[object] = ()  # people, and the conds' course
         self._seen: Counter[Hashable] = Counter()
         self._missed: Counter[Hashable] = Counter()
         self._stored: dict[Name, tuple[Kept, int]] = {}
 
     def begin(self, signature: Hashable, sigma: float, acting: Sequence[object]) -> Step:
-        """What to do in an evaluation at a noise level, at which some people act."""
+        """What to do in an evaluation at a noise level, at which some people and others act."""
         if sigma != self._sigma:
             self._enter(sigma, acting)
         number = self._seen[signature]

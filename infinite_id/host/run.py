@@ -90,6 +90,7 @@ class Evaluation:
         text_rows: where the identity stream's self-attention finds the text stream's.
         key: what its text features are found by in later ones.
         step: whether all of the UNet runs; None if it always does.
+        course: what of the conds has come or gone by now, see `read_course`.
         calls: how many forwards each cond has had; a node may cut a cond's picture into several.
     """
 
@@ -103,6 +104,7 @@ class Evaluation:
     text_rows: TextRows = TextRows.IN_BATCH
     key: Hashable = None
     step: Step | None = None
+    course: Hashable = None
     calls: Counter[int] = field(default_factory=Counter)
 
     @property

@@ -20,7 +20,7 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..streams import Streams
-from .conds import Conds, find_positive, spread
+from .conds import Conds, find_positive, is_active, read_course, spread
 from .control import control_copies
 from .guidance import guide_copies
 from .leftover import hand_on, spread_latent
@@ -197,7 +197,7 @@ def calc_cond_batch(
         denoised = _evaluate_unguided(run, request, evaluation, positive, sigma)
     run.evaluations += 1
     if evaluation.acting and not run.is_drawn:
-        run.has_acted |= any(_is_active(cond, timestep) for group in conds for cond in group or ())
+        run.has_acted |= any(is_active(cond, timestep) for group in conds for cond in group or ())
         if run.evaluations == 1:  # later on a cache may have stood for the forward
             run.check_drawn()
     return denoised
@@ -213,6 +213,10 @@ def _begin(
     x = request.x
     window = read_window(request.options, x.shape)
     acting, deep = Acting.at(run.people, sigma), run.deep
+    course: Hashable = None
+    if deep is not None or run.text.memory is not None:
+        patcher, options = request.model.current_patcher, request.model_options
+        course = read_course(run.guider.conds, request.timestep, patcher, options)
     is_read = run.text_rows is TextRows.IN_BATCH or acting.reads_text
     evaluation = Evaluation(
         x=x,
@@ -222,7 +226,10 @@ def _begin(
         latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
         window=window,
         text_rows=run.text_rows if is_read else TextRows.NONE,
-        step=None if deep is None else deep.begin(request.signature, sigma, acting.people),
+        step=None
+        if deep is None
+        else deep.begin(request.signature, sigma, (acting.people, course)),
+        course=course,
     )
     exists = evaluation.text_rows is not TextRows.NONE
     if exists and "model_function_wrapper" not in request.model_options:
@@ -237,7 +244,7 @@ def _evaluate_streams(
     first, signature = run.streams.identity, request.signature
     x, timestep = request.x[first:], request.timestep[first:]
     is_full = evaluation.step is None or evaluation.step.is_full
-    text_rows, key = run.text.plan(signature, sigma, is_full)
+    text_rows, key = run.text.plan(signature, sigma, is_full, evaluation.course)
     alone = replace(evaluation, text_rows=text_rows, key=key)
     if text_rows is TextRows.RECALLED:
         try:
@@ -302,14 +309,6 @@ def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:
 
 def _join(identity: list[Tensor], text: list[Tensor]) -> list[Tensor]:
     return [torch.cat(rows) for rows in zip(identity, text, strict=True)]
-
-
-def _is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
-    """Whether the host evaluates this cond at this noise level."""
-    begins, ends = cond.get("timestep_start"), cond.get("timestep_end")
-    waits = begins is not None and timestep[0] > begins
-    is_over = ends is not None and timestep[0] < ends
-    return not (waits or is_over)
 
 
 def _show_identity(callback: Callable[..., None], streams: Streams) -> Callable[..., None]:

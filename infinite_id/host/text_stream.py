@@ -127,6 +127,7 @@ class TextStream:
         self._lowest = lowest
         self._has_ended = False
         self._sigma, self._age = float("nan"), savings.every - 1  # in noise levels
+        self._course: Hashable = None
         self._seen: Counter[Hashable] = Counter()
         self._missed: Counter[Hashable] = Counter()
         self._slopes: dict[Key, list[Tensor]] = {}
@@ -140,7 +141,9 @@ class TextStream:
         """Whether anybody reads it at one of these noise levels."""
         return bool((sigmas > self._lowest).any())
 
-    def plan(self, signature: Hashable, sigma: float, is_full: bool = True) -> tuple[TextRows, Key]:
+    def plan(
+        self, signature: Hashable, sigma: float, is_full: bool = True, course: Hashable = None
+    ) -> tuple[TextRows, Key]:
         """What to do in an evaluation, and what it is found by later.
 
         Another sigma than the last is a new noise level. A higher one than the last is one of a
@@ -149,11 +152,12 @@ class TextStream:
         Args:
             is_full: whether all of the UNet runs at this noise level. If not, no self-attention
                 does, and all is as at the level before.
+            course: of the conds; features are of no use where it is another one.
         """
         if not self.is_timed:
             return TextRows.IN_BATCH, (signature, 0)
         if sigma != self._sigma:
-            self._enter(sigma, is_full)
+            self._enter(sigma, is_full, course)
         key = signature, self._seen[signature]
         self._seen[signature] += 1
         if sigma <= self._lowest:
@@ -165,12 +169,13 @@ class TextStream:
         known = key in self._slopes and self._missed[signature] < MISSES
         return TextRows.RECALLED if self._age and known else TextRows.IN_BATCH, key
 
-    def _enter(self, sigma: float, is_full: bool) -> None:
+    def _enter(self, sigma: float, is_full: bool, course: Hashable) -> None:
         self._age += is_full
-        if is_full and (sigma > self._sigma or self._age >= self.savings.every):
+        is_new = sigma > self._sigma or course != self._course
+        if is_full and (is_new or self._age >= self.savings.every):
             self._age = 0
             self._forget()
-        self._sigma = sigma
+        self._sigma, self._course = sigma, course
         self._seen.clear()
 
     def _forget(self) -> None:

@@ -27,7 +27,7 @@ from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.savings import Savings
 from pack.miniature.random_weights import randomise
 from pack.miniature.shapes import UNETS, UNetShape
-from pack.tests.host.test_deep import keep_by_hand
+from pack.tests.host.test_deep import STEPS, find_changes, keep_by_hand, watch_levels
 from pack.tests.host.world import Conditioning, World, difference, empty
 from safetensors.torch import save_file
 from torch import Tensor
@@ -421,3 +421,17 @@ def test_with_deep_features(
     with keep_by_hand(world, 2):
         assert difference(ours, controlled.sample(model)) < ROUNDING
     assert difference(ours, controlled.sample(model)) > ROUNDING
+
+
+def test_what_is_kept_is_not_read_when_a_net_comes_or_goes(
+    world: World, nets: dict[str, Any]
+) -> None:
+    """Deep features and the text stream's have what the net adds to them."""
+    controlled = control(world, nets["ControlNet"], start=0.15, end=0.55)
+    turns = [step in (0, *find_changes(world, 0.15, 0.55)) for step in range(STEPS)]
+    with watch_levels(world) as seen:
+        controlled.sample(save_time(world.patch(), Savings(deep=8)), steps=STEPS)
+    assert [is_full for _, is_full in seen] == turns
+    with watch_levels(world) as seen:
+        controlled.sample(save_time(world.patch(), Savings(every=8)), steps=STEPS)
+    assert [rows for rows, _ in seen] == [4 if is_full else 2 for is_full in turns]

@@ -165,13 +165,19 @@ def test_the_outermost_level_of_another_size_is_a_step_in_full(tiny: World) -> N
     assert levels == [*pair, (4, FULL), *begun_in_vain, *pair]
 
 
-def test_a_step_at_which_others_act_is_a_step_in_full(tiny: World) -> None:
-    """Somebody who acts between two steps in full is drawn all the same."""
-    sampling = tiny.model.get_model_object("model_sampling")
-    first, last = (float(sampling.percent_to_sigma(share)) for share in (0.2, 0.6))
-    acts = [last < float(sigma) <= first for sigma in sigmas(tiny.model, STEPS)[:-1]]
+def find_changes(world: World, start: float, end: float) -> list[int]:
+    """The steps at which something begins and ceases that acts from one share to the other."""
+    sampling = world.model.get_model_object("model_sampling")
+    first, last = (float(sampling.percent_to_sigma(share)) for share in (start, end))
+    acts = [last < float(sigma) <= first for sigma in sigmas(world.model, STEPS)[:-1]]
     changes = [step for step in range(1, STEPS) if acts[step] != acts[step - 1]]
     assert len(changes) == 2
+    return changes
+
+
+def test_a_step_at_which_others_act_is_a_step_in_full(tiny: World) -> None:
+    """Somebody who acts between two steps in full is drawn all the same."""
+    changes = find_changes(tiny, 0.2, 0.6)
     model = save_time(tiny.patch(start=0.2, end=0.6), Savings(deep=8))
     levels = watch(tiny, model)
     assert [step for step, (_, is_full) in enumerate(levels) if is_full] == [0, *changes]

@@ -26,8 +26,10 @@ from comfy_extras import nodes_hooks as hooks
 from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from pack.infinite_id.application import Application
-from pack.infinite_id.host.patch import apply
+from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.identities import mixing
+from pack.infinite_id.savings import Savings
+from pack.tests.host.test_deep import STEPS, find_changes, watch_levels
 from pack.tests.host.test_layers import spy_on
 from pack.tests.host.test_relatives import recognised  # noqa: F401  # knows the refiner
 from pack.tests.host.world import (
@@ -160,6 +162,28 @@ def test_hooks(
             lambda model: hooked.sample(model, **SHORT),
             lambda model, other=other: other.sample(model, **SHORT),
         )
+
+
+def test_what_is_kept_is_not_read_beyond_a_hooks_keyframe(world: World, lora: Lora) -> None:
+    """Deep features and the text stream's are of the weights of their step."""
+    hooked = hook_a_while(world, lora)
+    turns = [step in (0, *find_changes(world, 0.2, 0.8)) for step in range(STEPS)]
+    with watch_levels(world) as seen:
+        hooked.sample(save_time(world.patch(), Savings(deep=8)), steps=STEPS)
+    assert [is_full for _, is_full in seen] == [is_full for is_full in turns for _ in range(2)]
+    with watch_levels(world) as seen:
+        hooked.sample(save_time(world.patch(), Savings(every=8)), steps=STEPS)
+    assert [rows for rows, _ in seen] == [1 + is_full for is_full in turns for _ in range(2)]
+
+
+@pytest.mark.parametrize("savings", [Savings(deep=3), Savings(until=0.5, deep=2)])
+def test_hooks_with_deep_features(world: World, lora: Lora, savings: Savings) -> None:
+    """Weight 0 is the plain model with the hooks that saves as much."""
+    hooked = hook_a_while(world, lora)
+    plain = hooked.sample(save_time(world.model, Savings(deep=savings.deep)), steps=STEPS)
+    for setting in SETTINGS:
+        ours = hooked.sample(save_time(world.patch(0.0, setting), savings), steps=STEPS)
+        assert difference(ours, plain) < ROUNDING
 
 
 # --- Latents -------------------------------------------------------------------------------------
