@@ -15,7 +15,7 @@ from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.identities import identity_file
 from ..infinite_id.identities.identity import Identity
 from . import folders, sockets
-from .node import Node
+from .node import Node, tell
 
 
 class SaveIdentity(Node):
@@ -29,6 +29,7 @@ class SaveIdentity(Node):
             "it gives the same pictures, without the photos and without a face model.",
             search_aliases=["export identity", "save face", "share identity"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 sockets.Identity.Input(
                     "identity", tooltip="From Encode Identity, or a mix of identities."
@@ -83,6 +84,7 @@ class SaveIdentity(Node):
         place = Path(subfolder, path.name).as_posix()
         text = f"Saved output/{place}, {path.stat().st_size / 1e6:.2f} MB."
         logging.info("Infinite-ID: %s", text)
+        tell(cls, text)
         pictures = _to_images(identity) if include_thumbnail else None
         return io.NodeOutput(
             ui={

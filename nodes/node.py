@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 from comfy_api.latest import io
+from server import PromptServer
 
 
 class Node(io.ComfyNode):
@@ -54,3 +55,9 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
                 f"{schema.display_name}: {entry.id} must be {allowed}; it is {str(value)[:100]}. "
                 "Correct it there, or in the node that it comes from."
             )
+
+
+def tell(cls: type[io.ComfyNode], text: str) -> None:
+    """Show a line of text on the node in the page. Its schema asks for `unique_id`."""
+    if cls.hidden is not None:  # else it is called by a program, not by a graph
+        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)

@@ -177,6 +177,16 @@ def test_diagnose_shows_its_report(page: Page) -> None:
     assert page.evaluate("() => window.app.graph.serialize().nodes[0].widgets_values") == []
 
 
+def test_a_saved_file_is_named_on_the_node(page: Page) -> None:
+    values = {**gallery_models().values, "filename_prefix": "identities/by the page"}
+    graph = read(workflow_file("save_identity"), values)
+    page.evaluate("graph => window.app.loadGraphData(graph)", graph)
+    page.evaluate("async () => await window.app.queuePrompt(0)")
+    page.get_by_text("Saved output/").first.wait_for(timeout=120_000)
+    fit_view(page)
+    page.screenshot(path=ARTIFACTS / "saved.png")
+
+
 def test_error_shows_at_its_node(page: Page) -> None:
     """A photo without a face stops the run at Encode Identity, and the page marks that node."""
     values = {**gallery_models().values, "image": "noface.png"}
