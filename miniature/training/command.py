@@ -4,7 +4,8 @@
 published weights had. `--stage unet --samples 300000` takes one; with `--stage unpack` before it,
 it goes on from the published weights. It uses a GPU if there is one. Sheets and logs lie beside the
 checkpoints in the work folder. A stage that is stopped loses two minutes at most, and one that has
-had its samples already is passed over.
+had its samples already is passed over. `--stage keep --to FOLDER` stores what was learnt so far,
+and `--stage unpack --to FOLDER` goes on from that on another machine.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
 class Stage(NamedTuple):
     """A function of a module beside this one, called with the work folder and the samples.
 
-    Where pictures are drawn it is the number of pictures instead, for `unpack` and `publish` the
-    folder of the published weights.
+    Where pictures are drawn it is the number of pictures instead, for `unpack`, `keep` and
+    `publish` the folder of weights.
     """
 
     module: str
@@ -52,7 +53,10 @@ STAGES = {
     "likeness": Stage("judge", "train_likeness", 150_000),
     "publish": Stage("publish", "publish"),
 }
-OTHERS = {"unpack": Stage("unpack", "unpack")}  # not a part of making it from seeds
+OTHERS = {  # not a part of making it from seeds
+    "unpack": Stage("unpack", "unpack"),
+    "keep": Stage("unpack", "keep"),
+}
 
 
 def main() -> None:
@@ -65,7 +69,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="for each stage, instead of its own")
     parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="to draw for training")
-    parser.add_argument("--to", type=Path, default=WEIGHTS, help="where the published weights are")
+    parser.add_argument("--to", type=Path, default=WEIGHTS, help="where weights are")
     options = parser.parse_args()
     from . import workers
 
@@ -74,7 +78,7 @@ def main() -> None:
         own = (STAGES | OTHERS)[name].samples
         given[name] = own if options.samples is None else options.samples
     instead = dict.fromkeys(("pictures", "judge_pictures"), options.pictures)
-    instead |= dict.fromkeys(("unpack", "publish"), options.to)
+    instead |= dict.fromkeys(("unpack", "keep", "publish"), options.to)
     given |= {name: value for name, value in instead.items() if name in given}
     workers.run(options.workers, partial(_run, options.host, options.work, given))
 

@@ -1,7 +1,8 @@
-"""Stage `unpack`: published weights as a work folder, so that training goes on from them.
+"""Stages `unpack` and `keep`: weights as a work folder, so that training goes on from them.
 
-It puts there what takes longest to learn: the autoencoder, the UNet with its text encoders, the
-CLIP encoder and the detector. Stages that have written their own are left as they are.
+`unpack` puts there what takes longest to learn: of published weights the autoencoder, the UNet with
+its text encoders, the CLIP encoder and the detector; of those that `keep` has written, what a run
+that was not ended had learnt. Stages that have written their own are left as they are.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from pathlib import Path
 
 import comfy.sd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .. import nets
 from ..host import register
 from . import workers
 from .publish import FILES, NAME
+from .run import averaged_weights
+
+KEPT = ("vae", "unet")
+"""Stages that take hours."""
 
 
 def unpack(folder: Path, weights: Path) -> None:
@@ -26,6 +33,12 @@ def unpack(folder: Path, weights: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() and (weights / target).exists():
             shutil.copyfile(weights / target, path)
+    for name in KEPT:
+        if (weights / f"{name}.safetensors").exists():
+            learnt = load_file(weights / f"{name}.safetensors")
+            _write(folder / f"{name}.pt", {"averaged": {k: x.float() for k, x in learnt.items()}})
+    if not (weights / f"{NAME}.safetensors").exists():
+        return
     register()
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
         str(weights / f"{NAME}.safetensors")
@@ -34,6 +47,18 @@ def unpack(folder: Path, weights: Path) -> None:
     both = _prefixed("unet.", unet) | _prefixed("text.", text)
     _write(folder / "encoder.pt", _prefixed("", vae.first_stage_model))
     _write(folder / "unet.pt", {"averaged": both})
+
+
+def keep(folder: Path, to: Path) -> None:
+    """Write what stages have learnt so far, in half precision, for `unpack` on another machine."""
+    if workers.number() > 0:
+        return
+    to.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (folder / f"{name}.pt").exists():
+            partial = to / f"{name}.partial"
+            save_file(nets.as_half(averaged_weights(folder, name)), partial)
+            partial.replace(to / f"{name}.safetensors")
 
 
 def _prefixed(prefix: str, net: torch.nn.Module) -> dict[str, Tensor]:
