@@ -220,12 +220,15 @@ def test_saves_at_once_share_no_file(tmp_path: Path) -> None:
 
 
 def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot be written.*choose another name"):
-        write_tensors({"x": torch.zeros(1)}, tmp_path / "gone" / "a.safetensors", {})
+        write_tensors({"x": torch.zeros(1)}, tmp_path / "file" / "a.safetensors", {})
     (tmp_path / "a.safetensors").mkdir()
     with pytest.raises(OSError, match="cannot be written"):
         write_tensors({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {})
-    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "a.safetensors"}
+    write_tensors({"x": torch.zeros(1)}, tmp_path / "new" / "a.safetensors", {})
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.safetensors"]
 
 
 def test_adapter_files_are_still_read(models: Path) -> None:
