@@ -194,7 +194,7 @@ def test_open_clips_mistakes_are_explained(files: Path, tmp_path: Path) -> None:
 # --- ComfyUI ----------------------------------------------------------------------------------
 
 
-def host_clip(hub: dict[str, torch.Tensor], projection: int = WIDTH) -> HostClip:
+def host_clip(folder: Path, hub: dict[str, torch.Tensor], projection: int = WIDTH) -> HostClip:
     config = {
         **{"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "hidden_act": "gelu"},
         **{"num_hidden_layers": LAYERS, "num_attention_heads": HEADS},
@@ -203,10 +203,12 @@ def host_clip(hub: dict[str, torch.Tensor], projection: int = WIDTH) -> HostClip
     target = SimpleNamespace(params={}, clip=SD1ClipModel, tokenizer=SD1Tokenizer)
     options = {"clip_l_model_config": config, "dtype": torch.float32}
     clip = comfy.sd.CLIP(target, state_dict=[text], model_options=options)
-    vision = comfy.clip_vision.ClipVisionModel(
-        {**config, "image_size": SIDE, "patch_size": PATCH, "num_channels": 3}
-        | {"projection_dim": projection, "model_type": "clip_vision_model", "layer_norm_eps": 1e-5}
-    )
+    for_pictures = {
+        **{**config, "image_size": SIDE, "patch_size": PATCH, "num_channels": 3},
+        **{"projection_dim": projection, "model_type": "clip_vision_model", "layer_norm_eps": 1e-5},
+    }
+    (folder / "vision.json").write_text(json.dumps(for_pictures))  # older hosts take no dict
+    vision = comfy.clip_vision.ClipVisionModel(str(folder / "vision.json"))
     pictures = {name: x.clone() for name, x in hub.items() if name.startswith("vis")}
     pictures["visual_projection.weight"] = pictures["visual_projection.weight"][:projection]
     vision.model.float()  # ComfyUI stores half precision
@@ -214,13 +216,15 @@ def host_clip(hub: dict[str, torch.Tensor], projection: int = WIDTH) -> HostClip
     return HostClip(clip, vision)
 
 
-def test_the_hosts_clip_agrees_with_torchmetrics(reference: Any, photos: list[np.ndarray]) -> None:
-    check(host_clip(reference.state_dict()), reference, photos)
+def test_the_hosts_clip_agrees_with_torchmetrics(
+    reference: Any, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    check(host_clip(tmp_path, reference.state_dict()), reference, photos)
 
 
-def test_text_and_picture_of_two_clips_are_refused(reference: Any) -> None:
+def test_text_and_picture_of_two_clips_are_refused(reference: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gives 32 numbers and the CLIP vision 16"):
-        host_clip(reference.state_dict(), projection=16)
+        host_clip(tmp_path, reference.state_dict(), projection=16)
 
 
 def test_a_text_encoder_without_its_projection_is_refused(tmp_path: Path, reference: Any) -> None:
