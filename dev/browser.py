@@ -82,8 +82,11 @@ def _root() -> bool:
 
 
 def _find() -> Path | None:
+    """A Chromium that is there. Raises SetUpError if `CHROME` is another thing."""
     if chosen := os.environ.get("CHROME"):
-        return Path(chosen)
+        if found := shutil.which(chosen):
+            return Path(found)
+        raise SetUpError(f"CHROME={chosen} is no program. Name Chromium's executable, or unset it.")
     on_path = [found for name in COMMANDS if (found := shutil.which(name))]
     places = [os.path.expandvars(place) for place in PLACES.get(sys.platform, ())]
     candidates = [Path(name) for name in (*on_path, *places)] + [_playwrights_own()]

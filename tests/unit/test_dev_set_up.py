@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pack.dev import browser
 from pack.dev.cache import ROOT, SetUpError, build
 
 
@@ -41,6 +42,12 @@ def test_a_folder_that_is_no_whole_comfyui(tmp_path: Path) -> None:
     (tmp_path / "comfy").mkdir()
     said = run("setup", COMFYUI_PATH=str(tmp_path))
     assert said.endswith("is not a ComfyUI: no main.py, requirements.txt there.\n")
+
+
+def test_a_browser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHROME", "/nowhere/chrome")
+    with pytest.raises(SetUpError, match=r"CHROME=/nowhere/chrome is no program.*or unset it"):
+        browser.chromium()
 
 
 def test_a_drive_that_fills_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
