@@ -96,7 +96,8 @@ def read_masks(
     """MASK batches `(n, h, w)`, one mask for each photo, as masks of the photos.
 
     Raises:
-        MaskError: if there are not as many, or they are of other sizes than the photos.
+        MaskError: if there are not as many, they are of other sizes than the photos, or hold
+            values that are not numbers.
     """
     columns = [
         _read_batch(kind, batch, photos)
@@ -108,7 +109,7 @@ def read_masks(
 def _read_batch(kind: str, batch: Tensor | None, photos: dict[str, Photo]) -> list[Mask | None]:
     if batch is None:
         return [None] * len(photos)
-    masks = batch[None] if batch.ndim == 2 else batch
+    masks = batch.reshape(-1, *batch.shape[-2:])
     if len(masks) != len(photos):
         raise MaskError(
             f"{kind} has {len(masks)} masks for {len(photos)} photos: give one for each photo."
@@ -119,6 +120,10 @@ def _read_batch(kind: str, batch: Tensor | None, photos: dict[str, Photo]) -> li
         raise MaskError(
             f"{kind} is {width}x{height}, and the photos are not. Give a mask of the photo's own "
             "size; Load Image gives an empty one of 64x64 for a photo without transparency."
+        )
+    if not torch.isfinite(masks).all():
+        raise MaskError(
+            f"{kind} holds values that are not numbers (NaN). Look at the node that it comes from."
         )
     return list(masks.float().clamp(0, 1).cpu().numpy())
 

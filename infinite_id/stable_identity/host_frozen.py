@@ -12,7 +12,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ..attention.blocks import context_width
-from ..training.host_frozen import PREDICTIONS, compute_twice
+from ..training.host_frozen import compute_twice, name_sampling, read_prediction
 from .host_text import ClipError, Prompts, list_encoders, read_table
 from .mapper import Rows
 
@@ -24,14 +24,20 @@ def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
             "There is no CLIP at this node's 'clip': the file that it comes from holds none. Take "
             "Load CLIP, or a whole checkpoint."
         )
+    if clip.patcher.forced_hooks is not None:
+        raise ClipError(
+            "Words are learnt without hooks, and this CLIP has some. Connect it from before Set "
+            "CLIP Hooks; a prompt that names the person may take the CLIP with them."
+        )
     network = model.model
     kind, unet = type(network).__name__, network.diffusion_model
-    if network.model_type not in PREDICTIONS or not hasattr(unet, "input_blocks"):
-        kind_of = getattr(network.model_type, "name", network.model_type)
+    sampling = model.get_model_object("model_sampling")
+    if read_prediction(sampling) is None or not hasattr(unet, "input_blocks"):
         raise ClipError(
             f"Words are learnt with SD 1.5, SD 2.1 and SDXL, which predict noise or velocity, and "
-            f"this model is a {kind} of the type {kind_of}. Connect such a model; the words then "
-            "work with others that share its CLIP."
+            f"this model is a {kind} that samples by {name_sampling(sampling)}. Connect such a "
+            "model, without nodes that change its sampling; the words then work with others that "
+            "share its CLIP."
         )
     channels = network.latent_format.latent_channels
     if unet.in_channels != channels:
@@ -63,8 +69,11 @@ class HostFrozen:
         self.unet: Any = model.diffusion_model
         weight = next(self.unet.parameters())
         self._dtype, self._device = weight.dtype, weight.device
-        self.prediction = PREDICTIONS[model.model_type]
-        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
+        sampling: Any = model.model_sampling
+        prediction = read_prediction(sampling)
+        assert prediction is not None  # by check_model
+        self.prediction = prediction
+        self.alphas_cumprod = (1 / (1 + sampling.sigmas.square())).to(weight.device)
         if twice:
             compute_twice(self.unet)
 

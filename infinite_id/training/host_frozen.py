@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from comfy.model_base import BaseModel, ModelType
+from comfy.model_base import BaseModel
+from comfy.model_sampling import EPS, V_PREDICTION, ModelSamplingDiscrete
 from comfy.sd import CLIP
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -18,13 +19,30 @@ from ..host.training import make_predict
 from ..identities.projections import KeyValues
 from .objective import Prediction
 
-PREDICTIONS = {
-    ModelType.EPS: Prediction.NOISE,
-    ModelType.V_PREDICTION: Prediction.VELOCITY,
+_PREDICTIONS = {
+    EPS.calculate_denoised: Prediction.NOISE,
+    V_PREDICTION.calculate_denoised: Prediction.VELOCITY,
 }
 
 _TOKENS = 77
 """Of a prompt of ordinary length."""
+
+
+def read_prediction(sampling: Any) -> Prediction | None:
+    """What a model predicts by its `model_sampling`, which another node may have put there.
+
+    None where that is neither noise nor velocity, or where timesteps are no places in its sigmas.
+    """
+    kind: Any = type(sampling)
+    if getattr(kind, "timestep", None) is not ModelSamplingDiscrete.timestep:
+        return None
+    return _PREDICTIONS.get(kind.calculate_denoised)
+
+
+def name_sampling(sampling: Any) -> str:
+    """The kinds that a model's `model_sampling` is put together from, for the user."""
+    bases = [base.__name__ for base in type(sampling).__bases__]
+    return " and ".join(bases)
 
 
 class HostFrozen:
@@ -39,17 +57,21 @@ class HostFrozen:
         Raises:
             UserError: if it is no SDXL-like UNet that predicts noise or velocity.
         """
-        if model.model_type not in PREDICTIONS or not hasattr(model, "embedder"):
+        sampling: Any = model.model_sampling
+        prediction = read_prediction(sampling)
+        if prediction is None or not hasattr(model, "embedder"):
             raise UserError(
-                f"--model: adapters are trained for SDXL and its relatives, and this is a "
-                f"{type(model).__name__} of the type {model.model_type.name}."
+                "Identities are trained for SDXL and its relatives, which predict noise or "
+                f"velocity, and this model is a {type(model).__name__} that samples by "
+                f"{name_sampling(sampling)}. Connect such a model; take nodes out that change its "
+                "sampling, such as ModelSamplingDiscrete with 'lcm'."
             )
         self._model = model.requires_grad_(False).eval()
         self.unet: Any = model.diffusion_model
         weight = next(self.unet.parameters())
         self.dtype = weight.dtype
-        self.prediction = PREDICTIONS[model.model_type]
-        self.alphas_cumprod = (1 / (1 + model.model_sampling.sigmas.square())).to(weight.device)
+        self.prediction = prediction
+        self.alphas_cumprod = (1 / (1 + sampling.sigmas.square())).to(weight.device)
         self._embedder: Any = model.embedder
         self._text = None if text is None else _Captions(text)
         if checkpointing:

@@ -87,8 +87,15 @@ def _copy_model(model: BaseModel) -> BaseModel:
 
 
 def digest_model(model: ModelPatcher) -> str:
-    """SHA-256 that tells models apart: of the text projections, and of all patches."""
-    return _digest(model, ("attn2.to_k.weight", "attn2.to_v.weight"))
+    """SHA-256 that tells models apart: of the text projections, of all patches and the sampling."""
+    digest = _digest(model, ("attn2.to_k.weight", "attn2.to_v.weight"))
+    sampling = model.object_patches.get("model_sampling")
+    if sampling is None:
+        return digest
+    sigmas = getattr(sampling, "sigmas", None)
+    numbers = b"" if sigmas is None else sigmas.cpu().numpy().tobytes()
+    kinds = ", ".join(kind.__qualname__ for kind in type(sampling).__mro__)
+    return sha256(f"{digest} {kinds} ".encode() + numbers).hexdigest()
 
 
 def digest_text(clip: CLIP) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.hooks
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -16,11 +17,14 @@ import pytest
 import torch
 from comfy import model_management
 from comfy.taesd.taesd import TAESD
+from comfy_extras.nodes_hooks import SetClipHooks
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.dev.cache import ROOT
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces.face import FaceError, load_analysis
 from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
-from pack.infinite_id.stable_identity.host_text import list_encoders, read_table
+from pack.infinite_id.stable_identity.host_text import ClipError, list_encoders, read_table
+from pack.infinite_id.stable_identity.masks import MaskError
 from pack.infinite_id.tensor_files import FormatError
 from pack.infinite_id.training.loop import Loop
 from pack.nodes import folders
@@ -261,6 +265,17 @@ def test_the_users_masks_and_a_mask_of_nothing(learn: Any) -> None:
         learn(face_mask=mask.repeat(2, 1, 1))
 
 
+@pytest.mark.parametrize("kind", ["face_mask", "hair_mask", "person_mask"])
+def test_masks_of_any_dimensions_but_of_numbers_alone(learn: Any, kind: str) -> None:
+    photo = drawn_photo()
+    mask = torch.ones(photo.shape[:3])
+    learn(steps=1, **{kind: mask})
+    for shape in (mask.shape[1:], (1, *mask.shape)):  # the same run
+        learn(steps=1, **{kind: mask.reshape(shape)})
+    with pytest.raises(MaskError, match=f"{kind} holds values that are not numbers"):
+        learn(**{kind: mask * float("nan")})
+
+
 def test_photos_and_nets_that_do_not_serve(learn: Any) -> None:
     with pytest.raises(FaceError, match="No face found in photo 1 of 1"):
         learn(images=torch.full((1, 200, 200, 3), 0.5))
@@ -366,6 +381,10 @@ def other_vae(vae: Any) -> Any:
     return comfy.sd.VAE(sd=state)
 
 
+def sample_by(model: Any, kind: str, zsnr: bool = False) -> Any:
+    return ModelSamplingDiscrete().patch(model, kind, zsnr)[0]
+
+
 CHANGES: dict[str, Callable[[Small, Any], dict[str, Any]]] = {
     "a layer skipped": lambda small, _: {"clip": skip_a_layer(small.clip)},
     "a LoRA on the text encoders": lambda small, _: {
@@ -373,6 +392,7 @@ CHANGES: dict[str, Callable[[Small, Any], dict[str, Any]]] = {
     },
     "a LoRA": lambda small, _: {"model": patch(small.model, small.model, "to_q.weight", 0.2)},
     "another autoencoder": lambda _, vae: {"vae": other_vae(vae)},
+    "another sampling": lambda small, _: {"model": sample_by(small.model, "eps", True)},
     "another detection size": lambda *_: {"face_analysis": coarse_analysis()},
 }
 
@@ -407,6 +427,16 @@ def test_a_run_is_found_again_whatever_the_host_has_loaded(learn: Any, small: Sm
 
 
 # --- What does not fit ---------------------------------------------------------------------------
+
+
+def test_hooks_and_samplings_that_cannot_be_followed(learn: Any, small: Small) -> None:
+    for kind in ("lcm", "x0", "img_to_img", "img_to_img_flow"):
+        with pytest.raises(ClipError, match=r"predict noise or velocity.* samples by"):
+            learn(model=sample_by(small.model, kind))
+    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
+    hooked = SetClipHooks().apply_hooks(small.clip, False, True, hooks)[0]
+    with pytest.raises(ClipError, match="before Set CLIP Hooks"):
+        learn(clip=hooked)
 
 
 def test_models_that_are_none_or_another_kinds(learn: Any) -> None:

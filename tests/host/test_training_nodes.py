@@ -16,6 +16,7 @@ import pytest
 import torch
 from comfy import model_management
 from comfy.taesd.taesd import TAESD
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.attention.blocks import list_layers
 from pack.infinite_id.errors import UserError
@@ -239,6 +240,20 @@ def test_another_autoencoder_or_strength_of_a_lora_is_another_run(
         told = len(page.texts)
         refine(steps=2, **changes)
         assert len(page.texts) - told == 2
+
+
+def test_another_sampling_is_another_run_and_another_objective(
+    refine: Any, loaded: Any, page: Page
+) -> None:
+    losses = refine(steps=2)[1]["loss"]
+    for kind, zsnr in (("v_prediction", False), ("v_prediction", True), ("eps", True)):
+        told = len(page.texts)
+        (model,) = ModelSamplingDiscrete().patch(loaded.model, kind, zsnr)
+        assert refine(steps=2, model=model)[1]["loss"] != losses
+        assert len(page.texts) - told == 2
+    (model,) = ModelSamplingDiscrete().patch(loaded.model, "lcm", False)
+    with pytest.raises(UserError, match="samples by ModelSamplingDiscreteDistilled and LCM"):
+        refine(steps=2, model=model)
 
 
 def test_what_cannot_be_refined_is_explained(refine: Any, identity: Any) -> None:

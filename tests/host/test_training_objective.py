@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import comfy.ldm.modules.attention
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.infinite_id.adapters.mappers import MapperConfig
 from pack.infinite_id.attention.blocks import list_transformers
 from pack.infinite_id.host import attend
 from pack.infinite_id.training.data import Batch
 from pack.infinite_id.training.host_frozen import HostFrozen
 from pack.infinite_id.training.initialise import new_adapter
-from pack.infinite_id.training.objective import Objective, Prediction
+from pack.infinite_id.training.objective import Objective, Prediction, make_target
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -126,6 +128,24 @@ def test_loss_and_gradients_agree_with_plain_torch(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for name, p in objective.adapter.named_parameters():
         assert (own[name] - p.grad).norm() <= 2e-4 * p.grad.norm(), name
+
+
+@pytest.mark.parametrize("kind", ["eps", "v_prediction"])
+@pytest.mark.parametrize("zsnr", [False, True])
+def test_what_is_predicted_is_as_the_model_samples(tiny: World, kind: str, zsnr: bool) -> None:
+    """What the host takes out of the very target is the picture."""
+    (patched,) = ModelSamplingDiscrete().patch(tiny.model, kind, zsnr)
+    sampling: Any = patched.get_model_object("model_sampling")
+    model = copy.copy(tiny.model.model)
+    model._modules = {**model._modules, "model_sampling": sampling}
+    frozen, batch = HostFrozen(model, False), draw_batch()
+    alpha = frozen.alphas_cumprod[batch.times]
+    target = make_target(batch.latents, batch.noise, alpha, frozen.prediction)
+    sigma = sampling.sigmas[batch.times]
+    x = batch.latents + sigma[:, None, None, None] * batch.noise
+    torch.testing.assert_close(
+        sampling.calculate_denoised(sigma, target, x), batch.latents, rtol=1e-3, atol=1e-2
+    )
 
 
 def test_the_size_conditioning_is_the_hosts(tiny: World) -> None:
