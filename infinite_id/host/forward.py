@@ -16,7 +16,7 @@ from ..streams import Layout, Streams
 from .people import Acting
 from .rows import Chunks, Cond, read_chunks
 from .run import EVALUATION, KEY, RUN, Evaluation, Run
-from .text_stream import Features, Name, TextRows
+from .text_stream import Features, MissingError, Name, TextRows
 from .tiles import find_areas
 
 Options = dict[str, Any]
@@ -35,8 +35,8 @@ class Forward:
         first: the row of the evaluation's batch that each chunk begins with.
         latents: for each latent of a chunk, its place among the run's latents; None if unknown.
         x: the rows that the host calls with, `(rows, c, h, w)`.
-        names: for each cond chunk, what its text features are found by.
-        features: the text features of this forward, if they are to be recalled later.
+        calls: for each cond chunk, which of its evaluation's conds it is, and which forward of it.
+        keeps: whether the text features of this forward are to be recalled later.
         patches: other nodes' patches by kind.
         context: the text tokens' shape, `(rows, tokens, width)`.
         called: the blocks whose cross-attention has come by.
@@ -52,8 +52,8 @@ class Forward:
     first: int
     latents: tuple[int, ...] | None
     x: Tensor
-    names: tuple[Name, ...]
-    features: Features | None
+    calls: tuple[tuple[int, int], ...]
+    keeps: bool
     patches: dict[str, list[Any]]
     context: Sequence[int]
     called: set[Block] = field(default_factory=set)
@@ -65,9 +65,26 @@ class Forward:
 
         Raises ValueError if another node cut it out, and it cannot be found.
         """
-        firsts = self.x[:: len(self.x) // len(self.conds)]
         known = [cond.area for cond in self.conds]
+        if not self.evaluation.is_wrapped:
+            return known
+        firsts = self.x[:: len(self.x) // len(self.conds)]
         return find_areas(list(firsts), known, self.evaluation.x[self.first])
+
+    @cached_property
+    def names(self) -> tuple[Name, ...] | None:
+        """What each chunk's features are found by; None if it is unknown what a chunk shows."""
+        try:
+            areas = self.areas
+        except ValueError:
+            return None
+        key = self.evaluation.key
+        return tuple((key, *call, area) for call, area in zip(self.calls, areas, strict=True))
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The text features of this forward, if they are to be recalled later."""
+        return None if self.names is None or not self.keeps else Features(self.names)
 
     @property
     def streams(self) -> Streams:
@@ -98,9 +115,11 @@ class Forward:
         """
         memory = self.run.text.memory
         if self.evaluation.text_rows is TextRows.RECALLED and memory is not None:
+            if self.names is None:
+                raise MissingError
             k, v = memory.recall(self.names, block, k_id)
             return k.to(k_id), v.to(k_id)
-        if self.features is not None and memory is not None:
+        if memory is not None and self.features is not None:
             memory.keep(self.features, block, k, v)
         return k, v
 
@@ -121,7 +140,7 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
     rows = len(x) // len(chunks.conds)
     streams = Streams(latents=rows, has_text=False) if run.is_single else evaluation.streams
     given = Layout(streams, len(chunks.conds))
-    found_by = tuple((evaluation.key, cond, evaluation.calls[cond]) for cond in chunks.conds)
+    calls = tuple((cond, evaluation.calls[cond]) for cond in chunks.conds)
     evaluation.calls.update(chunks.conds)
     is_full = evaluation.step is None or evaluation.step.is_full
     keeps = is_full and evaluation.text_rows is TextRows.IN_BATCH and run.text.memory is not None
@@ -135,8 +154,8 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
         first=0 if chunks.places is None else chunks.places[0],
         latents=_place_latents(chunks, streams, run, evaluation),
         x=x,
-        names=found_by,
-        features=Features(found_by) if keeps else None,
+        calls=calls,
+        keeps=keeps,
         patches=options.get("patches", {}),
         context=() if context is None else context.shape,
     )

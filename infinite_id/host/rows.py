@@ -96,13 +96,24 @@ def read_chunks(
     if names is None or len(names) != rows:
         return _guess_chunks(rows, conds, options)
     found = [
-        (cond, tuple(place for _, place in group))
+        (cond, places)
         for cond, group in groupby(names.tolist(), key=lambda name: name[0])
+        for places in _split([place for _, place in group])
     ]
     places = {place for _, place in found}
     if len(places) > 1:
         return None
     return Chunks(tuple(cond for cond, _ in found), places.pop())
+
+
+def _split(places: Sequence[int]) -> list[tuple[int, ...]]:
+    """The rows of one cond, anew where one comes again: several tiles of it in one forward."""
+    parts: list[tuple[int, ...]] = [()]
+    for place in places:
+        if place in parts[-1]:
+            parts.append(())
+        parts[-1] = (*parts[-1], place)
+    return parts
 
 
 def _guess_chunks(rows: int, conds: Sequence[Cond], options: dict[str, Any]) -> Chunks | None:

@@ -86,6 +86,7 @@ class Evaluation:
         batch: the streams whose rows are in the sampler's batch.
         latent: height and width of the whole latent.
         window: the context window that its batch is, if it is one.
+        is_wrapped: whether another node is around the model.
         is_alike: whether all its conds are alike, and so their text rows.
         text_rows: where the identity stream's self-attention finds the text stream's.
         key: what its text features are found by in later ones.
@@ -100,6 +101,7 @@ class Evaluation:
     batch: Streams
     latent: tuple[int, int]
     window: Window | None = None
+    is_wrapped: bool = False
     is_alike: bool = False
     text_rows: TextRows = TextRows.IN_BATCH
     key: Hashable = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from comfy.patcher_extension import WrapperExecutor
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
@@ -164,11 +164,27 @@ class _Request:
     def signature(self) -> Hashable:
         """What tells it from others at the same noise level, such as one with perturbed layers."""
         tables = self.options.get("patches_replace", {})
-        replaced = frozenset((name, place) for name, table in tables.items() for place in table)
+        replaced = frozenset(
+            (name, place, _tell(function))
+            for name, table in tables.items()
+            for place, function in table.items()
+        )
         patches = self.options.get("patches", {})
-        counts = frozenset((name, len(listed)) for name, listed in patches.items())
+        listed = frozenset((name, tuple(map(_tell, own))) for name, own in patches.items())
         sizes = tuple(None if group is None else len(group) for group in self.groups)
-        return tuple(self.x.shape), sizes, replaced, counts
+        return tuple(self.x.shape), sizes, replaced, listed
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether another node is around the model, and may cut the picture or move it."""
+        around = self.options["wrappers"].get(WrappersMP.APPLY_MODEL, {})
+        return "model_function_wrapper" in self.model_options or len(around) > 1
+
+
+def _tell(function: Any) -> Hashable:
+    """What tells another node's function from others, also where it is made anew at each step."""
+    function = getattr(function, "func", function)  # of a partial one
+    return getattr(function, "__code__", type(function))
 
 
 def calc_cond_batch(
@@ -225,6 +241,7 @@ def _begin(
         batch=Streams(latents=len(x), has_text=False) if run.is_single else run.streams,
         latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
         window=window,
+        is_wrapped=request.is_wrapped,
         text_rows=run.text_rows if is_read else TextRows.NONE,
         step=None
         if deep is None

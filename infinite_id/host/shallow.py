@@ -57,16 +57,12 @@ def keep_or_recall(
 
 def _name_chunks(forward: Forward) -> tuple[Name, ...] | None:
     """What the features of each chunk are found by; None if it is unknown what the chunk shows."""
-    try:
-        areas = forward.areas
-    except ValueError:  # a tile that is not found in the latent
+    names, step, latents = forward.names, forward.evaluation.step, forward.latents
+    if names is None or step is None or latents is None:
         return None
-    if forward.latents is None or forward.evaluation.step is None:
-        return None
-    key = forward.evaluation.step.key
     return tuple(
-        (key, call, cond, area, forward.latents)
-        for (_, _, call), cond, area in zip(forward.names, forward.conds, areas, strict=True)
+        (step.key, cond, *shown, latents)
+        for cond, (_, _, *shown) in zip(forward.conds, names, strict=True)
     )
 
 

@@ -26,8 +26,9 @@ Key = tuple[Hashable, int]
 """An evaluation's signature, and how many of it were before it at the same noise level."""
 
 
-Name = tuple[Hashable, int, int]
-"""What a chunk's features are found by: its evaluation's key, the cond, and which forward of it."""
+Name = tuple[Hashable, ...]
+"""What a chunk's features are found by: its evaluation's key, the cond, which forward of it, and
+which part of the picture."""
 
 
 class TextRows(Enum):

@@ -15,8 +15,8 @@ def find_areas(
 ) -> list[Area | None]:
     """For each chunk of a forward, the part of the latent that it shows; None for all of it.
 
-    The host crops conds to their areas. A node around the model may cut tiles out of these, and
-    says nothing: such a tile is looked for in the latent.
+    The host crops conds to their areas. A node around the model may cut tiles out of these, or move
+    what is in them, and says nothing: so a tile is looked for in the latent.
 
     Args:
         rows: the first row of each chunk, `(c, h, w)`.
@@ -24,20 +24,35 @@ def find_areas(
         latent: `(c, H, W)`. The rows are parts of it.
 
     Raises:
-        ValueError: if a tile is not found.
+        ValueError: if a tile is not found, or what is in a chunk has been moved.
     """
-    whole = (latent.shape[-2], latent.shape[-1])
-    return [
-        area if tuple(row.shape[-2:]) == _clip(area, whole) else _find_tile(row, latent)
-        for row, area in zip(rows, areas, strict=True)
-    ]
+    return [_find(row, area, latent) for row, area in zip(rows, areas, strict=True)]
 
 
-def _clip(area: Area | None, whole: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of an area's part within the latent."""
+def _find(row: Tensor, area: Area | None, latent: Tensor) -> Area | None:
+    given = _cut(latent, area)
+    if row.shape != given.shape:
+        return _find_tile(row, latent)
+    if _is_moved(row, given):
+        raise ValueError(
+            "Apply Infinite-ID: another node moves what is in the picture before the model sees "
+            "it, so a mask cannot follow. Take the mask or that node out."
+        )
+    return area
+
+
+def _is_moved(row: Tensor, given: Tensor) -> bool:
+    """Whether the same values are in other places; other values may well be where they were."""
+    if torch.equal(row, given):
+        return False
+    ours, theirs = (x.flatten().sort().values for x in (row, given))
+    return torch.equal(ours, theirs)
+
+
+def _cut(latent: Tensor, area: Area | None) -> Tensor:
     if area is None:
-        return whole
-    return min(area.height, whole[0] - area.top), min(area.width, whole[1] - area.left)
+        return latent
+    return latent[:, area.top : area.top + area.height, area.left : area.left + area.width]
 
 
 def _find_tile(tile: Tensor, latent: Tensor) -> Area:
