@@ -60,4 +60,5 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
 def tell(cls: type[io.ComfyNode], text: str) -> None:
     """Show a line of text on the node in the page. Its schema asks for `unique_id`."""
     if cls.hidden is not None:  # else it is called by a program, not by a graph
-        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+        server: Any = PromptServer  # which learns of its instance as it starts
+        server.instance.send_progress_text(text, cls.hidden.unique_id)

@@ -184,7 +184,9 @@ class _Request:
 def _tell(function: Any) -> Hashable:
     """What tells another node's function from others, also where it is made anew at each step."""
     function = getattr(function, "func", function)  # of a partial one
-    return getattr(function, "__code__", type(function))
+    kind: Any = type(function)
+    code: Hashable = getattr(function, "__code__", kind)
+    return code
 
 
 def calc_cond_batch(

@@ -1,11 +1,13 @@
 """The miniature's nets for `prepare`, loaded by name in any process."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces import face
-from pack.infinite_id.training.prepare.encode import Encoders
 from pack.miniature.shapes import WEIGHTS
+
+if TYPE_CHECKING:
+    from pack.infinite_id.training.prepare.host_encoders import HostEncoders
 
 CHECKPOINT = WEIGHTS / "infinite-id-miniature.safetensors"
 CLIP_VISION = WEIGHTS / "infinite-id-miniature-clip-vision.safetensors"
@@ -16,7 +18,7 @@ def load_analysis() -> Any:
     return face.load_analysis(PACK, "CPU", 256)
 
 
-def load_encoders() -> Encoders:
+def load_encoders() -> "HostEncoders":
     from pack.infinite_id.training.prepare.host_encoders import HostEncoders
     from pack.miniature.host import register
 
@@ -24,5 +26,5 @@ def load_encoders() -> Encoders:
     return HostEncoders.load(CHECKPOINT, CLIP_VISION)
 
 
-def fail() -> Encoders:
+def fail() -> "HostEncoders":
     raise UserError("no nets today")

@@ -52,7 +52,8 @@ class Processes:
 
         needs, most = self._share(ray.cluster_resources())
         items = [{"job": job} for job in jobs]
-        data = ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS))
+        blocks = min(len(items), _BLOCKS)
+        data: Any = ray.data.from_items(items, override_num_blocks=blocks)  # `map` is mistyped
         done = data.map(
             _Process,
             fn_constructor_args=(self.host, make_worker),
@@ -118,7 +119,7 @@ def connect(address: str) -> Iterator[None]:
         ray.init(
             address,
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
-            logging_level="error",
+            logging_level=logging.ERROR,
             log_to_driver=False,
             **options,
         )
