@@ -14,8 +14,8 @@ from ..infinite_id.stable_identity import mapper_file
 from ..infinite_id.stable_identity.celebs import read_names
 from ..infinite_id.stable_identity.keep import choose_place, keep
 from ..infinite_id.stable_identity.mapper import Landing
-from ..infinite_id.stable_identity.naming import IfTaken
 from ..infinite_id.stable_identity.objective import Phases
+from ..infinite_id.words.naming import IfTaken
 from . import folders
 from .detection import face_analysis_input
 from .learning import (
@@ -240,7 +240,6 @@ class LearnEmbedding(Node):
         names: str = "",
     ) -> io.NodeOutput:
         from ..infinite_id.stable_identity.host_faces import Nets, read_masks
-        from ..infinite_id.stable_identity.host_graph import make_follow, make_tell
         from ..infinite_id.stable_identity.host_learn import (
             Lesson,
             Material,
@@ -248,6 +247,7 @@ class LearnEmbedding(Node):
             describe,
             learn,
         )
+        from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
         nets = Nets(face_analysis, clip_vision)

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..infinite_id.files import digest_of
 from ..infinite_id.stable_identity import word_file
 from ..infinite_id.stable_identity.keep import choose_place, keep
-from ..infinite_id.stable_identity.naming import IfTaken
+from ..infinite_id.words.naming import IfTaken
 from . import folders
 from .learn_embedding import find_learned, name_inputs
 from .learning import CATEGORY

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..training.draws import generator
 from ..training.objective import estimate_z0
+from ..words.files import Rows
 from .learner import Frozen
-from .mapper import Rows
 
 PROMPT = "a photo of {}, facing the camera, best quality"
 STEPS, GUIDANCE = 20, 5.0

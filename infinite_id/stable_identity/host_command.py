@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import comfy.sd
 import folder_paths
-from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ..errors import UserError
 from ..faces.face import Photo, load_analysis
 from ..files import digest_of
 from ..host.models import find_face_pack, find_file, load_clip_vision
-from ..photos.look import Limits, Rejected, decode
-from ..progress import make_bar
-from ..training.watch import watch_signals
+from ..words.host_command import follow, load_checkpoint, make_tell, read_photo
+from ..words.naming import IfTaken, check_name
 from . import mapper_file, word_file
 from .celebs import read_names
-from .early import LookingLoop
 from .host_faces import GivenMasks, Nets
-from .host_learn import Lesson, Material, Result, Tell, Wishes, describe
+from .host_learn import Lesson, Material, Result, Wishes, describe
 from .host_learn import learn as learn_words
 from .keep import Place, choose_place, keep
 from .mapper import Landing
 from .mapper_file import Learned
-from .naming import IfTaken, check_name
 from .objective import Phases
 
 MAPPERS, RUNS = "infinite_id_mappers", "infinite_id_runs"
@@ -50,7 +42,7 @@ def learn(options: argparse.Namespace) -> int:
     )
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; it must be at least 1.")
-    held_out = None if options.held_out is None else _read_photo(options.held_out)
+    held_out = None if options.held_out is None else read_photo(options.held_out)
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
     return _run(options, wishes, None, held_out, runs)
 
@@ -92,10 +84,10 @@ def _run(
 ) -> int:
     material = Material(*_read_photos(options), held_out)
     nets = _load_nets(options)
-    lesson = Lesson(*_load_checkpoint(options.model), nets, material, wishes, start)
+    lesson = Lesson(*load_checkpoint(options.model), nets, material, wishes, start)
     origin = describe(lesson)
     place = _choose(options, digest_of(origin))
-    return _tell_of(place, learn_words(lesson, origin, runs, _make_tell(), _follow))
+    return _tell_of(place, learn_words(lesson, origin, runs, make_tell(), follow))
 
 
 def _tell_of(place: Place, result: Result) -> int:
@@ -104,27 +96,6 @@ def _tell_of(place: Place, result: Result) -> int:
         keep(place, result.words, result.learned)
         print(f"{place.words}: {result.told}; write {place.prompt} into a prompt")
     return 0 if result.whole else 3
-
-
-def _follow(
-    loop: LookingLoop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]
-) -> bool:
-    del begun, patcher, show
-    with watch_signals() as watch:
-        return loop.train(watch) or loop.is_settled
-
-
-def _make_tell() -> Tell:
-    bars: list[Any] = []
-
-    def tell(done: int, count: int) -> None:
-        if not bars:
-            bars.append(make_bar(count, "encoding", "photo"))
-        bars[0].update()
-        if done == count:
-            bars[0].close()
-
-    return tell
 
 
 def _choose(options: argparse.Namespace, run: str) -> Place:
@@ -151,22 +122,8 @@ def _load_nets(options: argparse.Namespace) -> Nets:
     return Nets(analysis, clip_vision)
 
 
-def _load_checkpoint(choice: str) -> tuple[Any, Any, Any]:
-    path = find_file("--model", "checkpoints", choice)
-    folders = folder_paths.get_folder_paths("embeddings")
-    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
-        str(path), embedding_directory=folders
-    )
-    if model is None or clip is None or vae is None:
-        raise UserError(
-            f"--model: {path.name} lacks the diffusion model, the text encoders or the "
-            "autoencoder: give a whole checkpoint."
-        )
-    return model, clip, vae
-
-
 def _read_photos(options: argparse.Namespace) -> tuple[dict[str, Photo], list[GivenMasks]]:
-    photos = {str(path): _read_photo(path) for path in options.photos}
+    photos = {str(path): read_photo(path) for path in options.photos}
     paths = options.face_mask or [None] * len(photos)
     if len(paths) != len(photos):
         raise UserError(f"--face-mask: {len(paths)} masks for {len(photos)} photos.")
@@ -178,16 +135,7 @@ def _read_photos(options: argparse.Namespace) -> tuple[dict[str, Photo], list[Gi
 def _read_mask(path: Path | None, photo: Photo) -> GivenMasks:
     if path is None:
         return GivenMasks()
-    mask = _read_photo(path)
+    mask = read_photo(path)
     if mask.shape != photo.shape:
         raise UserError(f"--face-mask: {path} has not the size of its photo.")
     return GivenMasks(face=mask.mean(axis=2, dtype="float32") / 255)
-
-
-def _read_photo(path: Path) -> Photo:
-    try:
-        return decode(path.read_bytes(), Limits())
-    except Rejected as rejected:
-        raise UserError(f"{path}: {rejected}.") from rejected
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error

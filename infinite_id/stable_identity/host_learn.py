@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -33,14 +33,16 @@ from ..training.processes import Alone
 from ..training.settings import Optimiser, Run, Settings
 from ..training.stats import read_losses
 from ..training.trainee import Trainee
+from ..words.host_follow import Follow, Tell
+from ..words.host_frozen import HostFrozen, check_model
+from ..words.host_text import Prompts, digest_tables, make_differentiable
 from .celebs import Name
 from .data import Portrait, Targets, Variant, list_needed, make_target, make_variant
 from .early import LookingLoop
 from .host_faces import GivenMasks, Nets, look
-from .host_frozen import HostFrozen, check_model
 from .host_likeness import Likeness, see_held_out
 from .host_mapper import average, check_start, make_mapper, make_words
-from .host_text import Prompts, digest_tables, make_differentiable, measure_names
+from .host_names import measure_names
 from .learner import WordLearner
 from .mapper import Landing, Mapper
 from .mapper_file import Learned
@@ -50,14 +52,6 @@ from .word_file import Words
 
 LOOK_EVERY = 50
 """Steps between looks at the likeness to a photo held out."""
-
-Tell = Callable[[int, int], None]
-"""Is told of photos that are encoded: how many are done, and of how many."""
-Follow = Callable[[LookingLoop, int, ModelPatcher, Callable[[], Tensor]], bool]
-"""Trains a run that has begun, and shows it; whether it was not interrupted.
-
-It is given the run, its step, the model, and what gives latents to preview.
-"""
 
 
 @dataclass(frozen=True)
@@ -250,7 +244,7 @@ def learn(
         width = portraits[0].vectors.shape[-1]
         mapper = make_mapper(spaces, width, wishes.landing, wishes.seed, start)
         make_differentiable(text, wishes.twice)
-        frozen = HostFrozen(patcher.model, Prompts(text, wishes.names), wishes.side, wishes.twice)
+        frozen = HostFrozen(patcher.model, Prompts(text), wishes.side, wishes.twice)
         learner = WordLearner(mapper, frozen, wishes.phases)
         processes = Alone(patcher.load_device)
         trainee = Trainee(learner, processes, settings.optimiser)

@@ -12,10 +12,10 @@ from torch import Tensor
 from ..faces.face import FaceError, Photo
 from ..faces.photo import read_photo
 from ..metrics.scores import cosine
+from ..words.files import Rows
+from ..words.host_frozen import HostFrozen
 from .draw import draw
 from .host_faces import Nets, encode_face
-from .host_frozen import HostFrozen
-from .mapper import Rows
 
 _PICTURES = 2
 """Of a look."""

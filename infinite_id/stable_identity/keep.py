@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..words.naming import IfTaken, check_name, choose_path
 from . import mapper_file, word_file
 from .mapper_file import Learned
-from .naming import IfTaken, check_name, choose_path
 from .word_file import Words
 
 
@@ -40,7 +40,7 @@ def choose_place(
         mappers: the folder of mappers, which are no embeddings and must not be listed as such.
         run: see `choose_path`.
     """
-    path = choose_path(embeddings, check_name(name), if_taken, run)
+    path = choose_path(embeddings, check_name(name), if_taken, run, word_file.read_run)
     inside = path.relative_to(embeddings[0])
     return Place(inside.as_posix().removesuffix(".safetensors"), path, mappers / inside)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..training.objective import Prediction, Trained, add_noise, estimate_z0
+from ..words.files import Rows
 from .data import Batch
-from .mapper import Mapper, Rows
+from .mapper import Mapper
 from .objective import Noised, Phases, choose_phase, two_phase_loss
 
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..words.files import Rows
 from .celebs import WORDS, CelebSpace
 
 RATE = 0.1
@@ -23,9 +24,6 @@ RATE = 0.1
 _SPREAD = 0.02
 _SLOPE = 0.2
 _EPSILON = 1e-5
-
-Rows = dict[str, Tensor]
-"""`(b, 2, d)` by the key of the text encoder, such as "clip_l"."""
 
 
 class Landing(Enum):

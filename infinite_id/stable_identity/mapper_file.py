@@ -1,8 +1,8 @@
 """A learned mapper as a file: with it, further photos of the person need no training.
 
 A `.safetensors` of the mapper's weights and of the statistics that its rows land among, with the
-metadata `format`, `version`, `config` (face_width, widths, landing), `tables` (see `word_file`) and
-`face_encoder`, all but the first two as JSON.
+metadata `format`, `version`, `config` (face_width, widths, landing), `tables` (see `words.files`)
+and `face_encoder`, all but the first two as JSON.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from ..tensor_files import MAX_WIDTH, FormatError, check_shapes, open_tensors, write_tensors
+from ..words.files import KEYS
 from .celebs import WORDS, CelebSpace
 from .mapper import Landing, Mapper
-from .word_file import KEYS
 
 FORMAT, VERSION = "stable-identity-mapper", "1"
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from pack.infinite_id.stable_identity import word_file
 from pack.infinite_id.stable_identity.celebs import NamesError, read_names
-from pack.infinite_id.stable_identity.host_frozen import HostFrozen, check_model
-from pack.infinite_id.stable_identity.host_text import (
+from pack.infinite_id.stable_identity.host_names import measure_names
+from pack.infinite_id.stable_identity.templates import TEMPLATES
+from pack.infinite_id.stable_identity.word_file import Words
+from pack.infinite_id.training.host_load import load_with_text, training
+from pack.infinite_id.words.files import Rows
+from pack.infinite_id.words.host_frozen import HostFrozen, check_model
+from pack.infinite_id.words.host_text import (
     ClipError,
     Prompts,
     digest_tables,
     list_encoders,
     make_differentiable,
-    measure_names,
     read_table,
 )
-from pack.infinite_id.stable_identity.mapper import Rows
-from pack.infinite_id.stable_identity.templates import TEMPLATES
-from pack.infinite_id.stable_identity.word_file import Words
-from pack.infinite_id.training.host_load import load_with_text, training
 from pack.tests.host.stable_worlds import KINDS, WIDTHS, Small, make_small, make_video_clip
 
 NAMES = read_names("")
@@ -63,7 +63,7 @@ def test_the_file_in_stock_text_encode_is_direct_insertion(small: Small, prompt:
     path = small.embeddings / "people" / "anna.safetensors"
     word_file.save(Words(rows, digest_tables(small.clip), "r", {}), path, replaces=True)
     with torch.inference_mode():
-        context, pooled = Prompts(small.clip, NAMES).encode(prompt, rows)
+        context, pooled = Prompts(small.clip).encode(prompt, rows)
         text = prompt.format("embedding:people/anna")
         ((stock, more),) = nodes.CLIPTextEncode().encode(small.clip, text)[0]
         plain = nodes.CLIPTextEncode().encode(small.clip, prompt.format("person"))[0][0][0]
@@ -94,7 +94,7 @@ def test_the_file_works_in_a_video_model_that_shares_clip_l(tmp_path: Path) -> N
 
 def test_every_template_takes_the_rows(small: Small) -> None:
     rows = draw_rows(small)
-    prompts = Prompts(small.clip, NAMES)
+    prompts = Prompts(small.clip)
     for template in TEMPLATES:
         for key, parts in prompts.tokenise(template, rows).items():
             put = [t for part in parts for t, _ in part if isinstance(t, torch.Tensor)]
@@ -111,7 +111,7 @@ def test_gradients_are_those_of_small_steps(small: Small, twice: bool) -> None:
     with torch.inference_mode(), training():
         patcher, text = load_with_text(small.model, small.clip)
         make_differentiable(text, twice)
-        frozen = HostFrozen(patcher.model, Prompts(text, NAMES), 64, twice)
+        frozen = HostFrozen(patcher.model, Prompts(text), 64, twice)
 
         def loss(rows: Rows) -> torch.Tensor:
             batch = {key: x[None] for key, x in rows.items()}
@@ -134,7 +134,7 @@ def test_the_copies_give_what_the_hosts_own_do(small: Small) -> None:
     rows = draw_rows(small)
     noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
-        context, pooled = Prompts(small.clip, NAMES).encode("a photo of {}", rows)
+        context, pooled = Prompts(small.clip).encode("a photo of {}", rows)
         model = small.model.model
         sigma = model.model_sampling.sigmas[400]
         conds = model.extra_conds(
@@ -147,7 +147,7 @@ def test_the_copies_give_what_the_hosts_own_do(small: Small) -> None:
     with torch.inference_mode(), training():
         patcher, text = load_with_text(small.model, small.clip)
         make_differentiable(text, True)
-        frozen = HostFrozen(patcher.model, Prompts(text, NAMES), 64, True)
+        frozen = HostFrozen(patcher.model, Prompts(text), 64, True)
         batch = {key: own[None] for key, own in rows.items()}
         with torch.no_grad():
             output = frozen.predict(noised, torch.tensor([400]), batch, ["a photo of {}"])

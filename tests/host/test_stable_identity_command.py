@@ -15,8 +15,9 @@ import torch
 from pack.dev.cache import ROOT
 from pack.gallery.miniature import NAME, PEOPLE, WEIGHTS
 from pack.infinite_id import launch
-from pack.infinite_id.stable_identity import command, host_command, word_file
+from pack.infinite_id.stable_identity import command, word_file
 from pack.infinite_id.training.watch import Signals
+from pack.infinite_id.words import host_command
 from pack.miniature.host import register
 
 SCRIPT = Path(__file__).with_name("words_command.py")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from pack.infinite_id.count import PeakMemory
-from pack.infinite_id.stable_identity.celebs import CelebSpace, read_names
+from pack.infinite_id.stable_identity.celebs import CelebSpace
 from pack.infinite_id.stable_identity.data import Batch
-from pack.infinite_id.stable_identity.host_frozen import HostFrozen
-from pack.infinite_id.stable_identity.host_text import Prompts, make_differentiable
 from pack.infinite_id.stable_identity.learner import WordLearner
 from pack.infinite_id.stable_identity.mapper import Landing, new_mapper
 from pack.infinite_id.training.host_count import UNET, make_model
+from pack.infinite_id.words.host_frozen import HostFrozen
+from pack.infinite_id.words.host_text import Prompts, make_differentiable
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 GIGABYTE = 1e9
@@ -39,7 +39,7 @@ def count(side: int, twice: bool) -> tuple[float, float]:
         clip = make_clip()
         text = clip.cond_stage_model
         make_differentiable(clip, twice)
-        frozen = HostFrozen(model, Prompts(clip, read_names("")), side, twice)
+        frozen = HostFrozen(model, Prompts(clip), side, twice)
         spaces = {
             key: CelebSpace(torch.zeros(2, width), torch.ones(2, width))
             for key, width in (("clip_l", 768), ("clip_g", 1280))

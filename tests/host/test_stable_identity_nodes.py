@@ -23,10 +23,10 @@ from pack.dev.cache import ROOT
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces.face import FaceError, load_analysis
 from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
-from pack.infinite_id.stable_identity.host_text import ClipError, list_encoders, read_table
 from pack.infinite_id.stable_identity.masks import MaskError
 from pack.infinite_id.tensor_files import FormatError
 from pack.infinite_id.training.loop import Loop
+from pack.infinite_id.words.host_text import ClipError, list_encoders, read_table
 from pack.nodes import folders
 from pack.nodes.learn_embedding import LearnEmbedding
 from pack.nodes.mix_embeddings import MixEmbeddings

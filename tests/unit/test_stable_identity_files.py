@@ -13,9 +13,9 @@ from pack.infinite_id.stable_identity.celebs import CelebSpace
 from pack.infinite_id.stable_identity.keep import choose_place, keep
 from pack.infinite_id.stable_identity.mapper import Landing, new_mapper
 from pack.infinite_id.stable_identity.mapper_file import Learned
-from pack.infinite_id.stable_identity.naming import IfTaken, TakenError, check_name, find_named
 from pack.infinite_id.stable_identity.word_file import Words
 from pack.infinite_id.tensor_files import FormatError
+from pack.infinite_id.words.naming import IfTaken, TakenError, check_name, find_named
 from safetensors.torch import load_file, save_file
 
 TABLES = {"clip_l": "1", "clip_g": "2"}
@@ -82,7 +82,7 @@ def test_files_from_strangers(
     save_file(tensors, path, metadata)
     with pytest.raises(FormatError, match=message):
         word_file.load(path)
-    assert not word_file.is_own(path)
+    assert word_file.read_run(path) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"text", (1 << 40).to_bytes(8, "little") + b"{}"])

@@ -1,32 +1,24 @@
-"""The host's CLIP text encoders: their tables, and prompts that hold a person's rows.
+"""The host's CLIP text encoders: their tables, and prompts that hold rows.
 
-Rows go into a prompt as the host's own `embedding:name` does: as tensors among the tokens.
+The host itself puts rows into a prompt, as it does for `embedding:name`: its tokenizers are copied,
+and the copies know some names more.
 """
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
 import torch
 from comfy.sd import CLIP
-from comfy.sd1_clip import SDClipModel
+from comfy.sd1_clip import SDClipModel, SDTokenizer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .celebs import (
-    CelebSpace,
-    Name,
-    NamesError,
-    Tokenise,
-    check_known,
-    find_tokens,
-    measure,
-    take_rows,
-)
-from .mapper import Rows
-from .word_file import KEYS
+from .files import KEYS, Rows
 
 
 class ClipError(ValueError):
@@ -72,66 +64,69 @@ def _digest(table: Tensor) -> str:
     return sha256(numbers).hexdigest()
 
 
-def measure_names(clip: CLIP, names: Sequence[Name]) -> dict[str, CelebSpace]:
-    """The celeb space of each text encoder, of the names that all of them know.
-
-    Raises:
-        NamesError: if too few names are known.
-    """
-    tables = {key: read_table(x).cpu() for key, x in list_encoders(clip).items()}
-    tokens = {
-        key: find_tokens(names, _tokeniser(clip, key), table) for key, table in tables.items()
-    }
-    shared = [name for name in names if all(name in found for found in tokens.values())]
-    check_known(shared, names)
-    return {
-        key: measure(take_rows(table, [tokens[key][name] for name in shared]))
-        for key, table in tables.items()
-    }
-
-
-def find_placeholder(clip: CLIP, names: Sequence[Name]) -> Name:
-    """A name of which each word is one token to all encoders. Raises NamesError if none is."""
-    tokenisers = [_tokeniser(clip, key) for key in list_encoders(clip)]
-    for name in names:
-        if all(len(tokenise(word)) == 1 for tokenise in tokenisers for word in name):
-            return name
-    raise NamesError("No name is known to this CLIP; give some in 'names', one a line.")
-
-
-def _tokeniser(clip: CLIP, key: str) -> Tokenise:
+def tokenise_word(clip: CLIP, key: str, word: str) -> list[int]:
     """A text encoder's tokens of a word, as the host's tokenizer cuts them out."""
     own = getattr(clip.tokenizer, key)
+    tokens: list[int] = own.tokenizer(word)["input_ids"]
+    return tokens[own.tokens_start : -1 if own.tokenizer_adds_end_token else None]
 
-    def tokenise(word: str) -> Sequence[int]:
-        tokens: list[int] = own.tokenizer(word)["input_ids"]
-        return tokens[own.tokens_start : -1 if own.tokenizer_adds_end_token else None]
 
-    return tokenise
+_MARK = re.compile(r"infiniteidrows(\d+)x")
+
+
+def mark(number: int) -> str:
+    """What a text says in the place of the rows of this number; see `tokenise`."""
+    return f" embedding:infiniteidrows{number}x"  # the host knows an embedding by the space
+
+
+def tokenise(clip: CLIP, text: str, rows: Sequence[Rows]) -> dict[str, Any]:
+    """The host's tokens of a text, with rows `(m, d)` in the place of each mark.
+
+    Args:
+        rows: for each number, of each text encoder.
+    """
+    speaking = copy.copy(clip)
+    speaking.tokenizer = copy.copy(clip.tokenizer)
+    for key, own in vars(clip.tokenizer).items():
+        if isinstance(own, SDTokenizer):
+            setattr(speaking.tokenizer, key, _teach(own, [one[key] for one in rows]))
+    tokens: dict[str, Any] = speaking.tokenize(text)
+    return tokens
+
+
+def _teach(tokenizer: Any, rows: Sequence[Tensor]) -> Any:
+    """A copy of a tokenizer that finds rows by their marks, and all others as before."""
+    own = copy.copy(tokenizer)
+    own.embedding_directory = tokenizer.embedding_directory or []  # else the host looks for none
+    find = own._try_get_embedding
+
+    def find_marked(name: str) -> tuple[Any, ...]:
+        found = _MARK.match(name)
+        if found is None:
+            return find(name)
+        _, *more, _ = find(found[0])  # newer hosts tell the name as well
+        return rows[int(found[1])], *more, name[found.end() :].strip()
+
+    own._try_get_embedding = find_marked
+    return own
 
 
 class Prompts:
     """Prompts through the text encoders, with gradients to a person's rows."""
 
-    def __init__(self, clip: CLIP, names: Sequence[Name]) -> None:
+    def __init__(self, clip: CLIP) -> None:
         """
         Args:
             clip: ordinary tensors, loaded; see `make_differentiable` for gradients.
-            names: a known one of them holds the person's place while a prompt is tokenised.
-
-        Raises:
-            NamesError: if none is known.
         """
         self._clip = clip
-        self._keys = list(list_encoders(clip))
-        self._place = find_placeholder(clip, names)
 
     def encode(self, prompt: str, rows: Rows | None) -> tuple[Tensor, Tensor]:
         """Context `(1, l, width)` and pooled vector `(1, w)`, as the host's CLIP Text Encode.
 
         Args:
             prompt: with `{}` for the person, if there are rows.
-            rows: `(2, d)` of each text encoder.
+            rows: `(m, d)` of each text encoder.
         """
         tokens = self.tokenise(prompt, rows)
         clip, model = self._clip, self._clip.cond_stage_model
@@ -145,23 +140,9 @@ class Prompts:
 
     def tokenise(self, prompt: str, rows: Rows | None) -> dict[str, Any]:
         """The host's tokens of a prompt, with the person's rows in their place."""
-        tokens: dict[str, Any] = self._clip.tokenize(prompt.format(" ".join(self._place)))
         if rows is None:
-            return tokens
-        return {
-            short: [self._put(part, f"clip_{short}", rows) for part in parts]
-            for short, parts in tokens.items()
-        }
-
-    def _put(self, part: list[Any], key: str, rows: Rows) -> list[Any]:
-        tokenise = _tokeniser(self._clip, key)
-        wanted = [token for word in self._place for token in tokenise(word)]
-        done = list(part)
-        for n in range(len(part) - len(wanted) + 1):
-            if [token for token, *_ in part[n : n + len(wanted)]] == wanted:
-                for i, row in enumerate(rows[key]):
-                    done[n + i] = (row, *part[n + i][1:])
-        return done
+            return tokenise(self._clip, prompt, [])
+        return tokenise(self._clip, prompt.format(mark(0)), [rows])
 
 
 def make_differentiable(clip: CLIP, twice: bool) -> None:

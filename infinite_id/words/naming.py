@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from itertools import count
 from pathlib import Path
-
-from . import word_file
 
 _PART = re.compile(r"\w(?:[\w.-]*[\w-])?")
 _ENDINGS = ("", ".safetensors", ".pt", ".bin")
@@ -72,12 +70,19 @@ def find_named(roots: Iterable[Path], name: str) -> list[Path]:
     return sorted({path for path in found if path.is_file()})
 
 
-def choose_path(roots: Sequence[Path], name: str, if_taken: IfTaken, run: str) -> Path:
-    """Where an embedding goes, in the first of the embeddings folders.
+def choose_path(
+    roots: Sequence[Path],
+    name: str,
+    if_taken: IfTaken,
+    run: str,
+    read_run: Callable[[Path], str | None],
+) -> Path:
+    """Where a file goes, in the first of the folders.
 
     Args:
         name: from `check_name`.
         run: the digest of what is learnt: a file of the same run is gone on with, always.
+        read_run: the run that a file is of; None if the pack has not written it.
 
     Raises:
         TakenError: if the name is taken, and may not be replaced.
@@ -86,15 +91,15 @@ def choose_path(roots: Sequence[Path], name: str, if_taken: IfTaken, run: str) -
         own = name if number == 1 else f"{name}_{number}"
         path = roots[0] / f"{own}.safetensors"
         found = find_named(roots, own)
-        if not found or (found == [path] and word_file.read_run(path) == run):
+        if not found or (found == [path] and read_run(path) == run):
             return path
         if if_taken is IfTaken.NUMBER:
             continue
-        if if_taken is IfTaken.REPLACE and found == [path] and word_file.is_own(path):
+        if if_taken is IfTaken.REPLACE and found == [path] and read_run(path) is not None:
             return path
         others = ", ".join(path.name for path in found[:3])
         raise TakenError(
-            f"There is an embedding {name} already ({others}). Give another name, or choose "
+            f"The name {name} is taken already ({others}). Give another name, or choose "
             "'number' in 'if_taken'; 'replace' replaces one that this node has written, and no "
             "other."
         )

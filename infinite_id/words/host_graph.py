@@ -10,16 +10,14 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..training.host_graph import GraphWatch, train_interruptibly
-from .early import LookingLoop
-from .host_learn import Follow, Tell
+from ..training.loop import Loop
+from .host_follow import Follow, Tell
 
 
 def make_follow(node: str, preview_every: int) -> Follow:
     """Follows a run on a node: progress, previews, interruption."""
 
-    def follow(
-        loop: LookingLoop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]
-    ) -> bool:
+    def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
         model = patcher.model
         steps, device = loop.settings.run.steps, patcher.load_device
         watch = GraphWatch(steps, begun, node, device, model.latent_format, preview_every)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..attention.blocks import context_width
 from ..training.host_frozen import compute_twice, name_sampling, read_prediction
+from .files import Rows
 from .host_text import ClipError, Prompts, list_encoders, read_table
-from .mapper import Rows
 
 
 def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
@@ -55,7 +55,7 @@ def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
 
 
 class HostFrozen:
-    """What `learner.Frozen` asks for."""
+    """What learners ask for; see `Frozen` in `stable_identity.learner`."""
 
     def __init__(self, model: BaseModel, prompts: Prompts, side: int, twice: bool) -> None:
         """
@@ -94,14 +94,34 @@ class HostFrozen:
             ),
             strict=True,
         )
+        return self.run(noised, times, torch.cat(context), torch.cat(pooled), {})
+
+    def run(
+        self,
+        noised: Tensor,
+        times: Tensor,
+        context: Tensor,
+        pooled: Tensor,
+        options: dict[str, Any],
+    ) -> Tensor:
+        """The UNet's prediction `(b, c, h, w)` in float32.
+
+        Args:
+            context: `(b, l, width)`; in whatever dtype.
+            options: the host's transformer options.
+        """
         output: Tensor = self.unet(
             noised.to(self._dtype),
             times.float(),
-            context=torch.cat(context).to(self._device, self._dtype),
-            y=self._condition(torch.cat(pooled)),
-            transformer_options={},
+            context=self.cast(context),
+            y=self._condition(pooled),
+            transformer_options=options,
         )
         return output.float()
+
+    def cast(self, x: Tensor) -> Tensor:
+        """On the model's device and in its dtype."""
+        return x.to(self._device, self._dtype)
 
     def _condition(self, pooled: Tensor) -> Tensor | None:
         """What the model is told beside the context; nothing, for SD 1.5 and 2.1."""

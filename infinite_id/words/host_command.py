@@ -1,0 +1,67 @@
+"""What the commands share that learn words: checkpoints, photos, progress in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..errors import UserError
+from ..faces.face import Photo
+from ..host.models import find_file
+from ..photos.look import Limits, Rejected, decode
+from ..progress import make_bar
+from ..training.loop import Loop
+from ..training.watch import watch_signals
+from .host_follow import Tell
+
+
+def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
+    """Follows a run; Ctrl-C ends it with its state kept."""
+    del begun, patcher, show
+    with watch_signals() as watch:
+        return loop.train(watch) or loop.is_settled
+
+
+def make_tell() -> Tell:
+    """Shows how many photos are encoded."""
+    bars: list[Any] = []
+
+    def tell(done: int, count: int) -> None:
+        if not bars:
+            bars.append(make_bar(count, "encoding", "photo"))
+        bars[0].update()
+        if done == count:
+            bars[0].close()
+
+    return tell
+
+
+def load_checkpoint(choice: str) -> tuple[Any, Any, Any]:
+    """Model, CLIP and autoencoder. Raises UserError if one is missing."""
+    path = find_file("--model", "checkpoints", choice)
+    folders = folder_paths.get_folder_paths("embeddings")
+    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
+        str(path), embedding_directory=folders
+    )
+    if model is None or clip is None or vae is None:
+        raise UserError(
+            f"--model: {path.name} lacks the diffusion model, the text encoders or the "
+            "autoencoder: give a whole checkpoint."
+        )
+    return model, clip, vae
+
+
+def read_photo(path: Path) -> Photo:
+    """Raises UserError if it cannot be read, or is no photo."""
+    try:
+        return decode(path.read_bytes(), Limits())
+    except Rejected as rejected:
+        raise UserError(f"{path}: {rejected}.") from rejected
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
