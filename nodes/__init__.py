@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import ApplyInfiniteID
+from .apply_staged import ApplyStagedIdentity
 from .column_mask import ColumnMask
 from .contact_sheet import ContactSheet
 from .diagnose import Diagnose
@@ -20,6 +21,7 @@ from .mixing import BlendIdentities, MixIdentities
 from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
+from .staged_prompt import StagedIdentityPrompt
 from .training import RefineIdentity, TrainAdapter
 
 
@@ -55,6 +57,8 @@ class InfiniteIDExtension(ComfyExtension):
             RefineIdentity,
             LearnEmbedding,
             MixEmbeddings,
+            StagedIdentityPrompt,
+            ApplyStagedIdentity,
             Diagnose,
         ]
 

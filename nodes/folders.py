@@ -21,6 +21,8 @@ IDENTITIES = "infinite_id_identities"
 
 EMBEDDINGS = "embeddings"
 """The host's own folder of what prompts name by `embedding:`."""
+STAGED = "infinite_id_staged"
+"""Staged words, which are no embeddings."""
 MAPPERS = "infinite_id_mappers"
 """What learned embeddings were made by; a folder of its own, or prompts would find them as well."""
 
@@ -46,6 +48,7 @@ def register() -> None:
     _add(FACE_MODELS, {".onnx"})
     _add(IDENTITIES, {_IDENTITY_EXTENSION})
     _add(MAPPERS, {".safetensors"})
+    _add(STAGED, {".safetensors"})
 
 
 def _add(name: str, extensions: set[str]) -> None:

@@ -18,7 +18,7 @@ from ..savings import Savings
 from ..streams import Streams
 from .deep import DeepFeatures
 from .people import end_sigma, make_ready
-from .run import APPLICATIONS, KEY, SAVINGS, Run
+from .run import APPLICATIONS, KEY, SAVINGS, STAGED, Run
 from .text_stream import NEVER, TextRows, TextStream
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ def _choose_savings(options: dict[str, Any], steps: int) -> Savings:
 def _list_keepers(options: dict[str, Any]) -> list[str]:
     """The names of other nodes' wrappers around whole forwards, and of replaced self-attention.
 
-    A wrapper around each step counts if the sampling has one too; the host's compiler never does.
+    A wrapper around each step counts if the sampling has one too; the host's compiler never does,
+    nor do staged words.
     """
 
     def around(kind: str) -> set[str]:
@@ -110,7 +111,7 @@ def _list_keepers(options: dict[str, Any]) -> list[str]:
     names = around(WrappersMP.APPLY_MODEL) | around(WrappersMP.DIFFUSION_MODEL)
     names |= around(WrappersMP.PREDICT_NOISE) & around(WrappersMP.OUTER_SAMPLE)
     names |= {_name(one) for one in options.get("patches_replace", {}).get("attn1", {}).values()}
-    return sorted(names - {KEY, "torch.compile"})
+    return sorted(names - {KEY, STAGED, "torch.compile"})
 
 
 def _name(function: Any) -> str:

@@ -19,6 +19,8 @@ from .text_stream import TextRows, TextStream
 
 # Where all this is, in the host's transformer options; KEY is that of our wrappers there.
 KEY = "infinite_id"
+STAGED = "staged_identity"
+"""The key of the wrappers of *Apply Staged Identity*, which keep nothing of a forward."""
 APPLICATIONS = "infinite_id_applications"
 SAVINGS = "infinite_id_savings"
 LEFTOVER = "infinite_id_leftover"

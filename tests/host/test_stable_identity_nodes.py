@@ -204,7 +204,7 @@ def test_an_interruption_before_the_first_step_writes_nothing(
 def test_names_that_are_taken(learn: Any, tmp_path: Path) -> None:
     learn(steps=1)
     first = read_words(tmp_path)
-    with pytest.raises(ValueError, match=r"embedding people/anna already.*'number'"):
+    with pytest.raises(ValueError, match=r"name people/anna is taken already.*'number'"):
         learn(steps=1, training_seed=1)
     assert learn(steps=1, training_seed=1, if_taken="number")[2] == "embedding:people/anna_2"
     assert same(read_words(tmp_path), first)

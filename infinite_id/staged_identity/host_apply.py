@@ -1,0 +1,177 @@
+"""A model whose cross-attention reads staged words: of each noise level, for keys and for values.
+
+The conditioning goes through the host as the mean of all stages, which is what ControlNets and
+other nodes read. Beside it, from the evaluation of the conds on, two more contexts go with its
+rows, wherever the host and other nodes take them. At the UNet they are put in the place of the
+context, before other nodes' patches.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import torch
+from comfy.conds import CONDCrossAttn
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ..attention.blocks import context_width
+from ..host.conds import Conds
+from ..host.run import STAGED
+from .stages import Contexts
+
+KEY = "staged_identity"
+"""The contexts of a conditioning, in its dictionary."""
+_STRENGTH, _AWAITED, _FOUND = (f"{KEY}_{name}" for name in ("strength", "awaited", "contexts"))
+"""In the host's transformer options."""
+_SIDES = (f"{KEY}_keys", f"{KEY}_values")
+"""The contexts of a forward, among the conds that the host hands to the model."""
+
+
+def apply_staged(model: ModelPatcher, strength: float) -> ModelPatcher:
+    """A clone of the model that reads staged words; the model is not changed.
+
+    Args:
+        strength: 1 is the words of each stage, 0 their mean.
+
+    Raises:
+        ValueError: if the model has no UNet that reads text.
+    """
+    network = model.model.diffusion_model
+    if not hasattr(network, "input_blocks") or not context_width(network):
+        raise ValueError(
+            f"Apply Staged Identity: this model is a {type(model.model).__name__}, and staged "
+            "words act in the cross-attention of a UNet. Connect SD 1.5, SD 2.1 or SDXL, not "
+            "compiled by TensorRT."
+        )
+    patched = model.clone()
+    patched.model_options["transformer_options"][_STRENGTH] = strength
+    for kind, wrapper in _WRAPPERS.items():
+        patched.remove_wrappers_with_key(kind, STAGED)
+        patched.add_wrapper_with_key(kind, STAGED, wrapper)
+    return patched
+
+
+def _calc_cond_batch(
+    executor: WrapperExecutor,
+    model: Any,
+    conds: list[Conds | None],
+    x: Tensor,
+    timestep: Tensor,
+    model_options: dict[str, Any],
+) -> list[Tensor]:
+    """Add the contexts of this noise level to all conds, if one is staged."""
+    if any(KEY in cond for group in conds for cond in group or ()):
+        share = read_share(model.model_sampling, timestep)
+        options = {**model_options["transformer_options"], _AWAITED: True}
+        conds = [
+            None if group is None else [_add(cond, share, options[_STRENGTH]) for cond in group]
+            for group in conds
+        ]
+        model_options = {**model_options, "transformer_options": options}
+    denoised: list[Tensor] = executor(model, conds, x, timestep, model_options)
+    return denoised
+
+
+def read_share(sampling: Any, sigma: Tensor) -> Fraction:
+    """The share of the model's timesteps at a noise level, 0 without noise.
+
+    Models without timesteps of their own count the places in their table of noise levels.
+    """
+    first = sigma.flatten()[:1]
+    by_time = isinstance(sampling, ModelSamplingDiscrete)
+    if by_time and not isinstance(sampling, ModelSamplingDiscreteEDM):
+        return Fraction(int(sampling.timestep(first)), sampling.num_timesteps)
+    levels = sampling.sigmas
+    place = (first.log().to(levels) - levels.log()).abs().argmin()
+    return Fraction(int(place), len(levels))
+
+
+def _add(cond: dict[str, Any], share: Fraction, strength: float) -> dict[str, Any]:
+    """A copy of a cond with a context for keys and one for values; its own, if it is not staged.
+
+    Nor is a copy of a staged one staged that the host makes for its area in the negative prompt:
+    that has the negative prompt's context.
+    """
+    given: Tensor = cond["model_conds"]["c_crossattn"].cond
+    pair = given, given
+    if KEY in cond and torch.equal(given, cond["cross_attn"]):
+        pair = _choose(cond[KEY], share, strength, given)
+    own = {name: CONDCrossAttn(x) for name, x in zip(_SIDES, pair, strict=True)}
+    return {**cond, "model_conds": {**cond["model_conds"], **own}}
+
+
+def _choose(
+    contexts: Contexts, share: Fraction, strength: float, given: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The contexts at a share of the timesteps, in place of the one that is given.
+
+    Raises:
+        ValueError: if another node has changed that one.
+    """
+    mean = contexts.mean.to(given)
+    length = mean.shape[1]
+    if given.shape[1] < length or not torch.equal(given[:, :length], mean):
+        if not given.any():
+            return given, given  # Conditioning Zero Out
+        raise ValueError(
+            "Apply Staged Identity: another node has changed the conditioning of Staged Identity "
+            "Prompt, such as ConditioningAverage, so that its stages fit no more. Combine it, or "
+            "put other text behind it by ConditioningConcat; or take Apply Staged Identity out."
+        )
+    key, value = (
+        torch.cat([_blend(mean, x.to(given), strength), given[:, length:]], dim=1)
+        for x in contexts.at(share)
+    )
+    return key, value
+
+
+def _blend(mean: Tensor, stage: Tensor, strength: float) -> Tensor:
+    return stage if strength == 1 else torch.lerp(mean, stage, strength)
+
+
+def _diffusion_model(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor | None = None,
+    context: Tensor | None = None,
+    y: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] = {},  # noqa: B006  # the host's own signature
+    **kwargs: Any,
+) -> Any:
+    """Put the contexts in the place of the UNet's.
+
+    Raises:
+        ValueError: if another node has lost them on the way.
+    """
+    options = transformer_options
+    if _AWAITED in options:
+        pair = tuple(kwargs.pop(name, None) for name in _SIDES)
+        if any(one is None or len(one) != len(x) for one in pair):
+            raise ValueError(
+                "Apply Staged Identity: another node calls the model with rows of its own, and "
+                "has not taken the staged words with them, such as a tiled sampler. Take that node "
+                "out, or Apply Staged Identity: then the mean of all stages is read."
+            )
+        patches = options.get("patches", {})
+        changed = {**patches, "attn2_patch": [_read_staged, *patches.get("attn2_patch", ())]}
+        options = {**options, _FOUND: pair, "patches": changed}
+    return executor(x, timesteps, context, y, control, options, **kwargs)
+
+
+# A function of the module, not a closure: a compiled model is compiled anew for other functions.
+def _read_staged(
+    n: Tensor, _context: Tensor, _value: Tensor, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    key, value = options[_FOUND]
+    return n, key, value
+
+
+_WRAPPERS = {
+    WrappersMP.CALC_COND_BATCH: _calc_cond_batch,
+    WrappersMP.DIFFUSION_MODEL: _diffusion_model,
+}

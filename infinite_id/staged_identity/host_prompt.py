@@ -1,0 +1,121 @@
+"""Prompts with staged words: through the text encoders, a context for each stage and side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfy.sd import CLIP
+from torch import Tensor
+
+from ..words.files import Rows
+from ..words.host_text import list_encoders, mark, read_table, tokenise
+from .host_apply import KEY
+from .stages import MIDDLE, Contexts, Words, find_stage, list_starts
+
+Conditioning = list[list[Any]]
+
+PLACES = ("V*", "V2*", "V3*", "V4*")
+"""What a prompt says in the place of the people, in their order."""
+
+
+class PlaceError(ValueError):
+    """A prompt and people that do not go together; the message says what to do."""
+
+    __module__ = "infinite_id"  # the page shows it; as a node pack's it would be a path
+
+
+def encode(clip: CLIP, prompt: str, people: Mapping[str, Words]) -> Conditioning:
+    """The host's CLIP Text Encode of the mean of all stages; with it go the contexts of each stage.
+
+    Args:
+        people: by what the prompt says in their place, one of `PLACES`.
+
+    Raises:
+        PlaceError: if somebody has no place in the prompt, or a place is nobody's.
+        ClipError: if the text encoders are of another kind.
+    """
+    for place, words in people.items():
+        _check_fits(clip, place, words)
+    text = _put_marks(prompt, list(people))
+    encoder = _Encoder(clip, text)
+    own = list(people.values())
+    starts = list_starts([words.stages for words in own])
+    sides = [
+        [words.at(find_stage(start, words.stages)) for words in own] for start in starts
+    ]  # fmt: skip
+    keys = [encoder.encode([key for key, _ in side]) for side in sides]
+    values = [encoder.encode([value for _, value in side]) for side in sides]
+    middle = encoder.encode([words.at(find_stage(MIDDLE, words.stages))[0] for words in own])
+    mean = encoder.encode([words.mean() for words in own])
+    return [
+        [
+            context,
+            {
+                **more,
+                "pooled_output": middle[n][1]["pooled_output"],
+                KEY: Contexts(
+                    starts=tuple(starts),
+                    pairs=tuple((k[n][0], v[n][0]) for k, v in zip(keys, values, strict=True)),
+                    mean=context,
+                ),
+            },
+        ]
+        for n, (context, more) in enumerate(mean)
+    ]
+
+
+class _Encoder:
+    """Encodes a text with rows; the same rows once."""
+
+    def __init__(self, clip: CLIP, text: str) -> None:
+        self._clip, self._text = clip, text
+        self._known: dict[bytes, Conditioning] = {}
+
+    def encode(self, rows: Sequence[Rows]) -> Conditioning:
+        name = b"".join(_read_bytes(x) for own in rows for x in own.values())
+        if name not in self._known:
+            tokens = tokenise(self._clip, self._text, rows)
+            self._known[name] = self._clip.encode_from_tokens_scheduled(tokens)
+        return self._known[name]
+
+
+def _read_bytes(x: Tensor) -> bytes:
+    data: bytes = x.contiguous().numpy().tobytes()
+    return data
+
+
+def _put_marks(prompt: str, places: Sequence[str]) -> str:
+    """The prompt with a mark in each place. Raises PlaceError if a place is missing or empty."""
+    text = prompt
+    for number, place in enumerate(places):
+        text, count = _find(place).subn(mark(number), text)
+        if not count:
+            raise PlaceError(
+                f"The prompt has no '{place}' to stand for the person, such as 'a photo of "
+                f"{place}'. Write it there, or choose no identity for it."
+            )
+    for place in PLACES:
+        if place not in places and _find(place).search(text):
+            raise PlaceError(
+                f"The prompt says '{place}', and no identity is chosen for it. Choose one, or "
+                "take it out of the prompt."
+            )
+    return text
+
+
+def _find(place: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(place)}")
+
+
+def _check_fits(clip: CLIP, place: str, words: Words) -> None:
+    """Raises PlaceError if words are not for these text encoders."""
+    for key, encoder in list_encoders(clip).items():
+        width = read_table(encoder).shape[1]
+        if key not in words.keys or words.keys[key].shape[-1] != width:
+            own = ", ".join(f"{name} {x.shape[-1]}" for name, x in words.keys.items())
+            raise PlaceError(
+                f"The identity for '{place}' has words for {own} wide, and this CLIP needs {key} "
+                f"{width} wide. Choose one that was learnt with a model of this kind."
+            )
