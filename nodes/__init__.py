@@ -9,10 +9,12 @@ from .column_mask import ColumnMask
 from .contact_sheet import ContactSheet
 from .diagnose import Diagnose
 from .encode import Encode
+from .export_staged import ExportStagedIdentity
 from .faces import CropFaces, FaceMasks, PasteFaces
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
 from .learn_embedding import LearnEmbedding
+from .learn_staged import LearnStagedIdentity
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
 from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
@@ -57,8 +59,10 @@ class InfiniteIDExtension(ComfyExtension):
             RefineIdentity,
             LearnEmbedding,
             MixEmbeddings,
+            LearnStagedIdentity,
             StagedIdentityPrompt,
             ApplyStagedIdentity,
+            ExportStagedIdentity,
             Diagnose,
         ]
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..faces.alignment import warp
-from ..faces.face import Photo, Points
-from ..faces.photo import to_image
+from .alignment import warp
+from .face import Photo, Points
+from .photo import to_image
 
 Matrix = NDArray[np.float64]
 """`(3, 3)`, photo pixels -> headshot pixels."""

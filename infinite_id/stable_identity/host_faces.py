@@ -19,10 +19,7 @@ from ..faces.alignment import crop_for_recogniser, draw_mask
 from ..faces.crops import scale_face
 from ..faces.detection import detect
 from ..faces.face import Face, FaceError, Photo
-from ..files import file_digest
-from ..host.clip import encode_image
-from .data import Portrait
-from .headshot import (
+from ..faces.headshot import (
     Matrix,
     cut_headshot,
     cut_mask,
@@ -30,6 +27,9 @@ from .headshot import (
     place_headshot,
     place_middle,
 )
+from ..files import file_digest
+from ..host.clip import encode_image
+from .data import Portrait
 from .masks import MaskError, Masks, mask_nothing
 
 Mask = NDArray[np.float32]

@@ -71,6 +71,22 @@ def tokenise_word(clip: CLIP, key: str, word: str) -> list[int]:
     return tokens[own.tokens_start : -1 if own.tokenizer_adds_end_token else None]
 
 
+def find_row(clip: CLIP, key: str, word: str) -> Tensor:
+    """The row `(d,)` of a word in a text encoder's token table.
+
+    Raises:
+        ClipError: if the word is not one token, or was never trained.
+    """
+    tokens = tokenise_word(clip, key, word)
+    row = read_table(getattr(clip.cond_stage_model, key))[tokens]
+    if len(row) != 1 or not row.any():
+        raise ClipError(
+            f"'{word[:100]}' is no single word to this CLIP. Give one in 'noun' that it knows as "
+            "one token, such as person, man, woman or dog."
+        )
+    return row[0]
+
+
 _MARK = re.compile(r"infiniteidrows(\d+)x")
 
 

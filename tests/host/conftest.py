@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import folder_paths
+import nodes
 import pytest
 import torch
 
@@ -55,3 +57,16 @@ def precise(worlds: Loader) -> World:
 @pytest.fixture(scope="session")
 def deep(worlds: Loader) -> World:
     return worlds("deep")
+
+
+@pytest.fixture(scope="module")
+def vae(worlds: Loader, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The miniature's autoencoder, by the stock node."""
+    from pack.miniature.random_weights import write
+
+    worlds("least")
+    folder = tmp_path_factory.mktemp("vae")
+    checkpoint = write(folder, "least")["checkpoint"]
+    folder_paths.add_model_folder_path("checkpoints", str(folder))
+    with torch.inference_mode():
+        return nodes.CheckpointLoaderSimple().load_checkpoint(checkpoint.name)[2]

@@ -59,18 +59,6 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Page:
     return own
 
 
-@pytest.fixture(scope="module")
-def vae(worlds: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from pack.miniature.random_weights import write
-
-    worlds("least")
-    folder = tmp_path_factory.mktemp("vae")
-    checkpoint = write(folder, "least")["checkpoint"]
-    folder_paths.add_model_folder_path("checkpoints", str(folder))
-    with torch.inference_mode():
-        return nodes.CheckpointLoaderSimple().load_checkpoint(checkpoint.name)[2]
-
-
 @pytest.fixture
 def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
     """A model whose prompts look for embeddings where the node writes them."""

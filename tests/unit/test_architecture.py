@@ -30,7 +30,8 @@ COMMANDS = {"dev.command", "dev.demo", "dev.serve"}
 """The modules of dev that call gallery and bench; these in turn import the other ones."""
 LAUNCHERS = {
     *("dev.__main__", "miniature.train", "miniature.ablation.__main__"),
-    *(f"infinite_id.{room}.__main__" for room in ("training", "metrics", "stable_identity")),
+    *(f"infinite_id.{room}.__main__" for room in ("training", "metrics")),
+    *(f"infinite_id.{room}.__main__" for room in ("stable_identity", "staged_identity")),
 }
 """What `python -m` runs: it names the package that all else in it imports by relative names."""
 LIBRARY = ("faces", "adapters", "identities", "attention", "photos")
@@ -186,7 +187,7 @@ def test_rooms_of_the_library_need_no_host(room: str) -> None:
     assert wrong == set()
 
 
-METHODS = ("stable_identity",)
+METHODS = ("stable_identity", "staged_identity")
 """Rooms of methods beside Infinite-ID. What they share with it is in the library or in training."""
 
 

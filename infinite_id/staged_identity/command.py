@@ -1,0 +1,120 @@
+"""The command: `learn` makes staged words of photos, `export` an ordinary embedding of them.
+
+The same as the nodes do; what is interrupted goes on with the same command.
+"""
+
+# torch and ComfyUI are imported inside the functions: `--help` needs neither.
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import launch
+from ..errors import UserError
+
+_LEARN = """Learns words for the person in the photos, for each stage of the noise levels, and
+writes them into models/infinite_id_staged, for Staged Identity Prompt. Give the same command again
+after an interruption: it goes on."""
+_EXPORT = """Writes the mean of all stages into ComfyUI's folder of embeddings: `embedding:NAME`
+names the person in every prompt, without nodes, and less well."""
+_EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted and saved."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    try:
+        launch.use_host(launch.read_options(options))
+        from . import host_command
+
+        return int(getattr(host_command, options.verb)(options))
+    except (UserError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m infinite_id.staged_identity",
+        description="SeFi-IDE: a person as words that change with the noise level.",
+        epilog=_EXIT,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_learn(verbs.add_parser("learn", help="photos -> staged words", description=_LEARN))
+    export = verbs.add_parser("export", help="staged words -> an embedding", description=_EXPORT)
+    export.add_argument("identity", metavar="IDENTITY", help="staged words, as people/anna")
+    _add_place(export)
+    return parser.parse_args(arguments)
+
+
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="of one person")
+    parser.add_argument(
+        "--model", required=True, help="checkpoint of SDXL, SD 1.5 or SD 2.1: a path or a name"
+    )
+    parser.add_argument(
+        "--face-pack", help="InsightFace model pack that cuts the faces out: a path or a name"
+    )
+    parser.add_argument(
+        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
+    )
+    parser.add_argument(
+        "--detection-size", type=int, default=640, metavar="N", help="pixels; default: 640"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="side of the picture in pixels; default: 1024, for SDXL; 512 for SD 1.5",
+    )
+    _add_place(parser)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="FOLDER",
+        help="where the state of a run is kept; default: infinite_id_runs in ComfyUI's output",
+    )
+    parser.add_argument("--steps", type=int, default=600, metavar="N", help="default: 600")
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate; default: 1e-4")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument(
+        "--prompt",
+        default="a photo of the face of V*",
+        help="what the photos show, with V* for the person; default: %(default)s",
+    )
+    parser.add_argument(
+        "--noun", default="person", help="what the person is, in one word; default: %(default)s"
+    )
+    parser.add_argument(
+        "--attention",
+        type=float,
+        default=0.003,
+        metavar="LAMBDA",
+        help="how much the words are held to where the noun acts; default: 0.003",
+    )
+    parser.add_argument("--stages", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--no-split", action="store_true", help="the same words for keys and for values"
+    )
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="faster, with much more memory"
+    )
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name", required=True, help="of the file, maybe with folders: people/anna"
+    )
+    parser.add_argument(
+        "--if-taken",
+        choices=("stop", "number", "replace"),
+        default="stop",
+        help="what to do if there is one of this name; default: stop",
+    )
+    launch.add_options(parser)

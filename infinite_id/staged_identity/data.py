@@ -1,0 +1,82 @@
+"""What a person is learnt from: photos and their mirror images as latents, and a step's batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..training.draws import draw_chance, draw_index, generator
+from ..training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Target:
+    """A photo.
+
+    Attributes:
+        name: for messages.
+        latents: `(2, c, h, w)` of it and of its mirror image, as the autoencoder gives them.
+    """
+
+    name: str
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of a step on one device.
+
+    Attributes:
+        latents, noise: `(b, c, h, w)` float32.
+        times: `(b,)` long.
+        names: of the photos, for messages.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    times: Tensor
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = ("latents", "noise", "times")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+
+class Targets:
+    """A run's photos; which of them a step has is a function of its number."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def read(self, step: int, samples: Iterable[int], settings: Settings, times: int) -> Batch:
+        drawn = []
+        for sample in samples:
+            random = generator(settings.run.seed, "sample", step, sample)
+            target = self._targets[draw_index(len(self._targets), random)]
+            mirrored, time = draw_chance(0.5, random), draw_index(times, random)
+            drawn.append((target, int(mirrored), time, random))
+        return _stack(drawn)
+
+    def show(self, time: int) -> Batch:
+        """The first photo at a timestep, always with the same noise."""
+        return _stack([(self._targets[0], 0, time, generator(0, "show"))])
+
+
+def _stack(drawn: Sequence[tuple[Target, int, int, torch.Generator]]) -> Batch:
+    latents = [target.latents[side] for target, side, *_ in drawn]
+    noise = [
+        torch.randn(one.shape, generator=random)
+        for one, (*_, random) in zip(latents, drawn, strict=True)
+    ]
+    return Batch(
+        latents=torch.stack(latents),
+        noise=torch.stack(noise),
+        times=torch.tensor([time for _, _, time, _ in drawn]),
+        names=tuple(target.name for target, *_ in drawn),
+    )
