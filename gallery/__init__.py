@@ -21,6 +21,7 @@ from .one_person import (
 )
 from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
 from .people import mix, places_from_a_picture, sweep, two_people
+from .staged import learn_staged_identity, staged_identity
 from .training import refine_identity, train_adapter
 from .words import learn_embedding, use_embedding
 
@@ -54,6 +55,8 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     train_adapter,
     learn_embedding,
     use_embedding,
+    learn_staged_identity,
+    staged_identity,
 )
 
 

@@ -71,6 +71,18 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "InfiniteIDTrainAdapter": ("train_adapter", ("InfiniteIDTrainAdapter",)),
     "InfiniteIDRefineIdentity": ("refine_identity", ("InfiniteIDRefineIdentity",)),
     "InfiniteIDLearnEmbedding": ("learn_embedding", ("InfiniteIDLearnEmbedding",)),
+    "InfiniteIDLearnStagedIdentity": (
+        "learn_staged_identity",
+        ("InfiniteIDLearnStagedIdentity",),
+    ),
+    "InfiniteIDStagedIdentityPrompt": (
+        "learn_staged_identity",
+        ("InfiniteIDStagedIdentityPrompt", "InfiniteIDApplyStagedIdentity", "KSampler"),
+    ),
+    "InfiniteIDApplyStagedIdentity": (
+        "staged_identity",
+        ("InfiniteIDApplyStagedIdentity", "InfiniteIDApply", "InfiniteIDContactSheet"),
+    ),
     "InfiniteIDContactSheet": ("style", ("KSampler", "InfiniteIDContactSheet", "SaveImage")),
 }
 # Nodes that no workflow has, in a row of their own.
@@ -80,6 +92,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
+    "InfiniteIDExportStagedIdentity": ("InfiniteIDExportStagedIdentity",),
     "InfiniteIDDiagnose": ("InfiniteIDDiagnose",),
 }
 

@@ -89,6 +89,10 @@ def gallery_models() -> SmallModels:
             "InfiniteIDLearnEmbedding.size": 128,
             "InfiniteIDLearnEmbedding.steps": 20,
             "InfiniteIDLearnEmbedding.names": PEOPLE,
+            "InfiniteIDLearnStagedIdentity.size": 128,
+            "InfiniteIDLearnStagedIdentity.steps": 20,
+            "InfiniteIDLearnStagedIdentity.prompt": "a photo of V*",
+            "InfiniteIDLearnStagedIdentity.noun": "woman",
             "InfiniteIDContactSheet.cell_size": 256,
             # It has learnt pictures of one person: each gets the room of one.
             "two_people.EmptyLatentImage.width": 256,

@@ -1,7 +1,8 @@
-"""Stand-ins for the LoRA and the ControlNet that workflows name. Runs inside the environment.
+"""Stand-ins for the files that workflows name. Runs inside the environment.
 
-Both are untrained: small random weights of the right shapes, so that the stock nodes load and
-apply them to the miniature. The ControlNet is a control LoRA, which shares the model's weights.
+LoRA and ControlNet are untrained: small random weights of the right shapes, so that the stock nodes
+load and apply them to the miniature. The ControlNet is a control LoRA, which shares the model's
+weights. The staged words of people are those of *woman* and *man*, with a little noise.
 """
 
 from __future__ import annotations
@@ -13,12 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..dev.cache import build, fingerprint
+from .staged import OTHER, PERSON
 
 if TYPE_CHECKING:
     import torch
 
 CONTROL_NET = "stand-in-control-lora.safetensors"
 LORA = "stand-in-lora.safetensors"
+STAGED = {PERSON: "woman", OTHER: "man"}
+STAGED_METADATA = {
+    "format": "staged-identity-words",
+    "version": "1",
+    "tables": "{}",
+    "provenance": "{}",
+}
+TABLES = {
+    "clip_l": "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+    "clip_g": "conditioner.embedders.1.model.token_embedding.weight",
+}
+STAGES, NOISE = 5, 0.1
 UNET = "model.diffusion_model."
 HINT_WIDTHS = (3, 16, 16, 32, 32, 96, 96, 256)  # of the convolutions that read the picture
 RANK = 4
@@ -27,7 +41,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def stand_ins(checkpoint: Path) -> dict[str, list[Path]]:
-    """A LoRA and a control LoRA for a checkpoint, by the folders under `models/`."""
+    """What workflows name beside a checkpoint, by the folders under `models/`."""
     shapes = _unet_shapes(checkpoint)
 
     def write(folder: Path) -> None:
@@ -37,10 +51,33 @@ def stand_ins(checkpoint: Path) -> dict[str, list[Path]]:
         torch.manual_seed(0)
         save_file(_lora(shapes), folder / LORA)
         save_file(_control_lora(shapes), folder / CONTROL_NET)
+        for file, word in STAGED.items():
+            save_file(_stage(checkpoint, word), folder / file, STAGED_METADATA)
 
     name = f"stand-ins-{fingerprint(Path(__file__), repr(sorted(shapes.items())))}"
-    folder = build(name, "LoRA and ControlNet: writing stand-ins", write)
-    return {"loras": [folder / LORA], "controlnet": [folder / CONTROL_NET]}
+    folder = build(name, "LoRA, ControlNet, people: writing stand-ins", write)
+    return {
+        "loras": [folder / LORA],
+        "controlnet": [folder / CONTROL_NET],
+        "infinite_id_staged": [folder / file for file in STAGED],
+    }
+
+
+def _stage(checkpoint: Path, word: str) -> dict[str, torch.Tensor]:
+    """Staged words that are nearly a word of the miniature."""
+    import torch
+    from safetensors import safe_open
+
+    from ..miniature.tokenizer import load_vocabulary
+
+    tensors = {}
+    with safe_open(checkpoint, "pt") as file:
+        for key, table in TABLES.items():
+            row = file.get_tensor(table)[load_vocabulary().index(word)].float()
+            for side in ("key", "value"):
+                noise = torch.randn(STAGES, 1, len(row)) * row.std()
+                tensors[f"{key}.{side}"] = row + NOISE * noise
+    return tensors
 
 
 def _unet_shapes(checkpoint: Path) -> Shapes:

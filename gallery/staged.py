@@ -1,0 +1,160 @@
+"""Workflows with a person as staged words: learning them, and what they go together with."""
+
+from __future__ import annotations
+
+from .downloads import BASE, CONTROL_NET, DOWNLOADS, FACE_PACK
+from .graphs import Graph, Info
+from .scene import (
+    BLUE,
+    BROWN,
+    CYAN,
+    GREEN,
+    GREY,
+    NEGATIVE,
+    NOTE_HEIGHT,
+    OLIVE,
+    PREVIEW,
+    RED,
+    SMALL_PREVIEW,
+    YELLOW,
+    Scene,
+    begin,
+    name_checkpoint,
+)
+from .words import FACE_NETS
+
+PERSON, OTHER = "person.safetensors", "other.safetensors"
+"""In `models/infinite_id_staged`."""
+
+
+def learn_staged_identity(info: Info) -> Graph:
+    graph = Graph(info, DOWNLOADS)
+    about = graph.group("About this workflow", GREY)
+    about.note(
+        "What it does",
+        "## One photo becomes words that change with the noise\n\n*Learn Staged Identity* writes a "
+        "file into `models/infinite_id_staged`; *Staged Identity Prompt* names the person by it "
+        "as `V*`, and *Apply Staged Identity* lets the model read it.\n\n"
+        "**Try**: *noun* man or woman. For a thing or an animal: no face analysis, *noun* its "
+        "kind, *prompt* `a photo of V*`. Interrupted, it keeps what was learnt and goes on when "
+        "it is queued again.",
+        0,
+        3,
+        NOTE_HEIGHT,
+    )
+    checkpoint = name_checkpoint(BASE, "any checkpoint of SDXL, SD 1.5 or SD 2.1")
+    about.note("Models it needs", f"## Models\n\n{checkpoint}\n{FACE_NETS}", 3, 3, NOTE_HEIGHT)
+    scene = Scene(graph, graph.group("Models", BLUE), 1)
+    scene.checkpoint = scene.models.add("CheckpointLoaderSimple", 0, ckpt_name=BASE)
+    scene.clip = scene.checkpoint["CLIP"]
+    analysis = scene.models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
+    group = scene.group("Person", YELLOW)
+    photo = group.add("LoadImage", 1, rows=PREVIEW, image="face.jpg")
+    group = scene.group("Learning", BROWN)
+    learned = group.add(
+        "InfiniteIDLearnStagedIdentity",
+        2,
+        rows=PREVIEW,
+        model=scene.checkpoint["MODEL"],
+        clip=scene.clip,
+        vae=scene.checkpoint["VAE"],
+        images=photo["IMAGE"],
+        face_analysis=analysis["face_analysis"],
+        name="people/learnt",
+    )
+    group.add("LossGraphNode", 3, rows=PREVIEW, loss=learned["loss_map"], filename_prefix="loss")
+    group = scene.group("Prompt", OLIVE)
+    positive = group.add(
+        "InfiniteIDStagedIdentityPrompt",
+        4,
+        colours=GREEN,
+        clip=scene.clip,
+        prompt="a photo of V* smiling, wearing a blue sweater",
+        identity=learned["identity"],
+    )
+    negative = group.add(
+        "CLIPTextEncode", 4, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
+    )
+    group = scene.group("Picture")
+    model = group.add("InfiniteIDApplyStagedIdentity", 5, model=scene.checkpoint["MODEL"])
+    prompts = positive["conditioning"], negative["CONDITIONING"]
+    picture = scene.sample(group, 6, model["model"], prompts, scene.empty(group, 5))
+    scene.save(group, 7, picture, "learn-staged-identity")
+    return graph
+
+
+def staged_identity(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Staged words alone, two people, with a ControlNet, with Infinite-ID",
+        "*Staged Identity Prompt* names people as `V*` and `V2*`, by files that the workflow "
+        "*learn_staged_identity* has written. One *Apply Staged Identity* serves all prompts of a "
+        "model.\n\n"
+        "**Try**: without *Apply Staged Identity* the mean of all stages is read, as from an "
+        "ordinary embedding.",
+        more_models="- **Load ControlNet Model**: one for SDXL, in `models/controlnet` "
+        f"(`{CONTROL_NET}`)",
+    )
+    net = scene.models.add("ControlNetLoader", 0, control_net_name=CONTROL_NET)
+    identity = scene.person("face.jpg")
+    group = scene.group("Pose", CYAN)
+    pose = group.add(
+        "LoadImage", 1, "Picture with the pose", rows=SMALL_PREVIEW, image="person_1.jpg"
+    )
+    edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
+    group = scene.group("Prompts", OLIVE)
+    one, two = (
+        group.add(
+            "InfiniteIDStagedIdentityPrompt",
+            column,
+            title,
+            colours=GREEN,
+            clip=scene.clip,
+            prompt=text,
+            identity=PERSON,
+            **more,
+        )["conditioning"]
+        for column, title, text, more in (
+            (3, "One person", "a photo of V*, smiling, in the forest", {}),
+            (4, "Two people", "a photo of V* beside V2*", {"identity_2": OTHER}),
+        )
+    )
+    negative = group.add(
+        "CLIPTextEncode", 5, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
+    )["CONDITIONING"]
+    group = scene.group("Alone, two people, with a ControlNet, with Infinite-ID")
+    staged = group.add("InfiniteIDApplyStagedIdentity", 3, model=scene.model)["model"]
+    shown = scene.apply(group, 3, identity, model=staged)
+    latent = scene.empty(group, 3)
+    held = group.add(
+        "ControlNetApplyAdvanced",
+        3,
+        positive=one,
+        negative=negative,
+        control_net=net["CONTROL_NET"],
+        image=edges,
+        strength=0.5,
+        end_percent=0.6,
+    )
+    ways = (
+        (staged, (one, negative)),
+        (staged, (two, negative)),
+        (staged, (held["positive"], held["negative"])),
+        (shown, (one, negative)),
+    )
+    pictures = [
+        scene.sample(group, 4, model, prompts, latent, rows=SMALL_PREVIEW, decoder=5, seed=7)
+        for model, prompts in ways
+    ]
+    sheet = scene.sheet(
+        group,
+        6,
+        pictures[0],
+        images_2=pictures[1],
+        images_3=pictures[2],
+        images_4=pictures[3],
+        row_labels="alone\ntwo people\nControlNet\nInfinite-ID",
+        columns=1,
+    )
+    scene.save(group, 7, sheet, "staged-identity")
+    return scene.graph
