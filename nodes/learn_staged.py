@@ -142,7 +142,7 @@ class LearnStagedIdentity(Node):
                 ),
             ],
             outputs=[
-                io.String.Output(
+                io.Combo.Output(
                     "identity",
                     display_name="identity",
                     tooltip="The file's name, for Staged Identity Prompt.",
