@@ -143,8 +143,8 @@ def staged_identity(info: Info) -> Graph:
         (shown, (one, negative)),
     )
     pictures = [
-        scene.sample(group, 4, model, prompts, latent, rows=SMALL_PREVIEW, decoder=5, seed=7)
-        for model, prompts in ways
+        scene.sample(group, 4 + n % 2, model, prompts, latent, rows=0, seed=7)
+        for n, (model, prompts) in enumerate(ways)
     ]
     sheet = scene.sheet(
         group,

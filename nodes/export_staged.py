@@ -6,9 +6,9 @@ from ..infinite_id.staged_identity import embedding_file, staged_file
 from ..infinite_id.words.naming import IfTaken, check_name, choose_path
 from . import folders
 from .learn_embedding import name_inputs
+from .learning import CATEGORY
 from .node import Node
 from .staged_prompt import NOTHING_LEARNT, find_staged
-from .training import CATEGORY
 
 
 class ExportStagedIdentity(Node):

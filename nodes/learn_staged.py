@@ -13,8 +13,15 @@ from ..infinite_id.staged_identity.objective import LAMBDA
 from ..infinite_id.words.naming import IfTaken, check_name, choose_path
 from . import folders
 from .detection import face_analysis_input
+from .learning import (
+    CATEGORY,
+    checkpointing_input,
+    loss_output,
+    output_folder,
+    rate_input,
+    seed_input,
+)
 from .node import Node
-from .training import CATEGORY, LARGEST_SEED, LossMap, output_folder
 
 
 class LearnStagedIdentity(Node):
@@ -60,22 +67,8 @@ class LearnStagedIdentity(Node):
                     max=100_000,
                     tooltip="Updates, in all. Raise it to go on.",
                 ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=1e-4,
-                    min=1e-7,
-                    max=1.0,
-                    step=1e-7,
-                    round=False,
-                    tooltip="Not published; 1e-4 is this pack's choice.",
-                ),
-                io.Int.Input(
-                    "training_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    tooltip="Of everything that is drawn; the same seed gives the same words.",
-                ),
+                rate_input(1e-4, 1e-7, "Not published; 1e-4 is this pack's choice."),
+                seed_input("words"),
                 io.Int.Input(
                     "size",
                     default=1024,
@@ -85,11 +78,7 @@ class LearnStagedIdentity(Node):
                     tooltip="Side of the picture in pixels: what the model was made for, 1024 for "
                     "SDXL, 512 for SD 1.5. Less takes less memory.",
                 ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=True,
-                    tooltip="Compute activations twice: much less memory, a third slower.",
-                ),
+                checkpointing_input(),
                 io.String.Input(
                     "prompt",
                     default="a photo of the face of V*",
@@ -147,7 +136,7 @@ class LearnStagedIdentity(Node):
                     display_name="identity",
                     tooltip="The file's name, for Staged Identity Prompt.",
                 ),
-                LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph."),
+                loss_output(),
                 io.Image.Output(
                     "pictures", display_name="pictures", tooltip="What is learnt, of each photo."
                 ),
@@ -177,10 +166,17 @@ class LearnStagedIdentity(Node):
         preview_every: int,
         face_analysis: Any = None,
     ) -> io.NodeOutput:
-        from ..infinite_id.staged_identity.host_learn import Wishes, check_prompt, describe, learn
+        from ..infinite_id.staged_identity.host_learn import (
+            Lesson,
+            Wishes,
+            check_prompt,
+            describe,
+            learn,
+        )
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
+        photos = read_photos([images])
         wishes = Wishes(
             steps,
             learning_rate,
@@ -193,18 +189,13 @@ class LearnStagedIdentity(Node):
             noun.strip(),
             gradient_checkpointing,
         )
-        photos = read_photos([images])
-        origin = describe(model, clip, photos, wishes, face_analysis is not None)
+        lesson = Lesson(model, clip, vae, face_analysis, photos, wishes)
+        origin = describe(lesson)
         root, run = folders.roots(folders.STAGED)[0], digest_of(origin)
         path = choose_path([root], check_name(name), IfTaken(if_taken), run, staged_file.read_run)
         node = cls.hidden.unique_id
         result = learn(
-            model,
-            clip,
-            vae,
-            face_analysis,
-            photos,
-            wishes,
+            lesson,
             origin,
             output_folder(folders.RUNS),
             make_tell(node),

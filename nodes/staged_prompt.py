@@ -74,8 +74,7 @@ class StagedIdentityPrompt(Node):
     @classmethod
     def fingerprint_inputs(cls, identity: str | None, **others: Any) -> Any:
         chosen = [identity, *(others.get(name) for name in FURTHER)]
-        stats = [find_staged(name).stat() for name in chosen if name not in (None, NONE)]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        return [folders.fingerprint(find_staged, name) for name in chosen if name != NONE]
 
     @classmethod
     def execute(

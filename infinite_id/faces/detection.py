@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import file_digest
 from .alignment import cut_out
 from .face import MIN_CONFIDENCE, Face, FaceError, Photo, Points
 
@@ -107,6 +109,12 @@ def detect(analysis: Any, photo: Photo, min_confidence: float = MIN_CONFIDENCE) 
     detector.det_thresh = min_confidence
     faces = [_recognise(analysis, photo, find) for find in _find(detector, photo)]
     return sorted(faces, key=lambda face: face.size[0] * face.size[1], reverse=True)
+
+
+def describe_finder(analysis: Any) -> str:
+    """Which net finds faces and at which size, with a digest that tells it from others."""
+    file = Path(analysis.models["detection"].model_file)
+    return f"{file.name} {file_digest(file)[:16]} {analysis.det_size}"
 
 
 def _find(detector: Any, photo: Photo) -> list[_Find]:

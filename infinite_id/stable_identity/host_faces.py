@@ -17,7 +17,7 @@ from torch import Tensor
 from ..adapters.mappers import ClipLayer
 from ..faces.alignment import crop_for_recogniser, draw_mask
 from ..faces.crops import scale_face
-from ..faces.detection import detect
+from ..faces.detection import describe_finder, detect
 from ..faces.face import Face, FaceError, Photo
 from ..faces.headshot import (
     Matrix,
@@ -72,10 +72,7 @@ class Nets:
     @property
     def finder(self) -> str:
         """Which net finds faces and at which size, with a digest; nothing if none does."""
-        if self.analysis is None:
-            return ""
-        file = Path(self.analysis.models["detection"].model_file)
-        return f"{file.name} {file_digest(file)[:16]} {self.analysis.det_size}"
+        return "" if self.analysis is None else describe_finder(self.analysis)
 
 
 @dataclass(frozen=True, eq=False)

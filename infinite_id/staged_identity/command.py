@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import launch
 from ..errors import UserError
+from ..options import add_face_net_options
 
 _LEARN = """Learns words for the person in the photos, for each stage of the noise levels, and
 writes them into models/infinite_id_staged, for Staged Identity Prompt. Give the same command again
@@ -60,12 +61,7 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--face-pack", help="InsightFace model pack that cuts the faces out: a path or a name"
     )
-    parser.add_argument(
-        "--provider", default="auto", help="where the face nets run: auto, CUDA, CPU ..."
-    )
-    parser.add_argument(
-        "--detection-size", type=int, default=640, metavar="N", help="pixels; default: 640"
-    )
+    add_face_net_options(parser)
     parser.add_argument(
         "--size",
         type=int,

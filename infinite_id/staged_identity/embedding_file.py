@@ -22,7 +22,6 @@ def save(staged: Staged, path: Path) -> None:
         OSError: saying what cannot be written, and what to do.
     """
     metadata = {"format": FORMAT, "version": VERSION, **staged.origin.write()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(write_rows(path, staged.words.mean()), path, metadata)
 
 

@@ -14,7 +14,7 @@ from ..host.models import find_face_pack
 from ..words.host_command import follow, load_checkpoint, make_tell, read_photo
 from ..words.naming import IfTaken, check_name, choose_path
 from . import embedding_file, staged_file
-from .host_learn import Wishes, check_prompt, describe
+from .host_learn import Lesson, Wishes, check_prompt, describe
 from .host_learn import learn as learn_words
 
 STAGED, RUNS = "infinite_id_staged", "infinite_id_runs"
@@ -22,15 +22,15 @@ STAGED, RUNS = "infinite_id_staged", "infinite_id_runs"
 
 
 def learn(options: argparse.Namespace) -> int:
-    """`learn`: photos -> staged words."""
+    """`learn`: photos -> staged words. Raises UserError, saying what to do."""
     wishes = _read_wishes(options)
     photos = {str(path): read_photo(path) for path in options.photos}
     analysis = None
     if options.face_pack:
         pack = find_face_pack(options.face_pack)
         analysis = load_analysis(pack, options.provider, options.detection_size)
-    model, clip, vae = load_checkpoint(options.model)
-    origin = describe(model, clip, photos, wishes, analysis is not None)
+    lesson = Lesson(*load_checkpoint(options.model), analysis, photos, wishes)
+    origin = describe(lesson)
     path = choose_path(
         [_staged_folders()[0]],
         check_name(options.name),
@@ -39,9 +39,7 @@ def learn(options: argparse.Namespace) -> int:
         staged_file.read_run,
     )
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
-    result = learn_words(
-        model, clip, vae, analysis, photos, wishes, origin, runs, make_tell(), follow
-    )
+    result = learn_words(lesson, origin, runs, make_tell(), follow)
     print("\n".join(result.lines))
     if result.step:
         staged_file.save(result.staged, path, replaces=path.exists())
@@ -50,7 +48,7 @@ def learn(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """`export`: staged words -> an embedding."""
+    """`export`: staged words -> an embedding. Raises UserError."""
     name = f"{check_name(options.identity)}.safetensors"
     found = next((root / name for root in _staged_folders() if (root / name).is_file()), None)
     if found is None:
@@ -93,5 +91,5 @@ def _read_wishes(options: argparse.Namespace) -> Wishes:
 
 
 def _staged_folders() -> list[Path]:
-    known = folder_paths.folder_names_and_paths.get(STAGED, ([],))[0]
-    return [Path(root) for root in [*known, Path(folder_paths.models_dir, STAGED)]]
+    known = folder_paths.folder_names_and_paths.get(STAGED, ([], set()))[0]
+    return [*map(Path, known), Path(folder_paths.models_dir, STAGED)]

@@ -13,12 +13,21 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ..faces.detection import detect
+from ..faces.detection import describe_finder, detect
 from ..faces.face import FaceError, Photo
 from ..faces.headshot import cut_headshot, place_headshot, place_middle
 from ..faces.photo import digest
 from ..files import digest_of
-from ..training.host_load import digest_model, load_with_text, training
+from ..training.draws import time_of_preview
+from ..training.host_load import (
+    check_vae,
+    digest_autoencoder,
+    digest_model,
+    digest_text,
+    encode_picture,
+    load_with_text,
+    training,
+)
 from ..training.loop import Loop
 from ..training.processes import Alone
 from ..training.settings import Optimiser, Run, Settings
@@ -41,8 +50,6 @@ PERSON = "V*"
 """What the prompt of the learning says in the person's place."""
 PROMPT, NOUN = "a photo of the face of V*", "person"
 """The published prompt and class word."""
-_SHOWN = 0.5
-"""Share of the timesteps at which the preview is made."""
 
 
 @dataclass(frozen=True)
@@ -129,45 +136,52 @@ def check_prompt(prompt: str) -> None:
         )
 
 
-def describe(
-    model: ModelPatcher, clip: CLIP, photos: Mapping[str, Photo], wishes: Wishes, upright: bool
-) -> dict[str, Any]:
-    """All that decides what is learnt, but the number of steps.
+@dataclass(frozen=True)
+class Lesson:
+    """Who learns what: the host's models, and what the user gave.
 
-    Args:
-        upright: whether faces are looked for and cut out upright.
+    Attributes:
+        analysis: an InsightFace FaceAnalysis that cuts faces out upright; None: middle squares.
+        photos: of one person, by their names for the user.
+    """
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    analysis: Any
+    photos: Mapping[str, Photo]
+    wishes: Wishes
+
+
+def describe(lesson: Lesson) -> dict[str, Any]:
+    """All that decides what is learnt, but the number of steps.
 
     Raises:
         ClipError: if no words can be learnt for the model, or not with this CLIP or class word.
+        UserError: if there is no autoencoder.
     """
-    check_model(model, clip)
+    clip, wishes = lesson.clip, lesson.wishes
+    check_model(lesson.model, clip)
+    check_vae(lesson.vae)
     for key in list_encoders(clip):
         find_row(clip, key, wishes.noun)
     return {
-        "model": digest_model(model),
+        "model": digest_model(lesson.model),
         "tables": digest_tables(clip),
-        "photos": [digest(photo) for photo in photos.values()],
-        "upright": upright,
+        "text": digest_text(clip),
+        "vae": digest_autoencoder(lesson.vae),
+        "photos": [digest(photo) for photo in lesson.photos.values()],
+        "face_finder": "" if lesson.analysis is None else describe_finder(lesson.analysis),
         "settings": wishes.describe(),
     }
 
 
 def learn(
-    model: ModelPatcher,
-    clip: CLIP,
-    vae: VAE,
-    analysis: Any,
-    photos: Mapping[str, Photo],
-    wishes: Wishes,
-    origin: Mapping[str, Any],
-    runs: Path,
-    tell: Tell,
-    follow: Follow,
+    lesson: Lesson, origin: Mapping[str, Any], runs: Path, tell: Tell, follow: Follow
 ) -> Result:
     """Learn the words of a person, or go on.
 
     Args:
-        analysis: an InsightFace FaceAnalysis that cuts faces out upright; None: middle squares.
         origin: from `describe`.
         runs: a folder for states; the same inputs go on where they were stopped.
 
@@ -175,12 +189,13 @@ def learn(
         FaceError: if a face is looked for, and there is none.
         UserError: if the loss is not finite, or the disk is full.
     """
-    pictures, lines = cut_pictures(photos, analysis, wishes.side)
-    targets = _encode(vae, dict(zip(photos, pictures, strict=True)), tell)
+    clip, wishes = lesson.clip, lesson.wishes
+    pictures, lines = cut_pictures(lesson.photos, lesson.analysis, wishes.side)
+    targets = _encode(lesson, dict(zip(lesson.photos, pictures, strict=True)), tell)
     rows = {key: find_row(clip, key, wishes.noun).cpu() for key in list_encoders(clip)}
     out = runs / f"staged-{digest_of(origin)[:16]}"
     with training():
-        patcher, text = load_with_text(model, clip)
+        patcher, text = load_with_text(lesson.model, clip)
         network = new_network(rows, wishes.stages, wishes.split, wishes.seed)
         make_differentiable(text, wishes.twice)
         texts = Texts(
@@ -193,7 +208,7 @@ def learn(
         times = len(frozen.alphas_cumprod)
         loop = Loop(out, settings, trainee, targets, None, processes, times, origin)
         begun = loop.resume()
-        shown = targets.show(int(_SHOWN * times)).to(processes.device)
+        shown = targets.show(time_of_preview(times)).to(processes.device)
         whole = True
         if trainee.step < wishes.steps:
             whole = follow(loop, begun, patcher, lambda: learner.denoise(shown))
@@ -229,14 +244,14 @@ def cut_pictures(
     return pictures, lines
 
 
-def _encode(vae: VAE, pictures: Mapping[str, Tensor], tell: Tell) -> Targets:
+def _encode(lesson: Lesson, pictures: Mapping[str, Tensor], tell: Tell) -> Targets:
     """The pictures and their mirror images as latents."""
     targets = []
     with torch.inference_mode():
         for done, (name, picture) in enumerate(pictures.items(), start=1):
             throw_exception_if_processing_interrupted()
             both = [
-                vae.encode(one.permute(1, 2, 0)[None])[0].float().cpu()
+                encode_picture(lesson.vae, one.permute(1, 2, 0)[None], lesson.model)
                 for one in (picture, picture.flip(-1))
             ]
             targets.append(Target(name, torch.stack(both)))

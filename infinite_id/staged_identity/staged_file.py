@@ -49,7 +49,6 @@ def save(staged: Staged, path: Path, replaces: bool) -> None:
     rows = {f"{key}.{side}": x for side, own in sides.items() for key, x in own.items()}
     tensors = write_rows(path, rows)
     metadata = {"format": FORMAT, "version": VERSION, **staged.origin.write()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, path, metadata, is_new=not replaces)
 
 

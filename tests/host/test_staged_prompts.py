@@ -103,7 +103,7 @@ def test_the_node_reads_each_persons_file(files: Path, tmp_path: Path) -> None:
     before = StagedIdentityPrompt.fingerprint_inputs(**chosen)
     write_words(make_words(small.clip, 7), files / "people", "ben")
     assert StagedIdentityPrompt.fingerprint_inputs(**chosen) != before
-    assert StagedIdentityPrompt.fingerprint_inputs(None, identity_2=NONE) == []
+    assert StagedIdentityPrompt.fingerprint_inputs(None, identity_2=NONE) == [None, None, None]
 
 
 def test_what_is_not_there_is_said(files: Path) -> None:
