@@ -86,16 +86,18 @@ def learn_staged_identity(info: Info) -> Graph:
 def staged_identity(info: Info) -> Graph:
     scene = begin(
         info,
-        "Staged words alone, two people, with a ControlNet, with Infinite-ID",
+        "Two people in one prompt, and one with Infinite-ID",
         "*Staged Identity Prompt* names people as `V*` and `V2*`, by files that the workflow "
         "*learn_staged_identity* has written. One *Apply Staged Identity* serves all prompts of a "
-        "model.\n\n"
+        "model. The first picture has two people and the pose of a ControlNet; in the second the "
+        "identity stream shows the person as well.\n\n"
         "**Try**: without *Apply Staged Identity* the mean of all stages is read, as from an "
         "ordinary embedding.",
         more_models="- **Load ControlNet Model**: one for SDXL, in `models/controlnet` "
         f"(`{CONTROL_NET}`)",
     )
     net = scene.models.add("ControlNetLoader", 0, control_net_name=CONTROL_NET)
+    latent = scene.empty(scene.models, 0)
     identity = scene.person("face.jpg")
     group = scene.group("Pose", CYAN)
     pose = group.add(
@@ -103,10 +105,10 @@ def staged_identity(info: Info) -> Graph:
     )
     edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
     group = scene.group("Prompts", OLIVE)
-    one, two = (
+    two, one = (
         group.add(
             "InfiniteIDStagedIdentityPrompt",
-            column,
+            3,
             title,
             colours=GREEN,
             clip=scene.clip,
@@ -114,46 +116,38 @@ def staged_identity(info: Info) -> Graph:
             identity=PERSON,
             **more,
         )["conditioning"]
-        for column, title, text, more in (
-            (3, "One person", "a photo of V*, smiling, in the forest", {}),
-            (4, "Two people", "a photo of V* beside V2*", {"identity_2": OTHER}),
+        for title, text, more in (
+            ("Two people", "a photo of V* beside V2*", {"identity_2": OTHER}),
+            ("One person", "a photo of V*, smiling, in the forest", {}),
         )
     )
     negative = group.add(
-        "CLIPTextEncode", 5, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
+        "CLIPTextEncode", 3, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
     )["CONDITIONING"]
-    group = scene.group("Alone, two people, with a ControlNet, with Infinite-ID")
-    staged = group.add("InfiniteIDApplyStagedIdentity", 3, model=scene.model)["model"]
-    shown = scene.apply(group, 3, identity, model=staged)
-    latent = scene.empty(group, 3)
+    group = scene.group("With a ControlNet, and with Infinite-ID")
+    staged = group.add("InfiniteIDApplyStagedIdentity", 4, model=scene.model)["model"]
     held = group.add(
         "ControlNetApplyAdvanced",
-        3,
-        positive=one,
+        4,
+        positive=two,
         negative=negative,
         control_net=net["CONTROL_NET"],
         image=edges,
         strength=0.5,
         end_percent=0.6,
     )
-    ways = (
-        (staged, (one, negative)),
-        (staged, (two, negative)),
-        (staged, (held["positive"], held["negative"])),
-        (shown, (one, negative)),
-    )
+    shown = scene.apply(group, 4, identity, model=staged)
+    ways = (staged, (held["positive"], held["negative"])), (shown, (one, negative))
     pictures = [
-        scene.sample(group, 4 + n % 2, model, prompts, latent, rows=0, seed=7)
-        for n, (model, prompts) in enumerate(ways)
+        scene.sample(group, 5, model, prompts, latent, rows=0, decoder=6, seed=7)
+        for model, prompts in ways
     ]
     sheet = scene.sheet(
         group,
         6,
         pictures[0],
         images_2=pictures[1],
-        images_3=pictures[2],
-        images_4=pictures[3],
-        row_labels="alone\ntwo people\nControlNet\nInfinite-ID",
+        row_labels="two people, ControlNet\nwith Infinite-ID",
         columns=1,
     )
     scene.save(group, 7, sheet, "staged-identity")
