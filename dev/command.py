@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import environment
-from .cache import SetUpError, cache_root
+from .cache import ROOT, SetUpError, cache_root
 from .comfyui import VERSIONS, host_folder
 
 
@@ -56,6 +57,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     pictures = commands.add_parser("help_pictures", help="draw the help pages' pictures anew")
     pictures.add_argument("nodes", nargs="*", help="only the pictures of these nodes")
+    docs = commands.add_parser("docs", help="build the documentation's site into site/")
+    docs.add_argument("--serve", action="store_true", help="show it, anew after each change")
     commands.add_parser("orl", help="calibrate two face nets and write it into docs/metrics.md")
     face_pack = commands.add_parser("face-pack", help="write the MIT-licensed face model pack")
     face_pack.add_argument(
@@ -154,6 +157,11 @@ def _help_pictures(options: argparse.Namespace) -> int:
     return 0
 
 
+def _docs(options: argparse.Namespace) -> int:
+    verb = "serve" if options.serve else "build"
+    return subprocess.run([sys.executable, "-m", "mkdocs", verb], check=False, cwd=ROOT).returncode
+
+
 def _orl(_options: argparse.Namespace) -> int:
     from .orl import main as orl
 
@@ -179,6 +187,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "soak": _soak,
     "workflows": _workflows,
     "help_pictures": _help_pictures,
+    "docs": _docs,
     "orl": _orl,
     "face-pack": _face_pack,
 }

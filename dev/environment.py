@@ -29,6 +29,7 @@ REQUIREMENT_FILES = (
     ROOT / "requirements" / "insightface.txt",
     ROOT / "requirements" / "training.txt",
     ROOT / "requirements" / "metrics.txt",
+    ROOT / "requirements" / "docs.txt",
     ROOT / "dev" / "requirements.txt",
 )
 
