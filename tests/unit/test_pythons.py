@@ -67,7 +67,7 @@ def reach(tests: list[Path]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["test.yml", "nightly.yml"])
+@pytest.mark.parametrize("name", ["test.yml", "nightly.yml", "docs.yml"])
 def test_developers_python_is_the_one_that_is_told(name: str) -> None:
     versions = {
         step["with"]["python-version"]
