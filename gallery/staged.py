@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .downloads import BASE, CONTROL_NET, DOWNLOADS, FACE_PACK
 from .graphs import Graph, Info
 from .scene import (
@@ -105,6 +107,10 @@ def staged_identity(info: Info) -> Graph:
     )
     edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
     group = scene.group("Prompts", OLIVE)
+    prompts: list[tuple[str, str, dict[str, Any]]] = [
+        ("Two people", "a photo of V* beside V2*", {"identity_2": OTHER}),
+        ("One person", "a photo of V*, smiling, in the forest", {}),
+    ]
     two, one = (
         group.add(
             "InfiniteIDStagedIdentityPrompt",
@@ -116,10 +122,7 @@ def staged_identity(info: Info) -> Graph:
             identity=PERSON,
             **more,
         )["conditioning"]
-        for title, text, more in (
-            ("Two people", "a photo of V* beside V2*", {"identity_2": OTHER}),
-            ("One person", "a photo of V*, smiling, in the forest", {}),
-        )
+        for title, text, more in prompts
     )
     negative = group.add(
         "CLIPTextEncode", 3, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE

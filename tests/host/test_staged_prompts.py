@@ -108,8 +108,8 @@ def test_the_node_reads_each_persons_file(files: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_said(files: Path) -> None:
     del files
-    options = next(i for i in StagedIdentityPrompt.define_schema().inputs if i.id == "identity")
-    assert options.options == [NOTHING_LEARNT]
+    inputs: dict[str, Any] = {i.id: i for i in StagedIdentityPrompt.define_schema().inputs}
+    assert inputs["identity"].options == [NOTHING_LEARNT]
     said = StagedIdentityPrompt.validate_inputs("gone.safetensors")
     assert "no staged identity 'gone.safetensors'" in str(said)
     assert "models/infinite_id_staged" in str(said)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pack.infinite_id.stable_identity import celebs, headshot
+from pack.infinite_id.faces import headshot
+from pack.infinite_id.stable_identity import celebs
 from pack.infinite_id.stable_identity.augment import (
     Augmentation,
     Jitter,
