@@ -22,9 +22,7 @@ def read_workflow(path: Path) -> Prompt:
     except (OSError, ValueError) as error:
         raise UserError(f"The workflow {path} cannot be read ({error}).") from error
     nodes = data.values() if isinstance(data, dict) else []
-    if not nodes or not all(
-        isinstance(n, dict) and {"class_type", "inputs"} <= n.keys() for n in nodes
-    ):
+    if not nodes or not all(map(_is_node, nodes)):
         raise UserError(
             f"{path} is no workflow in API form. In ComfyUI's page choose Workflow, Export (API)."
         )
