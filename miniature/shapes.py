@@ -73,14 +73,6 @@ class UNetShape:
             "legacy": False,
         }
 
-    def cross_attention_widths(self) -> list[int]:
-        """Widths of the cross-attention layers in the order in which they run."""
-        widths = [self.channels * m for m in self.mult]
-        levels = list(zip(widths, self.depths, strict=True))
-        down = [w for w, depth in levels for _ in range(depth * self.blocks)]
-        up = [w for w, depth in reversed(levels) for _ in range(depth * (self.blocks + 1))]
-        return down + [widths[-1]] * self.depths[-1] + up
-
     def _per_block(self, blocks: int) -> list[int]:
         return [depth for depth in self.depths for _ in range(blocks)]
 
