@@ -82,7 +82,7 @@ class Layout:
         return parts[:, :people], parts[:, people:]
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`part` as rows, for attention; a copy where one chunk's lie not beside the next one's."""
+        """`part` as flat rows, for attention; a copy if two chunks' rows are not adjacent."""
         identity, text = self.part(x)
         return identity.flatten(0, 2), text.flatten(0, 2)
 

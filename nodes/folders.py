@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import folder_paths
 
 from ..infinite_id.faces import face
-from . import reading
-from .reading import ask, describe_failure, show, walk, warn
+from . import slow_folders
+from .slow_folders import ask, describe_failure, show, walk, warn
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ def find_file(folder: str, file: str, kind: str, node: str) -> Path:
     inside = Path("/", file).relative_to("/") if ".." not in Path(file).parts else Path()
     for root in roots(folder):
         try:
-            path = reading.find(root, str(inside))
+            path = slow_folders.find_below(root, str(inside))
         except OSError as error:
             problems.append(describe_failure(root / inside, error))
         else:
@@ -197,7 +197,7 @@ def _look_for_prepared() -> tuple[dict[str, Path], list[str]]:
 
     for root in roots(DATASETS):
         for folder in look(root, _list_folder) or ():
-            if look(folder, lambda folder: reading.find(folder, PREPARED)):
+            if look(folder, lambda folder: slow_folders.find_below(folder, PREPARED)):
                 found.setdefault(folder.name, folder)
     return found, problems
 

@@ -24,7 +24,7 @@ from ..infinite_id.faces.face import find_working_provider
 from ..infinite_id.presets import PRESETS
 from . import finding, folders
 from .finding import CLIP_VISION
-from .reading import ask, describe_failure, show
+from .slow_folders import ask, describe_failure, show
 
 ROOT = Path(__file__).parents[1]
 STUB = "1.9999+gpu"

@@ -27,10 +27,10 @@ def crop_for_recogniser(analysis: Any, photo: Photo, face: Face) -> Photo:
 
 def align(photo: Photo, face: Face, size: int, crop: Crop = Crop.LOOSE) -> Photo:
     """Cut out a face, upright and centred: `(size, size, 3)`."""
-    return cut_out(photo, face.landmarks, size, crop)
+    return align_landmarks(photo, face.landmarks, size, crop)
 
 
-def cut_out(photo: Photo, landmarks: Points, size: int, crop: Crop = Crop.LOOSE) -> Photo:
+def align_landmarks(photo: Photo, landmarks: Points, size: int, crop: Crop = Crop.LOOSE) -> Photo:
     """Cut out a face by its landmarks, the eyes up: `(size, size, 3)`."""
     share = _SHARE[crop]
     zoom, shift = share * size / _ARCFACE, (1 - share) * size / 2

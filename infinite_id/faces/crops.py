@@ -192,7 +192,7 @@ def cut_faces(
 
 
 def cut_untouched(picture: int, size: Size, face: Face | None, context: float) -> Cut:
-    """Plan a crop that pastes nothing back: of a face, or of the middle of a picture without."""
+    """Plan a crop with an empty mask, of a face, or of the picture's middle if there is none."""
     if face is None:
         middle = np.array([size[1] / 2, size[0] / 2], np.float32)
         square, turn = place_square(size, middle, min(size)), 0

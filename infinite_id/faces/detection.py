@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import file_digest
-from .alignment import cut_out
+from .alignment import align_landmarks
 from .face import MIN_CONFIDENCE, Face, FaceError, Photo, Points
 
 _VIEWS = (1.0, 0.5, 0.25)
@@ -183,7 +183,7 @@ def _is_same(a: _Find, b: _Find) -> bool:
 def _check(detector: Any, photo: Photo, find: _Find) -> _Find:
     verdict = _Verdict.RIGHT
     if find.score < _SURE:
-        crop = cut_out(photo, find.landmarks, _CHECK_CROP)
+        crop = align_landmarks(photo, find.landmarks, _CHECK_CROP)
         verdict = _judge([_score(detector, np.rot90(crop, turn)) for turn in range(4)])
     return _Find(find.box, find.landmarks, find.score, find.view, verdict)
 

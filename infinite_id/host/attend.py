@@ -8,7 +8,7 @@ from typing import Any
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ..attention.cross import Attend
+from ..attention.image import Attend
 
 Replacement = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 """A layer's `attn1` or `attn2` replacement, as the host calls it with q, k, v and its options."""

@@ -10,7 +10,7 @@ from einops import repeat
 from torch import Tensor
 
 from ..attention.blocks import Block
-from ..attention.cross import add_image_attention
+from ..attention.image import add_image_attention
 from ..attention.mask import cut_mask, mask_tokens
 from ..attention.mixed import adapt
 from .attend import Replacement, make_attend
@@ -53,7 +53,8 @@ def _select_key_values(
 ) -> tuple[Tensor, Tensor]:
     """K', V' for the identity rows: the identity in positive chunks, no identity in the others.
 
-    A stack of n photos attends to n times the unconditional tokens, which is as good as once.
+    For a stack of n photos the unconditional tokens are repeated n times. Repetition does not
+    change what attention gives.
     """
     streams, positive = forward.streams, [cond.positive for cond in forward.conds]
 

@@ -2,7 +2,7 @@
 
 Nothing is put into the model's patch tables here. A model carries its applications and our
 wrappers; the attention hooks are made for each forward, around whatever is in the tables by then.
-So other packs' patches are never dropped or seen by us before or after the fact, in either order.
+So no other pack's patch is dropped, and the order of the nodes does not matter.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ..adapters.adapter import check_fits
 from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
 from ..savings import Savings
-from . import drift
+from . import watch_drift
 from .hooks import apply_model
 from .leftover import Leftover
 from .run import APPLICATIONS, KEY, LEFTOVER, SAVINGS
@@ -31,9 +31,9 @@ _WRAPPERS: dict[str, Callable[..., Any]] = {
     WrappersMP.APPLY_MODEL: apply_model,
 }
 _WATCHERS: dict[str, Callable[..., Any]] = {
-    WrappersMP.SAMPLER_SAMPLE: drift.sampler_sample,
-    WrappersMP.PREDICT_NOISE: drift.predict_noise,
-    WrappersMP.CALC_COND_BATCH: drift.calc_cond_batch,
+    WrappersMP.SAMPLER_SAMPLE: watch_drift.watch_sampler,
+    WrappersMP.PREDICT_NOISE: watch_drift.watch_noise,
+    WrappersMP.CALC_COND_BATCH: watch_drift.watch_conds,
 }
 
 _STAGES = ("input_blocks", "middle_block", "output_blocks")
@@ -55,7 +55,7 @@ def apply(model: ModelPatcher, application: Application) -> ModelPatcher:
 
 
 def _wrap(model: ModelPatcher) -> None:
-    for key, wrappers in ((drift.DRIFT, _WATCHERS), (KEY, _WRAPPERS)):
+    for key, wrappers in ((watch_drift.DRIFT, _WATCHERS), (KEY, _WRAPPERS)):
         for kind, wrapper in wrappers.items():
             model.remove_wrappers_with_key(kind, key)
             model.add_wrapper_with_key(kind, key, wrapper)

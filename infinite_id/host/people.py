@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..application import Application
 from ..attention.blocks import Block
-from ..attention.cross import log_shares
+from ..attention.image import log_shares
 from ..attention.mixed import Mixing, Style, needs_text_stream
 from ..identities.projections import KeyValues
 from .memory import HostMemory

@@ -59,8 +59,8 @@ def outer_sample(
     if len(noise) != len(latent_image):
         raise ValueError(
             f"Infinite-ID: the latent holds {len(latent_image)} pictures and there is noise for "
-            f"{len(noise)}. Latent From Batch in front of a sweep does that to what comes behind "
-            "it: decode the pictures and encode them again, or put Rebatch Latents between."
+            f"{len(noise)}. Latent From Batch before a sweep causes this. Decode the sweep's "
+            "pictures and encode them again, or put Rebatch Latents behind the sweep."
         )
     run = prepare(guider, noise, steps=len(sigmas) - 1)
     streams = run.streams
@@ -97,8 +97,8 @@ def predict_noise(
     """Suspend the shared noise while the model runs: only samplers draw the latents' noise.
 
     Wraps PREDICT_NOISE: `x (rows, c, h, w)` -> the denoised latents of the same shape.
-    Guidance of other nodes may take the noise level of a single latent for one number, so a single
-    latent's copies have one.
+    Other nodes' guidance may expect one noise level for one latent, so all copies of a single
+    latent share one.
     """
     run: Run | None = _guider_of(executor).model_options["transformer_options"].get(RUN)
     if run is None or run.noise is None:
@@ -162,7 +162,7 @@ class _Request:
 
     @property
     def signature(self) -> Hashable:
-        """What tells it from others at the same noise level, such as one with perturbed layers."""
+        """Tells requests at one noise level apart: one with perturbed layers has another."""
         tables = self.options.get("patches_replace", {})
         replaced = frozenset(
             (name, place, _tell(function))
@@ -292,7 +292,7 @@ def _evaluate_streams(
 def _evaluate_unguided(
     run: Run, request: _Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
 ) -> list[Tensor]:
-    """The text stream for the positive conds alone; its negative rows take what those say."""
+    """Evaluate the text stream for the positive conds alone; its negative rows get the same."""
     first, count = run.streams.identity, len(request.groups)
     alone = replace(evaluation, text_rows=TextRows.NONE)
     drawn = _evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
@@ -319,9 +319,9 @@ def _check_rows(wrapper: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:
-    """Text rows that nobody reads go where the first person goes.
+    """Text rows that nobody reads copy the first person's prediction.
 
-    So what other nodes take from the whole batch, such as a mean, is as without them.
+    A mean that another node takes over the batch is then the same as without them.
     """
     return _join(identity, [one[: streams.latents] for one in identity])
 

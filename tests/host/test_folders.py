@@ -22,7 +22,7 @@ from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.formats import FormatError
 from pack.infinite_id.faces.face import FaceError, list_packs
 from pack.infinite_id.tensor_files import open_tensors, write_tensors
-from pack.nodes import diagnose, finding, folders, inventory, reading
+from pack.nodes import diagnose, finding, folders, inventory, slow_folders
 from pack.nodes.identity_files import SaveIdentity
 from pack.nodes.load import LoadFaceAnalysis, LoadInfiniteIDModel
 
@@ -58,9 +58,9 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     pack_folder = root / folders.FACE_MODELS / "models" / "buffalo_l"
     pack_folder.mkdir(parents=True)
     (pack_folder / "net.onnx").write_bytes(b"none")
-    reading.warn.cache_clear()
+    slow_folders.warn.cache_clear()
     yield root
-    reading.warn.cache_clear()
+    slow_folders.warn.cache_clear()
 
 
 def fail_below(monkeypatch: pytest.MonkeyPatch, folder: Path, error: OSError) -> None:
@@ -136,7 +136,7 @@ def test_a_drive_that_never_answers(models: Path, monkeypatch: pytest.MonkeyPatc
             back.wait(30)
         return scandir(path)
 
-    monkeypatch.setattr(reading, "PATIENCE", 0.2)
+    monkeypatch.setattr(slow_folders, "PATIENCE", 0.2)
     monkeypatch.setattr(os, "scandir", hang)
     start = time.monotonic()
     assert folders.list_adapters() == ["a.safetensors", "instantid/a.safetensors"]
@@ -145,7 +145,7 @@ def test_a_drive_that_never_answers(models: Path, monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - start < 2
     assert "no answer in 0.2 seconds" in "".join(folders.list_problems(["ipadapter"]))
     back.set()
-    for thread in [*reading._unanswered.values()]:
+    for thread in [*slow_folders._unanswered.values()]:
         thread.join()
     assert "ipadapter/a.safetensors" in folders.list_adapters()
 
@@ -182,8 +182,8 @@ def test_odd_names_and_links(models: Path) -> None:
     (folder / "self.safetensors").symlink_to(folder / "self.safetensors")
     assert {f"ipadapter/{name}" for name in odd} <= set(folders.list_adapters())
     diagnose.compose().encode()
-    assert all("\n" not in reading.show(name) for name in odd)
-    assert len(list(reading.walk(folder, lambda *_: None))) == 1 + len(odd)
+    assert all("\n" not in slow_folders.show(name) for name in odd)
+    assert len(list(slow_folders.walk(folder, lambda *_: None))) == 1 + len(odd)
 
 
 def test_a_file_in_a_folders_place(models: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pack.infinite_id.attention.adain import adain, adain_mean
 from pack.infinite_id.attention.blocks import SDXL, Block
-from pack.infinite_id.attention.cross import add_image_attention, log_shares
+from pack.infinite_id.attention.image import add_image_attention, log_shares
 from pack.infinite_id.attention.mask import Area, mask_tokens
 from pack.infinite_id.attention.mixed import Mixing, Style, mix, needs_text_stream
 from torch import Tensor

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...adapters.mappers import Crop
-from ...faces.alignment import cut_out
+from ...faces.alignment import align_landmarks
 from ...faces.face import Photo
 from ...faces.photo import to_image
 from .buckets import choose_bucket, cut
@@ -91,4 +91,4 @@ def encode_shard(
 
 def _crop(photo: Photo, landmarks: Tensor, size: int) -> Tensor:
     """The picture that inference shows to the CLIP image encoder, `(1, size, size, 3)`."""
-    return to_image(cut_out(photo, landmarks.numpy(), size, Crop.LOOSE))
+    return to_image(align_landmarks(photo, landmarks.numpy(), size, Crop.LOOSE))

@@ -28,7 +28,7 @@ def ask(key: object, question: Callable[[], T]) -> T:
     """The answer of a function that reads folders, which a dead network drive may never give.
 
     Args:
-        key: of the question. While it has no answer it is not asked anew.
+        key: names the question. It is not asked again while it is unanswered.
 
     Raises:
         TimeoutError: if there is none in `PATIENCE`.
@@ -108,7 +108,7 @@ def walk(
         yield from (path for path in paths if exists(path))  # noqa: PTH110  # it never raises
 
 
-def find(root: Path, name: str) -> Path | None:
+def find_below(root: Path, name: str) -> Path | None:
     """A file below a folder; None if there is none. Raises OSError if that cannot be told."""
     path = root / name
     try:

@@ -12,7 +12,7 @@ from .run import RUN, Run
 DRIFT = "infinite_id_drift"
 
 
-def sampler_sample(
+def watch_sampler(
     executor: WrapperExecutor,
     guider: Any,
     sigmas: Tensor,
@@ -55,7 +55,7 @@ def sampler_sample(
     return samples
 
 
-def predict_noise(
+def watch_noise(
     executor: WrapperExecutor,
     x: Tensor,
     timestep: Tensor,
@@ -76,7 +76,7 @@ def predict_noise(
     return denoised
 
 
-def calc_cond_batch(
+def watch_conds(
     executor: WrapperExecutor,
     model: Any,
     conds: list[Any],
