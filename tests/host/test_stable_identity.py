@@ -106,6 +106,7 @@ def test_every_template_takes_the_rows(small: Small) -> None:
 def test_gradients_are_those_of_small_steps(small: Small, twice: bool) -> None:
     """Through both text encoders, the pooled vector, and the UNet."""
     rows = draw_rows(small)
+    before = [p.requires_grad for p in small.model.model.parameters()]
     random = torch.Generator().manual_seed(5)
     noised, wanted = torch.randn(2, 1, 4, 8, 8, generator=random)
     with torch.inference_mode(), training():
@@ -127,7 +128,7 @@ def test_gradients_are_those_of_small_steps(small: Small, twice: bool) -> None:
             up, down = ({**rows, key: rows[key] + sign * step * direction} for sign in (1, -1))
             numeric = float(loss(up) - loss(down)) / (2 * step)
             assert float((x.grad * direction).sum()) == pytest.approx(numeric, rel=2e-2, abs=1e-3)
-    assert not any(p.requires_grad for p in small.model.model.parameters())
+    assert [p.requires_grad for p in small.model.model.parameters()] == before
 
 
 def test_the_copies_give_what_the_hosts_own_do(small: Small) -> None:

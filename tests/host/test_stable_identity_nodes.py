@@ -200,7 +200,7 @@ def test_names_that_are_taken(learn: Any, tmp_path: Path) -> None:
     assert same(read_words(tmp_path), read_words(tmp_path, "people/anna_2"))
     (tmp_path / "embeddings" / "bob.pt").write_bytes(b"another's")
     for policy in ("stop", "replace"):
-        with pytest.raises(ValueError, match="embedding bob already"):
+        with pytest.raises(ValueError, match="name bob is taken already"):
             learn(name="bob", if_taken=policy)
     for name in ("../anna", "/anna", "a b", "", "c:/x", ".x", "x/../y", "(x)", "con"):
         with pytest.raises(ValueError, match="give letters, digits"):
@@ -399,7 +399,7 @@ def test_a_run_with_anything_else_is_another_run(
         learn(steps=1, model=patch(small.model, small.model, "to_q.weight", 0.1))
     else:
         learn(steps=1)
-    with pytest.raises(ValueError, match="embedding people/anna already"):
+    with pytest.raises(ValueError, match="name people/anna is taken already"):
         learn(steps=1, **CHANGES[change](small, vae))
 
 
