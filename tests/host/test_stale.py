@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.savings import Savings
@@ -91,6 +93,8 @@ def test_rows_of_an_earlier_forward_are_refused(
     least: World, place: str, changes: dict[str, float], savings: Savings, cfg: float
 ) -> None:
     """Whoever has left, and whatever was saved: no raw error, and no row for two."""
+    if place == "middle_block_after_patch" and place not in inspect.getsource(openaimodel):
+        pytest.skip("this host calls no patch behind the middle block")
     model = save_time(least.patch(**changes), savings)
     PLACES[place](model)
     with pytest.raises(ValueError, match=r"rows where there are .* end_percent in Apply"):
