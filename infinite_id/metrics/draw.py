@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import digest_of, file_digest, to_json, write_text, write_whole
+from ..files import digest_of, file_digest, write_text, write_whole
 from ..progress import make_bar
+from .drawn import Drawn, add_drawn, read_drawn, write_drawn
 from .plan import FILE, Cell, Plan, read_plan
 from .remote import DrawError, Server
 from .workflow import Prompt, fill, list_classes, read_workflow
 
-DRAWN = "drawn.jsonl"
 PATIENCE = 120.0
 """Seconds without any server before the command gives up."""
 _RETRY_SECONDS = 2.0
@@ -95,14 +93,16 @@ def draw(plan_file: Path, out: Path, urls: Sequence[str]) -> Outcome:
         UserError: if the plan or a workflow cannot be used, or no server answers for long. What
             was drawn is kept.
     """
+    _check_urls(urls)
     plan = read_plan(plan_file)
     workflows = {name: read_workflow(m.workflow) for name, m in plan.methods.items()}
     _try_inputs(plan, workflows)
     _check_photos(plan)
-    _keep_plan(plan_file, plan, out)
     cells = list(plan.cells())
     recipes = _write_recipes(plan, workflows)
-    outdated = _find_outdated(out, recipes)
+    _check_seeds(recipes)
+    outdated = _note_outdated(out, recipes)
+    _keep_plan(plan_file, plan, out)
     missing = [cell for cell in cells if cell in outdated or not (out / cell.path).exists()]
     with make_bar(len(cells), "drawing", "picture", len(cells) - len(missing)) as bar:
         work = _Work(plan, out, workflows, recipes, deque(missing), bar)
@@ -114,6 +114,12 @@ def draw(plan_file: Path, out: Path, urls: Sequence[str]) -> Outcome:
         failed=work.failed,
         skipped={method: missing_classes[method] for method in sorted(skipped)},
     )
+
+
+def _check_urls(urls: Sequence[str]) -> None:
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"--server {url}: expected an address as http://127.0.0.1:8188.")
 
 
 def _try_inputs(plan: Plan, workflows: dict[str, Prompt]) -> None:
@@ -151,25 +157,49 @@ def _fill(plan: Plan, workflows: dict[str, Prompt], cell: Cell, photo: str) -> P
     return fill(workflows[cell.method], plan.methods[cell.method].inputs, values)
 
 
-def _find_outdated(out: Path, recipes: dict[Cell, str]) -> set[Cell]:
-    """Cells whose pictures were drawn by another recipe; a picture without any is the user's."""
-    lines = (out / DRAWN).read_text("utf-8").splitlines() if (out / DRAWN).exists() else []
-    before = {line["picture"]: line["recipe"] for line in map(json.loads, lines)}
-    return {
-        cell
-        for cell, recipe in recipes.items()
-        if before.get(cell.path.as_posix(), recipe) != recipe and (out / cell.path).exists()
-    }
+def _check_seeds(recipes: dict[Cell, str]) -> None:
+    """Refuse a method whose pictures of several seeds would be one and the same."""
+    first: dict[str, Cell] = {}
+    for cell, recipe in recipes.items():
+        other = first.setdefault(recipe, cell)
+        if other.method == cell.method and other.seed != cell.seed:
+            raise UserError(
+                f"Method '{cell.method}' would draw the same for all seeds. Give an input of its "
+                'workflow the seed, as "KSampler.seed": "{seed}".'
+            )
+
+
+def _note_outdated(out: Path, recipes: dict[Cell, str]) -> set[Cell]:
+    """Cells whose pictures were drawn by another recipe; a picture without any is the user's.
+
+    It is noted, so that until they are drawn anew `score` does not take them for what the plan
+    asks for.
+    """
+    drawn = read_drawn(out)
+    outdated = set()
+    for cell, recipe in recipes.items():
+        name = cell.path.as_posix()
+        if name in drawn and (out / cell.path).exists():
+            before = drawn[name].recipe
+            drawn[name] = Drawn(before, outdated=before != recipe)
+            if before != recipe:
+                outdated.add(cell)
+    if drawn:
+        write_drawn(out, drawn)
+    return outdated
 
 
 def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
-    """Copy the photos, and write a plan that names the copies."""
-    data = json.loads(plan_file.read_text(encoding="utf-8"))
+    """Copy the photos, and write a plan that names the copies; a plan that is there stays."""
+    if plan_file.resolve() == (out / FILE).resolve():
+        return
+    data = json.loads(plan_file.read_text(encoding="utf-8-sig"))
     for person, known in plan.people.items():
         names = []
-        for n, photo in enumerate(known.photos):
+        photos = [photo.read_bytes() for photo in known.photos]  # they may be older copies
+        for n, (photo, content) in enumerate(zip(known.photos, photos, strict=True)):
             name = Path("photos", person, f"{n}{photo.suffix}")
-            write_whole(out / name, partial(shutil.copyfile, photo))
+            _write_picture(out / name, content)
             names.append(name.as_posix())
         data["people"][person]["photos"] = names
     write_text(out / FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
@@ -182,7 +212,7 @@ async def _draw_all(work: _Work, urls: Sequence[str]) -> dict[str, set[str]]:
     needed = {name: list_classes(workflow) for name, workflow in work.workflows.items()}
     lacking = dict(needed)
     async with aiohttp.ClientSession() as session:
-        servers = [Server(url, session) for url in dict.fromkeys(urls)]
+        servers = [Server(url, session) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
         tasks = [asyncio.create_task(_serve(work, server, needed, lacking)) for server in servers]
         watch = asyncio.create_task(_watch(work))
         serving = asyncio.gather(*tasks)
@@ -260,10 +290,12 @@ def _keep_picture(work: _Work, cell: Cell, picture: bytes) -> None:
     """Store a picture; its recipe first, and no old picture is left by then to go with it."""
     path = work.out / cell.path
     path.unlink(missing_ok=True)
-    with (work.out / DRAWN).open("a", encoding="utf-8", newline="\n") as file:
-        file.write(to_json({"picture": cell.path.as_posix(), "recipe": work.recipes[cell]}) + "\n")
-    write_whole(path, lambda partial: _write(partial, picture))
+    add_drawn(work.out, cell.path.as_posix(), work.recipes[cell])
+    _write_picture(path, picture)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+def _write_picture(path: Path, picture: bytes) -> None:
+    def write(partial: Path) -> None:
+        partial.write_bytes(picture)
+
+    write_whole(path, write)

@@ -1,7 +1,7 @@
 """From features to scores of pictures, and from these to figures of methods."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from .clips import Clip
 from .faces import FaceNet
 from .features import Nets, Seen, Store, look, read_texts
 from .material import Material, Picture
-from .scores import Scores, Vector, among, average, clip_scores, copy_paste, count, diversity
+from .people import Baseline, Known, Problems, know, show
+from .scores import Scores, Vector, clip_scores, copy_paste, count, diversity, missing_rate
 from .scores import similarities as face_similarities
 from .statistics import FEWEST_PEOPLE, Interval, bootstrap
 
@@ -19,6 +20,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Method -> measure -> person -> mean over the person's pictures."""
 
 CLIP_T, CLIP_I, DIVERSITY = "CLIP-T", "CLIP-I", "diversity"
+_OUTDATED = "it was drawn by an earlier plan, and counts when `draw` has drawn it anew"
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,6 @@ class Row:
     scores: Mapping[str, float]
     problem: str
     readable: bool
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What is normal for a person, by one face net.
-
-    Attributes:
-        own: the mean similarity of the person's photos among themselves; NaN for a single one.
-        strangers: the mean similarity of the given photo to those of the others.
-    """
-
-    own: float
-    strangers: float
 
 
 @dataclass(frozen=True)
@@ -82,15 +71,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Person:
-    """A person's photos as one face net sees them."""
-
-    reference: Vector | None
-    others: Vector | None
-    baseline: Baseline
-
-
-@dataclass(frozen=True)
 class _Sight:
     """What the nets have seen of everything.
 
@@ -102,19 +82,9 @@ class _Sight:
     nets: Nets
     store: Store
     seen: Seen
-    people: Mapping[str, Mapping[str, _Person]]
+    people: Mapping[str, Mapping[str, Known]]
     photos: Mapping[str, Sequence[Path]]
     texts: Mapping[str, str]
-
-
-@dataclass
-class _Problems:
-    """Collects sentences, each once."""
-
-    said: dict[str, None] = field(default_factory=dict)
-
-    def add(self, sentence: str) -> None:
-        self.said[sentence] = None
 
 
 def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evaluation:
@@ -123,15 +93,17 @@ def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evalua
     Args:
         root: the folder that paths in messages start at.
     """
-    problems = _Problems()
+    problems = Problems()
     photos = [path for own in material.photos.values() for path in own]
-    seen = look([*photos, *(picture.path for picture in material.pictures)], nets, store)
+    asked = [p.path for p in material.pictures if p.path not in material.outdated]
+    seen = look([*photos, *asked], nets, store)
+    seen = Seen(seen.contents, {**seen.problems, **dict.fromkeys(material.outdated, _OUTDATED)})
     for path, reason in seen.problems.items():
-        problems.add(f"{_show(path, root)}: {reason}")
+        problems.add(f"{show(path, root)}: {reason}")
     for path in material.surplus:
-        problems.add(f"{_show(path, root)}: the plan has no such picture; it is not scored")
+        problems.add(f"{show(path, root)}: the plan has no such picture; it is not scored")
     people = {
-        net.name: _know(net, material.photos, seen, store, problems, root) for net in nets.faces
+        net.name: know(net, material.photos, seen, store, problems, root) for net in nets.faces
     }
     prompts = {picture.text for picture in material.pictures if picture.text}
     texts = {} if nets.clip is None else read_texts(prompts, nets.clip, store)
@@ -139,7 +111,7 @@ def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evalua
     rows = [_score(picture, sight) for picture in material.pictures]
     for row in rows:
         if row.readable and row.problem:
-            problems.add(f"{_show(row.picture.path, root)}: {row.problem}")
+            problems.add(f"{show(row.picture.path, root)}: {row.problem}")
     figures = {
         method: _summarise([row for row in rows if row.picture.method == method], nets, store, seen)
         for method in material.methods
@@ -156,50 +128,6 @@ def evaluate(material: Material, nets: Nets, store: Store, root: Path) -> Evalua
         baselines=baselines,
         problems=list(problems.said),
         warnings=_warn(material, figures, rows),
-    )
-
-
-def _show(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _know(
-    net: FaceNet,
-    photos: Mapping[str, Sequence[Path]],
-    seen: Seen,
-    store: Store,
-    problems: _Problems,
-    root: Path,
-) -> dict[str, _Person]:
-    """Each person's faces, and what is normal for them."""
-    found: dict[str, list[Vector | None]] = {}
-    for person, paths in photos.items():
-        found[person] = []
-        for path in paths:
-            content = seen.contents.get(path)
-            vector = None if content is None else store.get(net.digest, content)
-            if content is not None and vector is None:
-                problems.add(f"{_show(path, root)}: no face was found in this photo of {person}")
-            found[person].append(vector)
-    given = {person: own[0] for person, own in found.items() if own[0] is not None}
-    return {
-        person: _describe(net, own, [v for name, v in given.items() if name != person])
-        for person, own in found.items()
-    }
-
-
-def _describe(net: FaceNet, own: Sequence[Vector | None], strangers: Sequence[Vector]) -> _Person:
-    reference, *rest = own
-    usable = [vector for vector in own if vector is not None]
-    others = [vector for vector in rest if vector is not None]
-    among_own = float(among(np.stack(usable), net.measure).mean()) if len(usable) > 1 else np.nan
-    to_strangers = np.nan
-    if reference is not None and strangers:
-        to_strangers = float(face_similarities(strangers, reference, net.measure).mean())
-    return _Person(
-        reference,
-        average(np.stack(others), net.measure) if others else None,
-        Baseline(among_own, to_strangers),
     )
 
 
@@ -241,13 +169,13 @@ def _score_whole(picture: Picture, content: str, clip: Clip, sight: _Sight) -> d
     return scores
 
 
-def _score_face(net: FaceNet, vector: Vector | None, person: _Person) -> dict[str, float]:
+def _score_face(net: FaceNet, vector: Vector | None, person: Known) -> dict[str, float]:
     assert person.reference is not None
     (found,) = face_similarities([vector], person.reference, net.measure)
     scores = {_similarity(net): float(found)}
     if vector is not None and person.others is not None:
         scores[_copy_paste(net)] = copy_paste(vector, person.reference, person.others)
-    if not np.isnan(person.baseline.own):
+    if person.baseline.own > 0:
         scores[_percent(net)] = 100 * float(found) / person.baseline.own
     return scores
 
@@ -267,10 +195,10 @@ def _copy_paste(net: FaceNet) -> str:
 def _summarise(
     rows: Sequence[Row], nets: Nets, store: Store, seen: Seen
 ) -> dict[str, dict[str, float]]:
-    """Measure -> person -> figure."""
+    """Measure -> person -> figure; people by name, so that no interval depends on the order."""
     figures: dict[str, dict[str, float]] = {}
     by_person: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.picture.person):
         if row.readable:
             by_person.setdefault(row.picture.person, []).append(row)
 
@@ -285,7 +213,7 @@ def _summarise(
         name = _similarity(net)
         add(name, name, lambda values: float(count(values, clipped=False).mean()))
         add(f"{name}, clipped", name, lambda values: float(count(values, clipped=True).mean()))
-        add(f"no face {net.name}", name, lambda values: float(np.isnan(values).mean()))
+        add(f"no face {net.name}", name, missing_rate)
         add(_percent(net), _percent(net), lambda v: float(count(v, clipped=False).mean()))
         add(_copy_paste(net), _copy_paste(net), lambda values: float(values.mean()))
     if nets.clip is not None:
@@ -297,9 +225,13 @@ def _summarise(
 
 
 def _vary(rows: Sequence[Row], net: str, store: Store, seen: Seen) -> float:
-    """The mean diversity between seeds over a person's prompts; NaN if all have one seed."""
+    """The mean diversity between seeds over a person's prompts; NaN if all have one seed.
+
+    Pictures whose prompt nobody knows are of no common one.
+    """
     found = []
-    for _, group in groupby(sorted(rows, key=_prompt), key=_prompt):
+    known = sorted((row for row in rows if row.picture.prompt), key=_prompt)
+    for _, group in groupby(known, key=_prompt):
         vectors = [store.get(net, seen.contents[row.picture.path]) for row in group]
         if len(vectors) > 1:
             found.append(diversity(np.stack([v for v in vectors if v is not None])))
@@ -310,28 +242,39 @@ def _prompt(row: Row) -> str:
     return row.picture.prompt
 
 
-def _warn(
-    material: Material,
-    figures: Mapping[str, Mapping[str, Mapping[str, float]]],
-    rows: Sequence[Row],
-) -> list[str]:
-    warnings = []
-    for method, own in figures.items():
-        people = len({person for values in own.values() for person in values})
-        if people < FEWEST_PEOPLE:
-            warnings.append(
-                f"{method}: too few people for an interval ({people}); the true one is wider. "
-                f"Score {FEWEST_PEOPLE} or more."
-            )
+def _warn(material: Material, figures: Figures, rows: Sequence[Row]) -> list[str]:
+    warnings = [sentence for method in figures for sentence in _count_people(method, figures)]
+    cells = []
+    for method in figures:
         asked = [row for row in rows if row.picture.method == method]
+        cells.append({(r.picture.person, r.picture.prompt) for r in asked if r.readable})
         lost = sum(not row.readable for row in asked)
         if lost:
             warnings.append(
-                f"{method}: {lost} of {len(asked)} pictures are missing or unreadable, and count "
-                "for nothing."
+                f"{method}: {lost} of {len(asked)} pictures are missing, unreadable or outdated, "
+                "and count for nothing."
             )
+    if any(own != cells[0] for own in cells):
+        warnings.append(
+            "The methods have pictures of different people or prompts: part of what their figures "
+            "differ by may be due to that."
+        )
     if any(len(own) < 2 for own in material.photos.values()):
         warnings.append(
             "Some people have a single photo: they have no baseline and no copy-paste score."
         )
     return warnings
+
+
+def _count_people(method: str, figures: Figures) -> Iterator[str]:
+    """Say which intervals are of too few people; copy-paste, for one, has fewer than others."""
+    counts = {measure: len(values) for measure, values in figures[method].items()}
+    all_people = max(counts.values())
+    for people in sorted({n for n in counts.values() if n or not all_people}):
+        if people < FEWEST_PEOPLE:
+            names = ", ".join(measure for measure, n in counts.items() if n == people)
+            of = "" if people == all_people else f" of {names}"
+            yield (
+                f"{method}: too few people for an interval{of} ({people}); the true one is wider. "
+                f"Score {FEWEST_PEOPLE} or more."
+            )

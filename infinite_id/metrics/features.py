@@ -7,6 +7,7 @@ it has committed, and the same command goes on from there.
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,8 @@ from .scores import Vector
 BATCH = 16
 """Files that are decoded at a time, and seen by CLIP at once."""
 _LIMITS = Limits()
+_PATIENCE = 60.0
+"""Seconds that a command waits for another that writes to the same file."""
 _TABLE = """CREATE TABLE IF NOT EXISTS features
 (net TEXT, content TEXT, vector BLOB, PRIMARY KEY (net, content)) WITHOUT ROWID"""
 
@@ -35,17 +38,25 @@ class Store:
     """Feature vectors by net and content; None says that there is no face."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises UserError if it cannot be, or is no such file."""
-        try:
+        """Open or make the file. As every method it raises UserError if the file is of no use."""
+        self._path = path
+        with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(path)
+            self._base = sqlite3.connect(path, timeout=_PATIENCE)
             # Safe from a kill; what a power cut loses is computed anew.
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
             self._base.execute(_TABLE)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, sqlite3.Error) as error:
             raise UserError(
-                f"{path} cannot be used ({error}). Remove it: its features are computed anew."
+                f"{self._path} cannot be used ({error}). See to it that its folder can be written "
+                "to, has room, and no other command is using the file. If all that is so, remove "
+                "the file: its features are computed anew."
             ) from error
 
     def has(self, net: str, content: str) -> bool:
@@ -60,7 +71,9 @@ class Store:
 
     def _find(self, net: str, content: str) -> tuple[bytes | None] | None:
         query = "SELECT vector FROM features WHERE net = ? AND content = ?"
-        found: tuple[bytes | None] | None = self._base.execute(query, (net, content)).fetchone()
+        found: tuple[bytes | None] | None
+        with self._explained():
+            found = self._base.execute(query, (net, content)).fetchone()
         return found
 
     def put(self, rows: Iterable[tuple[str, str, Vector | None]]) -> None:
@@ -69,7 +82,7 @@ class Store:
             (net, content, None if vector is None else np.asarray(vector, np.float32).tobytes())
             for net, content, vector in rows
         ]
-        with self._base:
+        with self._explained(), self._base:
             self._base.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", values)
 
     def close(self) -> None:
@@ -131,11 +144,13 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.exists():
+            raise Rejected("missing", "the file is missing")
+        if not path.is_file():  # such as a pipe, whose end would never come
+            raise Rejected("unreadable", "it is no file")
         if path.stat().st_size > _LIMITS.megabytes * 1e6:
             raise Rejected("too large", f"the file is larger than {_LIMITS.megabytes:.0f} MB")
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise Rejected("missing", "the file is missing") from error
     except OSError as error:
         raise Rejected("unreadable", f"the file cannot be read: {error.strerror}") from error
 

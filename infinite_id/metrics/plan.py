@@ -115,7 +115,7 @@ def read_plan(path: Path) -> Plan:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}. Give a plan file; see docs/metrics.md.") from error
     except (OSError, ValueError) as error:
@@ -127,7 +127,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _build(data: Mapping[str, Any], folder: Path) -> Plan:
     people = {
-        str(name): Person(tuple(folder / str(p) for p in person["photos"]), str(person["noun"]))
+        str(name): Person(tuple(folder / p for p in _list(person["photos"])), str(person["noun"]))
         for name, person in data["people"].items()
     }
     methods = {
@@ -138,7 +138,19 @@ def _build(data: Mapping[str, Any], folder: Path) -> Plan:
     if isinstance(prompts, str):
         prompts = shipped_prompts(prompts)
     texts = {str(name): str(text) for name, text in prompts.items()}
-    return Plan(people, texts, tuple(int(seed) for seed in data["seeds"]), methods)
+    return Plan(people, texts, tuple(map(_read_seed, _list(data["seeds"]))), methods)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):  # a text has items as well: its letters
+        raise TypeError(f"{value!r} is no list")
+    return value
+
+
+def _read_seed(seed: Any) -> int:
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"the seed {seed!r} is no whole number from 0 on")
+    return seed
 
 
 def _find_workflow(folder: Path, name: str) -> Path:
@@ -170,6 +182,8 @@ def _check(plan: Plan, path: Path) -> None:
                 f"{path} has the name {name!r}, which cannot be a folder's. Use letters, digits, "
                 "spaces, dots and dashes."
             )
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise UserError(f"{path} names a seed twice. Name each once.")
     bare = [name for name, person in plan.people.items() if not person.photos]
     if bare:
         raise UserError(f"{path} has no photo of '{bare[0]}'. Each person needs one at least.")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 60.0
+_AWAY = (502, 503, 504)
+"""What stands before a server answers so while the server is away."""
 
 
 class DrawError(Exception):
@@ -34,11 +36,18 @@ class Server:
         return set(await self._get("/object_info"))
 
     async def upload(self, photo: Path) -> str:
-        """Put a photo into the input folder, once; return its name there. Raises OSError."""
+        """Put a photo into the input folder, once; return its name there.
+
+        Raises:
+            DrawError: if it cannot be read, or the server does not take it.
+        """
         import aiohttp
 
         if photo not in self._uploaded:
-            data = photo.read_bytes()
+            try:
+                data = photo.read_bytes()
+            except OSError as error:
+                raise DrawError(f"The photo {photo} cannot be read ({error.strerror}).") from error
             name = f"{sha256(data).hexdigest()[:16]}{photo.suffix}"
             form = aiohttp.FormData({"overwrite": "true"}, quote_fields=False)
             form.add_field("image", data, filename=name)
@@ -59,13 +68,15 @@ class Server:
         for event, data in entry["status"]["messages"]:
             if event == "execution_error":
                 raise DrawError(f"{data['node_type']}: {data['exception_message'].strip()}")
+            if event == "execution_interrupted":
+                raise DrawError("Somebody interrupted it on the server.")
         images = [x for output in entry["outputs"].values() for x in output.get("images", ())]
         saved = [image for image in images if image["type"] == "output"]
         if not saved:
             raise DrawError("The workflow saved no picture. It needs a Save Image node.")
         where = {key: saved[0][key] for key in ("filename", "subfolder", "type")}
         async with self._session.get(f"{self.url}/view", params=where) as response:
-            response.raise_for_status()
+            _check(response)
             return await response.read()
 
     async def _wait(self, number: str) -> dict[str, Any]:
@@ -95,7 +106,16 @@ class Server:
 
         limit = aiohttp.ClientTimeout(_ANSWER_SECONDS)
         async with self._session.post(self.url + path, timeout=limit, **body) as response:
+            if response.content_type != "application/json":
+                _check(response)
             return await response.json()
+
+
+def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise DrawError if a server that is there does not do what it is asked: it never will."""
+    if response.status >= 400 and response.status not in _AWAY:
+        raise DrawError(f"{response.url.path}: HTTP {response.status}, {response.reason}")
+    response.raise_for_status()
 
 
 def _refusal(answer: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from ..files import write_text
 from ..photos.look import Limits, Rejected, decode
 from .evaluate import Evaluation, Row
 from .features import Nets
+from .people import to_text
 from .scores import Measure
 from .statistics import FEWEST_PEOPLE, Interval
 
@@ -44,21 +45,22 @@ def write_all(out: Path, evaluation: Evaluation, nets: Nets, against: str) -> No
 
 def _to_csv(evaluation: Evaluation) -> str:
     """A line for each picture, whatever became of it."""
-    columns = _columns(evaluation.rows)
+    columns = _columns(evaluation)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "person", "prompt", "seed", "file", *columns, "problem"])
     for row in evaluation.rows:
         p = row.picture
         values = [_shorten(row.scores.get(column)) for column in columns]
-        writer.writerow(
-            [p.method, p.person, p.prompt, p.seed, p.path.as_posix(), *values, row.problem]
-        )
+        file = to_text(p.path.as_posix())
+        writer.writerow([p.method, p.person, p.prompt, p.seed, file, *values, row.problem])
     return text.getvalue()
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.scores))
+def _columns(evaluation: Evaluation) -> list[str]:
+    """Measures of single pictures, in their order, whichever picture comes first."""
+    found = {name for row in evaluation.rows for name in row.scores}
+    return [measure for measure in evaluation.measures if measure in found]
 
 
 def _shorten(value: float | None) -> float | None:
@@ -148,7 +150,7 @@ def _to_html(out: Path, evaluation: Evaluation, figures: Mapping[str, Any]) -> s
     # Names of files and people are strangers' text: autoescape keeps them text.
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    columns = _columns(evaluation.rows)
+    columns = _columns(evaluation)
     ranked = _rank(evaluation, columns)
     best = ranked[: min(SHOWN, len(ranked) - len(ranked) // 2)]
     worst = ranked[::-1][: min(SHOWN, len(ranked) // 2)]
@@ -189,7 +191,7 @@ def _cells(row: Row, columns: Sequence[str], out: Path) -> list[Any]:
 def _link(path: Path, out: Path) -> str:
     """From the report's folder to a file; as a whole address where drives differ."""
     try:
-        return quote(Path(os.path.relpath(path, out)).as_posix())
+        return quote(os.fsencode(Path(os.path.relpath(path, out)).as_posix()))
     except ValueError:
         return path.absolute().as_uri()
 

@@ -1,6 +1,7 @@
 """Workflows in ComfyUI's API form, filled in for one picture."""
 
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from ..errors import UserError
 
 Prompt = dict[str, dict[str, Any]]
+_NAME = re.compile(r"\{(\w+)\}")
 
 
 def read_workflow(path: Path) -> Prompt:
@@ -18,7 +20,7 @@ def read_workflow(path: Path) -> Prompt:
         UserError: if it is none.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"The workflow {path} cannot be read ({error}).") from error
     nodes = data.values() if isinstance(data, dict) else []
@@ -65,13 +67,12 @@ def _names(node: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _insert(value: Any, values: Mapping[str, str | int]) -> Any:
+    """Values are taken as they are: what they hold in braces stays."""
     if not isinstance(value, str):
         return value
-    for name, own in values.items():
-        if value == f"{{{name}}}":
-            return own
-        value = value.replace(f"{{{name}}}", str(own))
-    return value
+    if value[:1] == "{" and value[-1:] == "}" and value[1:-1] in values:
+        return values[value[1:-1]]
+    return _NAME.sub(lambda found: str(values.get(found[1], found[0])), value)
 
 
 def list_classes(workflow: Prompt) -> set[str]:

@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.metrics import command, draw, remote
+from pack.infinite_id.metrics.drawn import DRAWN, read_drawn
+from pack.infinite_id.metrics.material import read_material
 from pack.infinite_id.metrics.plan import SHIPPED, WORKFLOWS, read_plan, shipped_prompts
 from pack.infinite_id.metrics.workflow import fill, list_classes, read_workflow
 
@@ -40,6 +42,7 @@ class StandIn:
         self.classes, self.dies_at, self.back = classes, dies_at, back
         self.drawn: list[str] = []
         self.uploads = self.deaths = 0
+        self.upload_status, self.view_status = 200, 200
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -84,6 +87,8 @@ class StandIn:
 
     async def _upload(self, request: web.Request) -> web.Response:
         self.uploads += 1
+        if self.upload_status != 200:
+            return web.Response(status=self.upload_status, text="no")
         return web.json_response({"name": (await request.post())["image"].filename})
 
     async def _prompt(self, request: web.Request) -> web.Response:
@@ -108,10 +113,12 @@ class StandIn:
         if "fail" in self.waiting:
             data = {"node_type": "Text", "exception_message": "no room \n"}
             entry["status"]["messages"].append(["execution_error", data])
+        if "stop" in self.waiting:
+            entry = {"status": {"messages": [["execution_interrupted", {}]]}, "outputs": {}}
         return web.json_response({"7": entry})
 
     async def _view(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.waiting.encode())
+        return web.Response(body=self.waiting.encode(), status=self.view_status)
 
 
 ALL = {"LoadImage", "Text", "SaveImage"}
@@ -270,6 +277,107 @@ def test_pictures_of_other_origin_stay(plan: Path, start: Any, tmp_path: Path) -
     assert own.read_bytes() == b"by hand"
 
 
+def test_a_line_that_was_cut_off_says_nothing(plan: Path, start: Any, tmp_path: Path) -> None:
+    """By a kill in the middle of a line, and of a letter; the next line is whole again."""
+    one, out = start(ALL), tmp_path / "out"
+    change(plan, people={"zoë": {"photos": ["anna.jpg"], "noun": "person"}}, seeds=[0])
+    assert draw.draw(plan, out, [one.url]).drawn == 2
+    lines = (out / DRAWN).read_bytes().splitlines(keepends=True)
+    (out / "ours" / "zoë" / "b" / "0.png").unlink()
+    cut = lines[1][: lines[1].index("ë".encode()) + 1]
+    for damaged in (cut, b"{}\n", b"7\n", b"\0\0\0"):
+        (out / DRAWN).write_bytes(lines[0] + damaged)
+        assert draw.draw(plan, out, [one.url]).drawn == 1
+        assert set(read_drawn(out)) == {"ours/zoë/a/0.png", "ours/zoë/b/0.png"}
+        assert len((out / DRAWN).read_text("utf-8").splitlines()) == 2
+        (out / "ours" / "zoë" / "b" / "0.png").unlink()
+
+
+def test_pictures_of_an_older_plan_are_kept_and_not_scored(
+    plan: Path, start: Any, tmp_path: Path
+) -> None:
+    """Until a server draws them anew; if the plan is as it was, they are good again."""
+    out = tmp_path / "out"
+    draw.draw(plan, out, [start(ALL).url])
+    before, data = pictures(out), plan.read_text()
+    change(plan, prompts={"a": "a {noun} inside", "b": "a {noun} outside"})
+    with pytest.raises(UserError, match="No server"):
+        draw.draw(plan, out, ["http://127.0.0.1:1"])
+    assert pictures(out) == before
+    outdated = {path.relative_to(out).as_posix() for path in read_material(out).outdated}
+    assert outdated == {name for name in before if name.split("/")[2] == "a"}
+    plan.write_text(data)
+    assert draw.draw(plan, out, ["http://127.0.0.1:1"]).drawn == 0
+    assert not read_material(out).outdated
+    change(plan, prompts={"a": "a {noun} inside", "b": "a {noun} outside"})
+    assert draw.draw(plan, out, [start(ALL).url]).outdated == 6
+    assert not read_material(out).outdated
+
+
+def test_a_plan_may_lie_among_its_pictures(plan: Path, start: Any, tmp_path: Path) -> None:
+    """It stays as it is written, and so do the photos, whatever their order."""
+    one = start(ALL)
+    assert draw.draw(plan, tmp_path, [one.url]).drawn == 12
+    data = plan.read_text()
+    assert draw.draw(plan, tmp_path, [one.url]).drawn == 0
+    assert plan.read_text() == data
+    assert not (tmp_path / "photos").exists()
+
+
+def test_copied_photos_may_change_places(plan: Path, start: Any, tmp_path: Path) -> None:
+    one, out = start(ALL), tmp_path / "out"
+    person = {"photos": ["anna.jpg", "bert.jpg"], "noun": "person"}
+    change(plan, people={"anna": person})
+    draw.draw(plan, out, [one.url])
+    kept = [f"out/photos/anna/{n}.jpg" for n in (1, 0)]
+    change(plan, people={"anna": {**person, "photos": kept}})
+    draw.draw(plan, out, [one.url])
+    found = read_plan(out / "plan.json").people["anna"].photos
+    assert [photo.read_bytes() for photo in found] == [b"bert", b"anna"]
+
+
+def test_a_person_may_be_renamed(plan: Path, start: Any, tmp_path: Path) -> None:
+    one, out = start(ALL), tmp_path / "out"
+    draw.draw(plan, out, [one.url])
+    people = json.loads(plan.read_text())["people"]
+    change(plan, people={"anne": people["anna"], "bert": people["bert"]})
+    assert draw.draw(plan, out, [one.url]).drawn == 6
+    material = read_material(out)
+    assert len(material.pictures) == 12
+    assert {path.parts[-3] for path in material.surplus} == {"anna"}
+
+
+@pytest.mark.parametrize("which", ["upload_status", "view_status"])
+@pytest.mark.parametrize("status", [404, 413, 500])
+def test_a_server_that_refuses_is_not_asked_for_ever(
+    plan: Path, start: Any, tmp_path: Path, which: str, status: int
+) -> None:
+    one = start(ALL)
+    setattr(one, which, status)
+    change(plan, seeds=[0], prompts={"a": "x"})
+    outcome = draw.draw(plan, tmp_path / "out", [one.url + "/", one.url])
+    assert [f"HTTP {status}" in reason for reason in outcome.failed.values()] == [True, True]
+
+
+def test_an_interruption_on_the_server_is_told(plan: Path, start: Any, tmp_path: Path) -> None:
+    change(plan, seeds=[0], prompts={"a": "stop"})
+    outcome = draw.draw(plan, tmp_path / "out", [start(ALL).url])
+    assert set(outcome.failed.values()) == {"Somebody interrupted it on the server."}
+
+
+def test_an_address_without_http_is_refused(plan: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--server 127\.0\.0\.1:8188: expected an address"):
+        draw.draw(plan, tmp_path / "out", ["127.0.0.1:8188"])
+
+
+def test_names_in_braces_are_filled_in_once() -> None:
+    values = {"prompt": "a {seed} of {what}", "seed": 3, "person": "{prompt}"}
+    given = {"Prompt.text": "{person}: {prompt} {seed} {other}", "SaveImage.seed": "{seed}"}
+    filled = fill(WORKFLOW, given, values)
+    assert filled["2"]["inputs"]["text"] == "{prompt}: a {seed} of {what} 3 {other}"
+    assert filled["3"]["inputs"]["seed"] == 3
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -280,6 +388,16 @@ def test_pictures_of_other_origin_stay(plan: Path, start: Any, tmp_path: Path) -
         ({"people": {"x": {"noun": "b"}}}, "KeyError: 'photos'"),
         ({"prompts": "none"}, "no prompts 'none'; there are forty, paper"),
         ({"more": 1}, "unknown key 'more'"),
+        ({"seeds": [0, 1, 0]}, "names a seed twice"),
+        ({"seeds": "012"}, "'012' is no list"),
+        ({"seeds": [1.5]}, "the seed 1.5 is no whole number"),
+        ({"seeds": [-1]}, "the seed -1 is no whole number from 0 on"),
+        ({"people": {"x": {"photos": "anna.jpg", "noun": "b"}}}, "'anna.jpg' is no list"),
+        ({"people": {"x": {"photos": ["gone.jpg"], "noun": "b"}}}, "There is no photo .*gone.jpg"),
+        (
+            {"methods": {"m": {"workflow": "flow.json", "inputs": {"Prompt.text": "{prompt}"}}}},
+            "Method 'm' would draw the same for all seeds",
+        ),
         ({"methods": {"m": {"workflow": "flow.json", "inputs": {"X.y": 1}}}}, "no input 'X.y'"),
         ({"methods": {"m": {"workflow": "gone.json", "inputs": {}}}}, "gone.json cannot be read"),
         ({"methods": {"m": {"workflow": "plan.json", "inputs": {}}}}, "choose Workflow, Export"),
