@@ -109,6 +109,9 @@ def describe(calibration: Calibration) -> str:
     ]
     for n, rate in enumerate(RATES):
         name = f"threshold at {100 * rate:g} % false accepts"
+        if rate * len(one.different) < 1:  # it would say no more than which pair is most alike
+            rows.append([name, *("too few pairs" for _ in shown)])
+            continue
         rows.append([name, *(f"{d.thresholds[n]:.3f}" for d in shown)])
         accepted = (f"{(d.same >= d.thresholds[n]).mean():.2%}" for d in shown)
         rows.append(["... one person is accepted", *accepted])
@@ -135,4 +138,9 @@ def _correlate(a: Distribution, b: Distribution) -> str:
         "over pairs of one person": [a.same, b.same],
         "over pairs of two": [a.different, b.different],
     }
-    return ", ".join(f"{np.corrcoef(x, y)[0, 1]:.3f} {name}" for name, (x, y) in pairs.items())
+    return ", ".join(f"{_correlate_values(x, y)} {name}" for name, (x, y) in pairs.items())
+
+
+def _correlate_values(x: Scores, y: Scores) -> str:
+    """Three pairs are the fewest of which a correlation says anything."""
+    return f"{np.corrcoef(x, y)[0, 1]:.3f}" if len(x) > 2 else "unknown"

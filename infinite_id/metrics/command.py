@@ -7,7 +7,9 @@ what a face net's numbers mean.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,7 +134,7 @@ def _add_face_nets(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    limits = dict(_split(text) for text in options.fail_under)
+    limits = [_split(text) for text in options.fail_under]
     from .material import read_material
 
     material = read_material(options.pictures)
@@ -215,7 +217,11 @@ def _load_faces(options: argparse.Namespace) -> list[FaceNet]:
             others.append(DlibNet(packs[0]))
     except FaceError as error:
         raise UserError(str(error)) from error
-    return [*packs, *others]
+    nets = [*packs, *others]
+    (name, times), *_ = Counter(net.name for net in nets).most_common(1) or [("", 0)]
+    if times > 1:
+        raise UserError(f"Two face nets are called {name}: rename one, or give it once.")
+    return nets
 
 
 def _find_pack(choice: str) -> Path:
@@ -264,22 +270,23 @@ def _print(evaluation: Evaluation, nets: Nets) -> None:
 def _split(text: str) -> tuple[str, float]:
     measure, equals, value = text.rpartition("=")
     try:
-        if not equals:
+        limit = float(value)
+        if not equals or math.isnan(limit):
             raise ValueError
-        return measure, float(value)
     except ValueError as error:
-        raise UserError(f"--fail-under {text}: expected MEASURE=VALUE.") from error
+        raise UserError(f"--fail-under {text}: expected MEASURE=VALUE, a number.") from error
+    return measure, limit
 
 
-def _check(evaluation: Evaluation, limits: dict[str, float]) -> int:
-    unknown = sorted(limits.keys() - set(evaluation.measures))
+def _check(evaluation: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
+    unknown = sorted({measure for measure, _ in limits} - set(evaluation.measures))
     if unknown:
         raise UserError(
             f"--fail-under: there is no '{unknown[0]}'; there are {', '.join(evaluation.measures)}."
         )
     failed = 0
     for method in evaluation.methods:
-        for measure, limit in limits.items():
+        for measure, limit in limits:
             interval = evaluation.interval(method, measure)
             if interval is None or interval.mean < limit:
                 found = "unknown" if interval is None else f"{interval.mean:.4f}"
