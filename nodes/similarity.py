@@ -135,11 +135,15 @@ class FaceSimilarity(Node):
 
 
 def find_baseline(own: list[Face]) -> float | None:
-    """How alike the person's photos are to their mean, each left out in turn; None for one."""
+    """How alike the person's photos are to their mean, each left out in turn.
+
+    None for one photo, and for photos so unlike that no percentage of it means anything.
+    """
     if len(own) < 2:
         return None
     rest = [average_person([*own[:n], *own[n + 1 :]]) for n in range(len(own))]
-    return float(np.mean([cosine(o.embedding, r) for o, r in zip(own, rest, strict=True)]))
+    found = float(np.mean([cosine(o.embedding, r) for o, r in zip(own, rest, strict=True)]))
+    return found if found > 0 else None
 
 
 def pack_threshold(face_analysis: Any) -> float:

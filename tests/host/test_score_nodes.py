@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import FaceError, load_analysis
+from pack.infinite_id.faces.face import Face, FaceError, load_analysis
 from pack.infinite_id.faces.photo import read_photo
 from pack.miniature.faces import render
 from pack.miniature.host import register
@@ -20,7 +20,7 @@ from pack.miniature.shapes import WEIGHTS
 from pack.miniature.world.canvas import SIDE
 from pack.miniature.world.identity import draw_identity
 from pack.miniature.world.scene import draw_scene
-from pack.nodes import similarity
+from pack.nodes import detection, similarity
 from pack.nodes.scores import PickBest, ScorePictures
 from pack.nodes.similarity import FaceSimilarity
 
@@ -143,3 +143,63 @@ def test_whole_pictures_and_faces_are_scored(analysis: Any) -> None:
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match=r"Nothing can be scored\. Connect clip and clip_vision"):
         ScorePictures.execute(BLANK, "a photo")
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, *directions: tuple[float, float]) -> None:
+    """Let the nodes find one face in each picture, of these directions in turn."""
+    turn = iter(directions)
+
+    def find(*_: Any) -> list[Face]:
+        box = np.array([1, 1, 9, 9], np.float32)
+        return [Face(box, np.ones((5, 2), np.float32), 1.0, np.array(next(turn), np.float32))]
+
+    monkeypatch.setattr(detection, "detect", find)
+
+
+def test_photos_that_are_unlike_give_no_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In percent of a negative number, a stranger would be more like the person."""
+    fake(monkeypatch, (1, 0), (-1, 0.5), (1, 1))
+    text, mean, _, percent = FaceSimilarity.execute(None, BLANK.repeat(2, 1, 1, 1), BLANK).args
+    assert mean != 0
+    assert percent == 0
+    assert "own photos" not in text
+
+
+def test_pictures_that_are_equally_alike_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, (1, 0), (1, 1), (1, 0), (1, 1), (2, 0))
+    pictures = torch.linspace(0, 1, 4).view(4, 1, 1, 1).expand(4, 16, 16, 3)
+    best, text, score = PickBest.execute(None, BLANK, pictures, 3).args
+    assert torch.equal(best, pictures[[1, 3, 0]])
+    assert [line.split()[1] for line in text.splitlines()] == ["2", "4", "1", "3"]
+    assert score == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_batches_of_all_sizes(analysis: Any, count: int) -> None:
+    """None is refused in words; the reference may be the batch itself."""
+    pictures = draw(0, 0).repeat(count, 1, 1, 1)
+    for run in (
+        lambda: PickBest.execute(analysis, draw(0, 0), pictures, 9).args[2],
+        lambda: FaceSimilarity.execute(analysis, draw(0, 0), pictures).args[1],
+        lambda: ScorePictures.execute(
+            pictures, "", face_analysis=analysis, reference=draw(0, 0)
+        ).args[3],
+        lambda: PickBest.execute(analysis, pictures, pictures, 2).args[2],
+    ):
+        if count:
+            assert run() == pytest.approx(1, abs=1e-5)
+        else:
+            with pytest.raises(ValueError, match=r"empty batch: no (image|reference) is in it"):
+                run()
+
+
+def test_no_face_in_any_picture_and_in_the_reference(analysis: Any) -> None:
+    pictures = BLANK.repeat(2, 1, 1, 1)
+    text, mean, annotated, percent = FaceSimilarity.execute(analysis, draw(0, 0), pictures).args
+    assert (mean, percent, len(annotated)) == (0, 0, 2)
+    assert text.count("no face") == 2
+    assert ScorePictures.execute(pictures, "", face_analysis=analysis, reference=draw(0, 0)).args[
+        1:
+    ] == (0, 0, 0)
+    with pytest.raises(FaceError, match="No face found in reference 1 of 2"):
+        PickBest.execute(analysis, pictures, pictures, 1)
