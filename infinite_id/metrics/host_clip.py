@@ -39,7 +39,7 @@ def read(clip: Any, texts: Sequence[str]) -> Vectors:
 
 def _read(clip: Any, text: str) -> torch.Tensor:
     # In prompts, brackets are weights; here they are only brackets.
-    plain = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
+    plain = text.replace("(", "\\(").replace(")", "\\)")
     tokens = clip.tokenize(plain)
     clip.load_model(tokens)
     model, device = clip.cond_stage_model, clip.patcher.load_device

@@ -28,7 +28,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 WIDTH, SIDE, PATCH, LAYERS, HEADS = 32, 32, 8, 2, 2
-TEXTS = ["a photo of a (smiling) woman on the beach", "a charcoal drawing of a man", "snow"]
+TEXTS = [
+    "a photo of a (smiling) woman on the beach",
+    r"a charcoal \(drawing\) of a man/\woman",
+    "snow",
+]
 TOLERANCE = 1e-6
 
 
