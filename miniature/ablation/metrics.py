@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...infinite_id.faces.detection import detect
-from ...infinite_id.metrics.scores import count
+from ...infinite_id.metrics.scores import cosine, count
 from ..faces import render
 from ..shapes import WEIGHTS
 from ..training import judge, recogniser
@@ -80,4 +80,4 @@ class Metrics:
         if not faces:
             return np.nan
         features = recogniser.embed(self.likeness, picture[None], faces[0].landmarks[None])
-        return float(features[0] @ person)
+        return cosine(features[0].numpy(), person.numpy())
