@@ -242,5 +242,7 @@ def test_mistakes_are_explained(
         assert words in capsys.readouterr().err
     assert command.main(["score", str(pictures), "--out", str(tmp_path / "out")]) == 1
     assert "give --face-pack, --clip or both" in capsys.readouterr().err
+    assert run(pictures, tmp_path / "out", "--face-pack", str(PACK)) == 1
+    assert "Two face nets are called miniature" in capsys.readouterr().err
     assert run(pictures, tmp_path / "out", "--against", "nobody") == 1
     assert "the methods are right, wrong" in capsys.readouterr().err

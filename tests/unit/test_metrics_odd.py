@@ -6,9 +6,9 @@ import csv
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,21 +282,18 @@ def test_a_locked_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_several_commands_share_a_store(tmp_path: Path) -> None:
-    """Three begin at once, on a file that is not there yet."""
-    root = str(Path(features.__file__).parents[2])
-    code = (
-        f"import sys; sys.path.insert(0, {root!r}); from pathlib import Path\n"
-        "from infinite_id.metrics.features import Store\n"
-        f"store = Store(Path({str(tmp_path / 'f.sqlite')!r}))\n"
-        "for n in range(50): store.put([(sys.argv[1], str(n), None)])"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", code, str(n)], stderr=subprocess.PIPE)
-        for n in range(3)
-    ]
-    assert [p.communicate()[1] for p in running] == [b""] * 3
+    """Eight begin at once, on a file that is not there yet."""
+
+    def work(number: int) -> None:
+        store = Store(tmp_path / "f.sqlite")
+        for n in range(20):
+            store.put([(str(number), str(n), None)])
+        store.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
     store = Store(tmp_path / "f.sqlite")
-    assert all(store.has(str(n), str(m)) for n in range(3) for m in range(50))
+    assert all(store.has(str(n), str(m)) for n in range(8) for m in range(20))
     store.close()
 
 
