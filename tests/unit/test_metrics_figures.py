@@ -170,7 +170,7 @@ def test_the_order_of_the_material_does_not_matter(
     material, table = world
     mixed = list(material.pictures)
     random.Random(1).shuffle(mixed)
-    people = dict(reversed(material.photos.items()))
+    people = dict(reversed(list(material.photos.items())))
     one, other = score(material, table, tmp_path), score(Material(mixed, people), table, tmp_path)
     for measure in one.measures:
         for method in one.methods:
