@@ -110,6 +110,16 @@ def to_tensor(photo: np.ndarray) -> torch.Tensor:
 def check(clip: Any, reference: Any, photos: list[np.ndarray]) -> None:
     """Each picture with its text and with its neighbour, on torchmetrics' scale of 100."""
     pictures, texts = clip.see(photos), clip.read(TEXTS)
+    # Clip scores hide what lies below 0: the features themselves do not.
+    own = Callables(reference)
+    words = own(TEXTS, return_tensors="pt", padding=True)
+    seen = own(images=[to_tensor(photo) for photo in photos])
+    for found, expected in (
+        (texts, own.get_text_features(words["input_ids"], words["attention_mask"])),
+        (pictures, own.get_image_features(seen["pixel_values"])),
+    ):
+        close = pytest.approx(scores.unit(expected.numpy()), abs=TOLERANCE)
+        assert scores.unit(found) == close
     clip_t = scores.clip_scores(pictures, texts)
     clip_i = scores.clip_scores(pictures, np.roll(pictures, 1, axis=0))
     assert len(set(clip_t.round(3))) == len(TEXTS)
