@@ -97,7 +97,7 @@ class FaceSimilarity(Node):
                     display_name="percent",
                     tooltip="The mean similarity in percent of how alike the reference photos are "
                     "among themselves: 100 is as alike as the person's own photos. 0 for a single "
-                    "reference photo.",
+                    "reference photo, and for photos that are not alike.",
                 ),
             ],
             is_output_node=True,
