@@ -1,4 +1,4 @@
 """Infinite-ID (ECCV 2024, arXiv 2403.11781): identity-preserved pictures with SDXL.
 
-The maths lives here and needs torch alone; what talks to ComfyUI is in `infinite_id.host`.
+The maths lives here and needs torch alone. `infinite_id.host` talks to ComfyUI.
 """

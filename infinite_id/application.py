@@ -13,7 +13,7 @@ from .identities.identity import Identity
 
 
 class Curve(Enum):
-    """How the weight goes between `start` and `end` of the sampling."""
+    """How the weight changes between `start` and `end` of the sampling."""
 
     CONSTANT = "constant"
     FADE_IN = "fade in"
@@ -44,11 +44,11 @@ class Application:
 
     Attributes:
         weight: factor on the image cross-attention; 1.0 is the paper's.
-        mixing, style: see `attention.mixed`. Of several applications on one model the last active
+        mixing, style: see `attention.mixed`. If a model has several applications, the last active
             one decides, since they share one identity stream.
         style_in_cross_attention: adapt K', V' to the text's keys and values as well.
         start, end: the part of the sampling in which the identity acts, 0..1.
-        curve: the weight's course from start to end.
+        curve: how the weight changes from start to end.
         levels: further factors, by stage.
         mask: `(batch, height, width)` in 0..1 at any resolution; None for everywhere.
     """
@@ -70,7 +70,7 @@ class Application:
         return self.start <= 0 and self.end >= 1 and self.curve is Curve.CONSTANT
 
     def factor_at(self, progress: float) -> float:
-        """The curve's factor at a share of the sampling, from `start` to `end`."""
+        """The curve's factor at `progress`, a share 0..1 of the whole sampling."""
         place = (progress - self.start) / (self.end - self.start)
         return _CURVES[self.curve](min(max(place, 0.0), 1.0))
 

@@ -1,4 +1,4 @@
-"""Counts what a computation takes, on tensors that need not have any storage."""
+"""Counts memory and operations of a computation. Its tensors need not have any storage."""
 
 import weakref
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 
 class Storages:
-    """Storages that were made since this was, each until nobody holds it.
+    """Counts storages made since its own creation. A storage counts until nobody holds it.
 
     Attributes:
         made: how many there have been; views and empty tensors make none.
@@ -26,7 +26,7 @@ class Storages:
         self._own: set[int] = set()
 
     def note(self, given: Iterable[Tensor], result: Iterable[Tensor]) -> list[Tensor]:
-        """Note what an operator was given and gave; return the tensors that are no views."""
+        """Note an operator's inputs and outputs; return the outputs that are no views."""
         before = {_key(x) for x in given}
         fresh = [x for x in result if _key(x) not in before]
         for x in fresh:
@@ -54,7 +54,7 @@ def _key(x: Tensor) -> int:
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within it, the storages that operators make are counted until nobody holds them."""
+    """While active, counts each storage that an operator makes until nobody holds it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def list_tensors(tree: Any) -> list[Tensor]:
 
 
 def count_flops() -> FlopCounterMode:
-    """PyTorch's counter; it passes over the attention of CPUs, which is told it here."""
+    """PyTorch's counter. It does not know the CPU's attention operators, so they are added here."""
     aten = torch.ops.aten
     return FlopCounterMode(
         display=False,

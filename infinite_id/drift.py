@@ -1,8 +1,8 @@
-"""Whether the streams differ by anything but what the model predicted for them.
+"""Tells whether the streams differ by more than the model's predictions.
 
 Samplers are linear, with the same factors in all rows: a new x is a sum of earlier x, of
-predictions and of noise. So with the same noise the difference of two rows lies in the span of the
-earlier differences. What lies outside was added by a sampler, to each row another.
+predictions and of noise. If two rows get the same noise, their difference lies in the span of their
+earlier differences. If it lies outside, the sampler has added different noise to the rows.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from torch import Tensor
 from .streams import Streams
 
 SAMPLES = 1024
-"""Numbers of a difference that are looked at; few, so that watching costs nothing."""
+"""How many numbers of a difference are compared; few, so that watching costs nothing."""
 WINDOW = 48
 """Earlier differences that may explain one: those of about ten steps."""
 FOREIGN = 0.3
-"""Share of a difference that is not explained; that of another noise is near 1."""
+"""The largest unexplained share of a difference. With different noise it is near 1."""
 ROUNDING = 1e-3
 
 
@@ -38,13 +38,13 @@ class Drift:
         self._places = whole[:: max(1, len(whole) // wanted)][:wanted]
 
     def see(self, x: Tensor) -> None:
-        """Note what the sampler has made; `(rows, ...)`."""
+        """Note the sampler's latents `(rows, ...)`, which `is_foreign` checks."""
         if x.shape == self._shape:
             self._targets.append(len(self._seen))
             self.explain(x)
 
     def explain(self, x: Tensor) -> None:
-        """Note a prediction, which the sampler may go on with; `(rows, ...)`."""
+        """Note a prediction `(rows, ...)`, which may explain later latents."""
         if x.shape == self._shape:
             self._seen.append(x.flatten(1)[:, self._places].float())
 

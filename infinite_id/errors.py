@@ -1,5 +1,5 @@
-"""The one error of commands that a user is to read."""
+"""The error that commands show to their user."""
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message says what, and what to do."""
+    """An error that the user can mend. The message says what is wrong and what to do."""

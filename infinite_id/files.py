@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Writes files that are complete or absent, even if writing is interrupted."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ _CHUNK = 2**22
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under another name and give it its own when it is complete and on the disk.
+    """Write a file under a temporary name, and rename it once it is complete and on the disk.
 
     Args:
-        write: makes the file at the path that it is given.
+        write: writes the file at the path that it is given.
 
     Raises:
-        UserError: if the disk is full or the folder cannot be written to. What was there under
-            the file's name before is there still.
+        UserError: if the disk is full or the folder cannot be written to. An older file of this
+            name is still there then.
     """
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")  # others may write the same
     try:
@@ -59,9 +59,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file with `write_whole`; `read_metadata` reads what goes with it.
+    """Write a safetensors file with `write_whole`. `read_metadata` reads the metadata.
 
-    Equal contents give equal bytes: safetensors keeps no order among several metadata texts.
+    The metadata is one text, so equal contents give equal bytes: safetensors does not keep the
+    order of several texts.
     """
     texts = {"json": to_json(metadata)}
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
@@ -69,10 +70,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file that `write_tensors` has written; no tensor is read.
+    """Return the metadata of a file from `write_tensors`; no tensor is read.
 
     Raises:
-        KeyError, ValueError, SafetensorError, OSError: if the file is another, or damaged.
+        KeyError, ValueError, SafetensorError, OSError: if the file is of another kind or damaged.
     """
     with safe_open(path, framework="pt") as file:
         return dict(json.loads((file.metadata() or {})["json"]))

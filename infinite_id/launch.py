@@ -1,9 +1,9 @@
-"""Finds ComfyUI and makes it importable, for what is run as a command outside the server.
+"""Finds ComfyUI and makes it importable, for commands that run outside the server.
 
 The pack's folder has a `nodes/` of its own, and ComfyUI has a `nodes.py`. Python puts the folder
-of what it runs first on `sys.path`, so ComfyUI's own modules would import the wrong one. Therefore
-`use_host` puts ComfyUI's folder first and the pack's last: further processes find the pack there.
-No other module has to know of this.
+of the running program first on `sys.path`, so ComfyUI's own modules would import the wrong one.
+Therefore `use_host` puts ComfyUI's folder first and the pack's last. Further processes find the
+pack there. No other module has to know of this.
 
 Nothing here needs torch or ComfyUI until `use_host` is called.
 """
@@ -105,7 +105,7 @@ def find_host(given: Path | None = None) -> Path:
 
 
 def _candidates(given: Path | None) -> Iterator[tuple[str, Path]]:
-    """Folders, best first; the text is there if a folder that is no ComfyUI is an error."""
+    """Yield folders, best first. The text is not empty if the folder must be a ComfyUI."""
     if given is not None:
         yield "--host", given
     for pack in (PACK, PACK.resolve()):
@@ -136,7 +136,7 @@ def _version(folder: Path) -> list[int]:
 def use_host(options: HostOptions) -> Path:
     """Make `comfy` and `folder_paths` importable, with the user's model folders.
 
-    Each process of several takes the GPU of its `LOCAL_RANK`.
+    If there are several processes, each takes the GPU of its `LOCAL_RANK`.
 
     Raises:
         HostError: if no ComfyUI is found, or a file of model paths is missing.
@@ -151,7 +151,7 @@ def use_host(options: HostOptions) -> Path:
 
 
 def _choose_device(cpu: bool) -> None:
-    """Set what ComfyUI looks at when it is first imported."""
+    """Set the options that ComfyUI reads when it is first imported."""
     import torch
     from comfy.cli_args import args
 

@@ -1,8 +1,8 @@
-"""The same noise in both streams: whatever a sampler draws for a batch is drawn for its latents.
+"""The same noise in both streams: random numbers are drawn once for each latent.
 
-A sampler sees every latent several times, see `streams`. Each random number that it draws for one
-of them is given to all its copies, and the generators go on as they would for the latents alone: so
-the identity stream gets exactly the numbers that it would get without a text stream.
+A sampler sees several copies of every latent, see `streams`. Each random number that it draws for
+the first copy is given to all copies. The generators advance as they would for the latents alone.
+So the identity stream gets exactly the numbers that it would get without a text stream.
 """
 
 import sys
@@ -42,19 +42,19 @@ class _Draws:
 class SharedNoise(TorchFunctionMode):
     """While active, random numbers for the batch are the same for all copies of a latent.
 
-    It is a mode of this thread alone. Torch's functions as Python calls them come here, and are run
-    under a second mode, which sees the random operators that they are made of.
+    The mode acts in this thread alone. It sees each call of a torch function from Python, and runs
+    it under a second mode, which sees the random operators inside the function.
     """
 
     def __init__(self, streams: Streams, shape: Sequence[int]) -> None:
-        """`shape` is that of the latents, `(latents, channels, height, width)`."""
+        """`shape` is the latents', `(latents, channels, height, width)`."""
         super().__init__()
         self._operators = _Operators(streams, tuple(shape[1:]))
         self._pauses = 0
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether numbers were repeated for rows, and the calls turned out not to go over them."""
+        """Whether calls got repeated numbers but turned out not to be one call for each row."""
         return self._operators.is_doubtful
 
     def __torch_function__(
@@ -72,15 +72,15 @@ class SharedNoise(TorchFunctionMode):
             _pop_mode()
 
     def __exit__(self, *exception: Any) -> None:
-        """Leave this mode, wherever it is by now: others may have entered or left theirs."""
+        """Leave this mode, wherever it is on the stack: other modes may have come or gone."""
         _take_out(self)
 
     @contextmanager
     def paused(self, shape: Sequence[int]) -> Iterator[None]:
         """Suspend the mode, so that a model's forward neither pays for it nor draws shared noise.
 
-        `shape` is that of the model's input: some samplers make the latents larger as they go.
-        A guider may evaluate another guider: the inner pause of a pause does nothing.
+        `shape` is the shape of the model's input: some samplers make the latents larger as they go.
+        A guider may evaluate another guider, so pauses can be nested. The inner one does nothing.
         """
         self._pauses += 1
         place = _take_out(self) if self._pauses == 1 else None
@@ -94,7 +94,7 @@ class SharedNoise(TorchFunctionMode):
 
 
 def _take_out(mode: TorchFunctionMode) -> int | None:
-    """Remove a mode from this thread's stack; its place from below, None if it is not there."""
+    """Remove a mode from this thread's stack. Return its place from below, None if not found."""
     stack = _get_current_function_mode_stack()
     place = next((i for i, found in enumerate(stack) if found is mode), None)
     if place is not None:
@@ -111,7 +111,7 @@ def _put_in(mode: TorchFunctionMode, place: int) -> None:
 
 
 class _Operators(TorchDispatchMode):
-    """Random operators, drawn for the latents and given to their copies."""
+    """Draws random operators for the latents and gives the numbers to their copies."""
 
     def __init__(self, streams: Streams, latent: tuple[int, ...]) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class _Operators(TorchDispatchMode):
         return False  # else torch imports its compiler, seconds long
 
     def begin(self, latent: tuple[int, ...]) -> None:
-        """The model is evaluated: what is drawn for single latents from here on is new noise."""
+        """Note that the model is evaluated: later draws for single latents are new noise."""
         rows, latents = self._streams.rows, self._streams.latents
         counts = [draws.count for draws in self._single.values()]
         self.is_doubtful |= any(count > latents and count % rows for count in counts)
@@ -153,8 +153,8 @@ class _Operators(TorchDispatchMode):
     def _batch_axis(self, shape: tuple[int, ...]) -> int | None:
         """The axis along which a tensor of this shape has all rows; None if it is no batch.
 
-        A batch is the sampler's own (perhaps with its first axes folded into one, or one batch for
-        each step), one of other channels or another size, or one without channels.
+        A batch may be the sampler's own, the same with its first axes folded into one, or one such
+        batch for each step. It may have other channels, another size, or no channels.
         """
         rows, latent = self._streams.rows, self._latent
         for axis in (0, 1):
@@ -170,7 +170,7 @@ class _Operators(TorchDispatchMode):
         return 0 if shape[0] == rows and is_batch else None
 
     def _draw_batch(self, draw: "_Draw", axis: int) -> Any:
-        """For the first copy of each latent as if there were no other, then for the others."""
+        """Draw for the first copy of each latent as if it was the only one, then for the others."""
         copies = self._streams.copies
 
         def part(copy: int) -> "_Draw":
@@ -198,10 +198,10 @@ class _Operators(TorchDispatchMode):
         return type(outs[0])(torch.cat(each, axis) for each in zip(*outs, strict=True))
 
     def _draw_single(self, draw: "_Draw") -> Any:
-        """One call for each row: those of the first copies are drawn, and repeated for the others.
+        """Draw for one row. Rows of first copies get new numbers, which the other copies repeat.
 
-        Whether calls go over the rows is seen from where they come: a draw for all rows at once
-        comes once from one line between two evaluations of the model.
+        The place of the call in the sampler's code tells whether calls go over the rows. A draw for
+        all rows at once comes once from its place between two evaluations of the model.
         """
         draws = self._single.setdefault((draw.func, _find_caller()), _Draws())
         row = draws.count % self._streams.rows
@@ -227,7 +227,7 @@ class _Draw:
 
     @property
     def written(self) -> Tensor | None:
-        """The tensor that the call fills, and returns; None if it makes a new one."""
+        """The tensor that the call fills and returns; None if the call makes a new one."""
         if not self.func._schema.is_mutable:
             return None
         out: Tensor = self.kwargs["out"] if "out" in self.kwargs else self.args[0]
@@ -254,7 +254,7 @@ class _Draw:
         return self.func(*self.args, **self.kwargs)
 
     def repeat(self, out: Any, state: Tensor | None) -> Any:
-        """The call once more, with the numbers that gave `out`, from the generator's `state`."""
+        """Make the call again with the numbers that gave `out` from the generator's `state`."""
         if self.is_plain:
             if self.written is None:
                 return tree_map_only(Tensor, torch.clone, out)
@@ -268,7 +268,7 @@ class _Draw:
             self._set_state(now)
 
     def state(self) -> Tensor | None:
-        """The generator's, for `repeat`; None for plain calls, which do without."""
+        """The generator's state, for `repeat`; None for plain calls, which do not need it."""
         return None if self.is_plain else self._state()
 
     def _state(self) -> Tensor:
@@ -290,7 +290,7 @@ class _Draw:
 
 
 def _shape(x: Any) -> tuple[int, ...] | None:
-    """Of a tensor, or a size as operators take it."""
+    """The shape of a tensor, or of a size argument such as `[2, 4]`; None for anything else."""
     if isinstance(x, Tensor):
         return tuple(x.shape)
     is_size = isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(n, int) for n in x)

@@ -1,4 +1,4 @@
-"""Adapters that users can have by name, the models that each wants, and where those come from."""
+"""Adapters that users can choose by name, the models that each needs, and their downloads."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ SEARCH_WORDS = (
     "character",
     "photo to person",
 )
-"""What people search for who want a person in their picture: names of other methods, too."""
+"""Words that users search for to put a person into a picture, names of other methods included."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Download:
     """A public model file.
 
     Attributes:
-        name: as this pack calls it; files of other names are recognised, too.
+        name: this pack's name for the file. Files of other names are recognised, too.
         size: in bytes.
         folder: below ComfyUI's models folder.
     """
@@ -49,7 +49,7 @@ class Download:
 
 @dataclass(frozen=True)
 class FacePack:
-    """One of InsightFace's model packs; `recogniser` is the file that tells it from others."""
+    """One of InsightFace's model packs. No other pack has its `recogniser` file."""
 
     recogniser: str
     download: Download
@@ -160,4 +160,4 @@ PRESETS = {
     "IP-Adapter": Preset("", VIT_BIG_G, _plain("ip-adapter_sdxl.safetensors", 702_585_376), False),
     NATIVE: Preset("", "", None),
 }
-"""By the names that recipes give, the first choice first."""
+"""Presets by their recipes' names, the first choice first."""

@@ -12,8 +12,8 @@ def make_bar(total: int, what: str, unit: str, initial: int = 0) -> Any:
     """A bar on stderr; in a log file, a line each ten seconds.
 
     Args:
-        what: is being done.
-        initial: how much was done before: it counts for neither the rate nor the time left.
+        what: names the work that the bar shows.
+        initial: how much was done before. It counts for neither the rate nor the time left.
     """
     shown = sys.stderr.isatty()
     return tqdm(

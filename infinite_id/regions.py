@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 SIDE = 512
-"""Masks have any resolution; this one shows a soft border smoothly."""
+"""Side of a mask in pixels. Masks may have any resolution; this one gives smooth soft borders."""
 
 
 def column(number: int, columns: int, softness: float) -> Tensor:
@@ -29,5 +29,5 @@ def column(number: int, columns: int, softness: float) -> Tensor:
 
 
 def _ramp(distance: Tensor, width: float) -> Tensor:
-    """From 0 to 1 over a width around distance 0."""
+    """Rise from 0 to 1 over `width`, centred at distance 0."""
     return (distance / width + 0.5).clamp(0, 1)

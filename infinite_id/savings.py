@@ -1,4 +1,4 @@
-"""Doing without parts of a step: what a user may trade for time."""
+"""Savings: parts of a step that the user may leave out to save time."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -14,14 +14,14 @@ class Savings:
             last prediction.
         until: the share of the sampling 0..1 after which nothing is mixed and the text stream
             stops.
-        shared: the text stream has no latents of its own and sees the identity stream's in each
-            forward. For nodes that cut the batch into pieces; nothing else is saved then.
-        guided: whether the text stream runs for the negative conds. If not, its own picture goes
-            without guidance and the negative rows of the identity stream are not mixed.
+        shared: the text stream has no latents of its own. It sees the identity stream's in each
+            forward. Nodes that cut the batch into pieces need this; nothing else is saved then.
+        guided: whether the text stream runs for the negative conds. If not, its own picture has no
+            guidance, and the negative rows of the identity stream are not mixed.
         deep: all of the UNet runs at every n-th noise level. In between its outermost level runs
-            alone, on the deep features of the last time (DeepCache, arXiv 2312.00858, 3.2); both
-            streams. `every` then counts the noise levels at which all of it runs.
-        least: a sampling of fewer steps saves nothing.
+            alone, on the deep features of the last time (DeepCache, arXiv 2312.00858, 3.2), for
+            both streams. `every` then counts only the noise levels at which all of the UNet runs.
+        least: a sampling of fewer steps than this saves nothing.
     """
 
     every: int = 1
@@ -37,7 +37,7 @@ FEW = 8
 
 
 class Preset(Enum):
-    """Savings by name; those that leave out parts of a step do not touch samplings of few steps."""
+    """Savings by name. Those that leave out parts of a step leave samplings of few steps alone."""
 
     CUSTOM = "custom"
     FAITHFUL = "faithful"

@@ -16,12 +16,12 @@ from .faces.photo import read_photos, to_image
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 LONGEST_ROW = 8
-"""Pictures that stand in one row if the user does not say how many."""
+"""The most pictures in one row if the user does not choose the columns."""
 
 _PAPER, _INK = "white", "black"
 _CELL_PER_TEXT, _SMALLEST_TEXT = 16, 10
 _HEADING = 1.6
-"""The title's text size in that of labels."""
+"""The title's text size as a multiple of the labels'."""
 
 
 def draw_sheet(
@@ -47,8 +47,8 @@ def draw_sheet(
         margin: pixels around everything.
 
     Returns:
-        `(1, height, width, 3)` float32 RGB, in steps of 1/255. Pictures of the cell's own size are
-        in it pixel by pixel.
+        `(1, height, width, 3)` float32 RGB, in steps of 1/255. Pictures that have the cell's size
+        are copied without resampling.
 
     Raises:
         ValueError: as `read_photos`.
@@ -78,10 +78,10 @@ def draw_sheet(
 
 
 def count_columns(longest: int, columns: int) -> int:
-    """Columns of a sheet whose longest batch has so many pictures.
+    """Return the number of columns of a sheet whose longest batch has `longest` pictures.
 
     Args:
-        columns: what the user wants; 0 for one row up to `LONGEST_ROW`, and near square above.
+        columns: the user's choice; 0 for one row up to `LONGEST_ROW`, and near square above.
     """
     if columns:
         return min(columns, longest)
@@ -89,7 +89,7 @@ def count_columns(longest: int, columns: int) -> int:
 
 
 def wrap(text: str, font: Font, width: float) -> list[str]:
-    """Break a text into lines of at most so many pixels: between words, or else inside one."""
+    """Break a text into lines of at most `width` pixels, inside a word only if it is too long."""
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -129,7 +129,7 @@ def _measure(text: str, font: Font) -> int:
 
 
 def _write(text: str, font: Font, width: int, height: int = 0) -> Image.Image:
-    """A piece with centred text; as high as the text if that needs more than `height`."""
+    """Return a piece with centred text. It is higher than `height` if the text needs it."""
     lines = wrap(text, font, width)
     step = math.ceil(1.2 * font.getbbox("Ág")[3])
     used = step * len(lines)

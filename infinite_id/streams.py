@@ -1,10 +1,10 @@
 """The two streams: how identity and text rows share one batch.
 
-Both streams start from the same noise, see `noise`, and advance together; every cond chunk of a
+Both streams start from the same noise, see `noise`, and advance together. Every cond chunk of a
 forward holds the identity rows and, behind them, the text rows (Infinite-ID, figure 'decoupling',
 inference).
 A sweep draws every latent once for each of its identities, and all of them read one text stream.
-Where all chunks have the same text, its rows are in a forward once.
+If all chunks have the same text, its rows are in a forward once.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from torch import Tensor
 class Streams:
     """Rows of the sampler's batch: all latents for the first person, for the second, ..., text.
 
-    So the host's way to repeat a short batch over the rows gives each row its own latent's values.
+    The host repeats a short batch over the rows, so each row gets its own latent's values.
 
     Attributes:
         latents: rows that the sampler was asked for.
@@ -57,11 +57,10 @@ class Streams:
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of one forward: the sampler's batch for each cond chunk.
+    """Rows of one forward, which has the sampler's batch once for each cond chunk.
 
     Attributes:
-        has_one_text: whether the text rows are there once for all chunks, behind their identity
-            rows.
+        has_one_text: whether all chunks share one set of text rows, behind all identity rows.
     """
 
     streams: Streams
@@ -71,7 +70,7 @@ class Layout:
     def part(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Views of `(rows, ...)`: identity `(chunks, people, b, ...)`, text `(texts, 1, b, ...)`.
 
-        A host patch may cut each row into tiles: then b is that many times the latents.
+        A host patch may cut each row into tiles. Then b is the latents times the tiles of a row.
         """
         people = self.streams.people
         if self.has_one_text:
@@ -82,7 +81,7 @@ class Layout:
         return parts[:, :people], parts[:, people:]
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`part` as flat rows, for attention; a copy if two chunks' rows are not adjacent."""
+        """Return `part` as flat rows, for attention. A copy if chunks are not adjacent."""
         identity, text = self.part(x)
         return identity.flatten(0, 2), text.flatten(0, 2)
 
@@ -96,7 +95,7 @@ class Layout:
         return torch.cat(parts, dim=1).flatten(0, 1)
 
     def arrange(self, x: Tensor, given: "Layout") -> Tensor:
-        """Rows of another layout of the same chunks in this one.
+        """Bring rows from the layout `given`, which has the same chunks, into this one.
 
         If `given` has no text rows, they are copied from the identity rows. It then has one person.
         """

@@ -1,4 +1,4 @@
-"""Tensor files from strangers: what they hold is looked at before anything is read or believed."""
+"""Opens untrusted tensor files: their contents are checked before any tensor is read."""
 
 import os
 import pickle
@@ -19,14 +19,14 @@ from torch import Tensor
 Shapes = Mapping[str, tuple[int, ...]]
 
 MAX_WIDTH = 65536
-"""More than any layer of an adapter has; what declares more is refused before it costs memory."""
+"""No layer of an adapter is wider. A file that declares more is refused before it costs memory."""
 
 
 KNOWN = (
     "Known are native Infinite-ID, InstantID, and for SDXL IP-Adapter, its Plus, Plus Face and "
     "Plus Composition, FaceID, FaceID PlusV2, FaceID Portrait and Portrait unnorm."
 )
-"""The adapters that `load` reads, for the user."""
+"""Tells the user which adapters `load` reads."""
 
 
 class FormatError(ValueError):
@@ -57,7 +57,7 @@ def check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:
 
 
 _SAFETENSORS = {".safetensors", ".sft"}
-"""Endings, in small letters, of what is no pickle; the host knows both."""
+"""Lower-case endings of safetensors files; the host knows both."""
 FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 _SAFETENSORS_FLOATS = {"F32", "F16", "BF16"}
 _MAX_TENSORS = 10_000  # in a pickle, which can name one dictionary any number of times
@@ -67,7 +67,7 @@ _MAX_TENSORS = 10_000  # in a pickle, which can name one dictionary any number o
 class TensorFile:
     """A file's tensors by name, memory-mapped where the format allows.
 
-    `floats` tells for each tensor whether it is of a floating type that adapters come in.
+    `floats` tells for each tensor whether it has one of the `FLOATS` types.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class TensorFile:
     read: Callable[[str], Tensor]
 
     def check_floats(self) -> None:
-        """Raises FormatError if a tensor is no float (a quantised or integer file)."""
+        """Raise FormatError if a tensor is no float (a quantised or integer file)."""
         wrong = [name for name, is_float in self.floats.items() if not is_float]
         if wrong:
             raise FormatError(
@@ -87,7 +87,7 @@ class TensorFile:
 
 
 class open_tensors:  # noqa: N801  # used as a function: `with open_tensors(path) as file`
-    """Open a `.safetensors` (`.sft`), or a PyTorch `.bin` without executing what it may hold.
+    """Open a `.safetensors` (`.sft`) or a PyTorch `.bin`; code in the file is not executed.
 
     Raises:
         FormatError: if the file is damaged, incomplete, or wants code to be executed.
@@ -154,7 +154,7 @@ def _open_pickle(path: Path) -> TensorFile:
 
 
 def _check_stored(path: Path) -> None:
-    """PyTorch stores its archives' files as they are; compressed ones could inflate to any size."""
+    """Raise BadZipFile if the archive is compressed: it could inflate to any size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -162,7 +162,7 @@ def _check_stored(path: Path) -> None:
 
 
 def _flatten(path: Path, content: Any) -> dict[str, Tensor]:
-    """`{name: tensor}` or `{part: {name: tensor}}` with dotted names; nothing is nested deeper."""
+    """Flatten `{name: tensor}` or `{part: {name: tensor}}` to dotted names; no deeper nesting."""
     flat: dict[str, Any] = {}
     for part, value in _check_dict(path, "content", content).items():
         if isinstance(value, Tensor):
@@ -185,7 +185,7 @@ def _check_dict(path: Path, name: str, value: Any) -> dict[Any, Any]:
 
 
 def _check_tensor(path: Path, name: str, value: Any) -> None:
-    """Raises FormatError for what is no tensor, or one whose numbers are not all in the file."""
+    """Raise FormatError if `value` is no tensor or the file does not hold all its numbers."""
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         raise FormatError(f"{path.name}: '{name[:100]}' is a {kind}, not a tensor.")
@@ -198,7 +198,7 @@ def _check_tensor(path: Path, name: str, value: Any) -> None:
 
 
 def read_start(path: Path, size: int) -> bytes:
-    """The first bytes of a file, before anybody reads it who has no words for what may fail.
+    """Return a file's first bytes. Call it before a reader whose errors would not be clear.
 
     Raises:
         FormatError: if it cannot be read.
@@ -222,7 +222,7 @@ def write_tensors(
         is_new: never replace a file.
 
     Raises:
-        FileExistsError: if there is one, also one that appeared meanwhile.
+        FileExistsError: if `is_new` and there is a file, even if it appeared meanwhile.
         OSError: saying what cannot be written, why, and what to do.
     """
     try:

@@ -25,6 +25,6 @@ def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def _deviation(x: Tensor, eps: float) -> Tensor:
-    """`(..., 1, channels)`: float16 holds a deviation whose square, the variance, it does not."""
+    """Return `(..., 1, channels)`. The variance may not fit float16, so it is a float32."""
     std = x.std(dim=-2, keepdim=True, correction=0)
     return (std.float() if std.dtype.itemsize < 4 else std).square().add(eps).sqrt().to(x.dtype)

@@ -1,4 +1,4 @@
-"""Where a UNet's transformer blocks are, and how wide; SDXL's 70 stated once."""
+"""Addresses and widths of a UNet's transformer blocks, and a table of SDXL's 70."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -12,7 +12,7 @@ class Attend(Protocol):
     """Attention over `(rows, tokens, channels)`, heads folded into the channels."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`bias` `(rows, 1, tokens)` is added to the scores of the keys; None for none."""
+        """Add `bias` `(rows, 1, tokens)` to the scores of the keys; None adds nothing."""
         ...
 
 
@@ -29,10 +29,10 @@ def add_image_attention(
     """Add `weight * mask * Attn(q, k, v)` to the text attention's output, in place.
 
     Args:
-        out: `(..., pixels, channels)`, the text attention's output, in so many rows.
+        out: `(..., pixels, channels)`, the text attention's output, as many rows as q.
         q: `(rows, pixels, channels)`, the same queries that the text attention used.
         k, v: `(rows, tokens, channels)`, projected identity tokens.
-        mask: `(rows, pixels, 1)` in 0..1, or None for everywhere; where it is 0 nothing is added.
+        mask: `(rows, pixels, 1)` in 0..1, or None for everywhere. A 0 adds nothing.
         bias: `(rows, 1, tokens)`: the logarithm of each token's share, see `log_shares`.
     """
     image = attend(q, k, v, bias).view_as(out)

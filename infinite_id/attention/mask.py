@@ -43,13 +43,13 @@ def mask_tokens(
 
 
 def cut_mask(mask: Tensor, latent: tuple[int, int], axis: int, places: Sequence[int]) -> Tensor:
-    """Take some lines of a mask at the latent's resolution.
+    """Resize a mask to the latent's resolution and take some of its rows or columns.
 
     Args:
         mask: `(batch, height, width)` in 0..1, at any resolution.
         latent: height and width of the whole latent.
         axis: 1 for rows of pixels, 2 for columns.
-        places: which of them, in the latent's pixels.
+        places: indices of the rows or columns, in latent pixels.
 
     Returns:
         `(batch, ...)`, `len(places)` long along the axis.
@@ -59,6 +59,6 @@ def cut_mask(mask: Tensor, latent: tuple[int, int], axis: int, places: Sequence[
 
 
 def _resize(mask: Tensor, latent: tuple[int, int]) -> Tensor:
-    """`(batch, 1, *latent)`, each pixel the average of its part of the mask."""
+    """Return `(batch, 1, *latent)`. Each pixel is the average of its part of the mask."""
     pixels = mask[:, None]
     return pixels if pixels.shape[-2:] == latent else interpolate(pixels, latent, mode="area")

@@ -39,19 +39,19 @@ _ADAPT: dict[Style, Adapt] = {
 
 
 def adapt(style: Style, x: Tensor, y: Tensor) -> Tensor:
-    """Give x the statistics of y that `style` asks for; both `(..., tokens, channels)`.
+    """Give x those statistics of y that `style` asks for; both are `(..., tokens, channels)`.
 
-    One y serves several x by broadcasting.
+    y is broadcast to x.
     """
     return _ADAPT[style](x, y)
 
 
 def mix(mixing: Mixing, style: Style, x_id: Tensor, x_t: Tensor) -> Tensor:
-    """Keys (or values) of the identity stream, from its own and the text stream's.
+    """Return the keys (or values) that the identity stream's self-attention reads.
 
     Args:
-        x_id: `(..., tokens, channels)` of the identity stream.
-        x_t: the text stream's at the same layer and step, of this shape or broadcast to it.
+        x_id: the identity stream's own keys (or values), `(..., tokens, channels)`.
+        x_t: those of the text stream at the same layer and step; broadcast to x_id.
 
     Returns:
         `(..., 2 * tokens, channels)` for MIXED, else `(..., tokens, channels)`.

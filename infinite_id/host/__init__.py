@@ -1,1 +1,1 @@
-"""Infinite-ID on ComfyUI's objects: the only part, with `nodes/`, that imports `comfy`."""
+"""Infinite-ID on ComfyUI's objects. Only this package and `nodes/` import `comfy`."""

@@ -1,4 +1,4 @@
-"""The attention that a layer's hooks call: the host's own, with whatever others put into it."""
+"""The attention that a layer's hooks call: the host's own, with other nodes' overrides."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def make_attend(options: dict[str, Any]) -> Attend:
     """The attention that the host would use in this layer, overrides included.
 
     Raises:
-        ValueError: if another node replaced the attention blocks: they may cut the batch, and what
-            the rows are is unknown then.
+        ValueError: if another node replaced the attention blocks. They may cut the batch, so it is
+            unknown what the rows are.
     """
     if "attn_precision" not in options:
         raise ValueError(

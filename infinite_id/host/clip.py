@@ -11,7 +11,7 @@ from ..adapters.mappers import ClipLayer
 
 
 def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tensor:
-    """Hidden states of pictures, or their pooled embeddings as one state.
+    """Return hidden states of pictures, or their pooled embeddings as one token each.
 
     Args:
         image: `(b, h, w, 3)` float in 0..1.
@@ -24,14 +24,14 @@ def encode_image(clip: ClipVisionModel, image: Tensor, layer: ClipLayer) -> Tens
 
 
 _NOTHING: WeakKeyDictionary[nn.Module, dict[ClipLayer, Tensor]] = WeakKeyDictionary()
-"""What each encoder makes of nothing: as much work as a photo, and always the same."""
+"""Each encoder's features of no picture. They cost as much as a photo and never change."""
 
 
 def encode_nothing(clip: ClipVisionModel, layer: ClipLayer) -> Tensor:
-    """Features of no picture, as in training.
+    """Return features of no picture, as in training.
 
-    Hidden states are those of the picture that is zero in *normalised* pixel space; the pooled
-    embedding is zeros itself. Encoded once for each encoder, as long as it lives.
+    Hidden states are those of a picture that is zero in *normalised* pixel space. The pooled
+    embedding itself is zero. The features are kept as long as the encoder lives.
 
     Returns:
         `(1, tokens, clip_width)` on the CPU.

@@ -1,8 +1,9 @@
-"""Compiled models, run as they were written for one call and for nobody else.
+"""Runs a compiled model without compilation, for one forward only.
 
-A compiled UNet does not look at the transformer options again: it would repeat the hooks of the
-first forward, or none, whoever acts by now. Switching compilation off is for the whole process, and
-other forwards run at the same time; so one forward is run on a copy of what holds compiled parts.
+A compiled UNet does not read the transformer options again. It would repeat the hooks of the first
+forward, or none, even if other people act now. Compilation can only be switched off for the whole
+process, where other forwards may run. So one forward is run on a copy of the modules that hold
+compiled parts.
 """
 
 import copy
@@ -15,15 +16,15 @@ from torch.nn import Module
 
 
 def uncompiled(executor: WrapperExecutor) -> WrapperExecutor:
-    """The rest of a forward's wrappers, and behind them the model without its compiled parts.
+    """Return the rest of a forward's wrappers; the innermost runs the model uncompiled.
 
-    One of those wrappers may be what puts the compiled parts there.
+    One of those wrappers may put the compiled parts into the model, so the copy is made last.
     """
     return on_copy(executor, as_written)
 
 
 def on_copy(executor: WrapperExecutor, copied: Callable[[Module], Module]) -> WrapperExecutor:
-    """The rest of a forward's wrappers, and behind them a copy of the model as it is by then."""
+    """Return the rest of a forward's wrappers; the innermost copies the model and runs it."""
     method = executor.original
     model = getattr(method, "__self__", None)
     if not isinstance(method, MethodType) or not isinstance(model, Module):
@@ -36,10 +37,10 @@ def on_copy(executor: WrapperExecutor, copied: Callable[[Module], Module]) -> Wr
 
 
 def as_written(module: Module) -> Module:
-    """The module itself if nothing in it is compiled; else a copy that shares all parameters.
+    """Return the module if nothing in it is compiled, else a copy that shares all parameters.
 
-    Known are modules that `torch.compile` returned, those that were compiled in place, and a
-    compiled function in the place of a module's `forward`.
+    It finds modules that `torch.compile` returned, modules that were compiled in place, and
+    compiled functions that replaced a module's `forward`.
     """
     children = {name: child for name, child in module._modules.items() if child is not None}
     if "_orig_mod" in children:

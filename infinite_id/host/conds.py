@@ -1,9 +1,8 @@
-"""What conds hold: values of which each row gets its latent's share, whether conds are alike, and
-which are the positive ones.
+"""Reads and changes conds: gives each row its latent's values, compares conds, finds positive ones.
 
 The host deals pictures, masks and hints out to rows as if every row was a latent of its own. So
-they are brought to the number of latents first, just as the host would: then every copy of a latent
-gets its latent's.
+they are brought to the number of latents first, just as the host would do. Then every copy of a
+latent gets the same values.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from ..streams import Streams
 
 Conds = list[dict[str, Any]]
 
-# Read by inpaint and edit models; the host stretches a batch of them over the rows (a a b b).
+# Inpaint and edit models read these. The host stretches a batch of them over the rows (a a b b).
 _PICTURES = ("concat_latent_image", "concat_mask")
-# Repeated by the host (a b a b), those too many left out; and their dimensions with a batch.
+# The host repeats these (a b a b) and drops those too many. The number is ndim with a batch.
 _REPEATED = {"cross_attn": 3, "pooled_output": 2, "mask": 3}
 
 
 def spread(conds: dict[str, Conds], streams: Streams) -> dict[str, Conds]:
-    """Return conds of which every row gets its own latent's share."""
+    """Return conds in which every row gets its own latent's values."""
     if streams.copies == 1:
         return conds
     dealt: dict[ControlBase, ControlBase] = {}
@@ -57,9 +56,9 @@ def _spread_one(
 def _deal_hints(
     control: ControlBase, latents: int, dealt: dict[ControlBase, ControlBase]
 ) -> ControlBase:
-    """A copy of the control and of those behind it, where one has several hints.
+    """Copy the control and those behind it, if one of them has several hints.
 
-    Conds that share a control share its copy: the host draws them in one forward for that alone.
+    Conds that share a control share its copy. Otherwise the host would need a forward for each.
     """
     hints = [one.cond_hint_original for one in _list_controls(control)]
     if all(hint is None or len(hint) in (1, latents) for hint in hints):
@@ -80,7 +79,7 @@ def _list_controls(control: ControlBase | None) -> Iterator[ControlBase]:
 
 
 def _deal(x: Tensor, latents: int) -> Tensor:
-    """`(n, ...)` -> `(latents, ...)`: the first ones, or all of them over and over; one for all."""
+    """`(n, ...)` -> `(latents, ...)`: cut or repeated to the latents; a single one stays single."""
     return x if len(x) == 1 else x[torch.arange(latents) % len(x)]
 
 
@@ -95,10 +94,10 @@ def is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
 def read_course(
     given: dict[str, Conds], timestep: Tensor, patcher: ModelPatcher, options: dict[str, Any]
 ) -> Hashable:
-    """What acts on the conds at this noise level for a part of the sampling: hooks, controls.
+    """Return the conds' hook strengths and acting controls at this noise level.
 
-    The host would move hooks on to their keyframes of this level a moment later, and does not do so
-    twice.
+    This moves hooks on to their keyframes of this level. The host would do so a moment later, and
+    does not do it twice.
     """
     course: list[Hashable] = []
     for cond in (cond for group in given.values() for cond in group if is_active(cond, timestep)):
@@ -114,26 +113,26 @@ def _acts(control: ControlBase, timestep: Tensor) -> bool:
     return span is None or bool(span[1] <= timestep[0] <= span[0])
 
 
-# Not compared: a cond's uuid, and a flag that the host has already acted on.
+# Not compared: a cond's uuid, and a flag that the host has already used.
 _INDIFFERENT = ("uuid", "control_apply_to_uncond")
 
 
 class Comparison:
-    """Tells whether conds ask the model for the same, such as an empty prompt twice.
+    """Tells whether conds give the model the same inputs, such as an empty prompt twice.
 
-    Values of two tensors are compared once: on a GPU that waits for them.
+    Two tensors are compared once, since a comparison makes a GPU wait.
     """
 
     def __init__(self) -> None:
         self._equal: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def is_alike(self, conds: Sequence[Conds | None]) -> bool:
-        """Whether all conds of an evaluation are as the first one."""
+        """Whether all conds of an evaluation equal the first one."""
         given = [_strip(cond) for group in conds for cond in group or ()]
         return all(self._is_same(given[0], other) for other in given[1:])
 
     def _is_same(self, a: Any, b: Any) -> bool:
-        """By value where the host's own types are concerned, else by identity."""
+        """Compare known types by value, other objects by identity."""
         if a is b or type(a) is not type(b):
             return a is b
         if isinstance(a, Tensor):
@@ -160,7 +159,7 @@ def _strip(cond: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_positive(given: dict[str, Conds], groups: Sequence[Conds | None]) -> frozenset[int]:
-    """Indices of the positive groups: guiders order them as they like, and some have three.
+    """Return the indices of the positive groups: guiders order groups freely, and some have three.
 
     There may be none: self-attention guidance evaluates the negative conds alone.
 
@@ -181,7 +180,7 @@ def _overlaps(group: Conds | None, conds: Conds) -> bool:
 def _find_positive_copies(
     given: dict[str, Conds], groups: Sequence[Conds | None]
 ) -> frozenset[int]:
-    """Among conds that are not the guider's own: a copy has its original's name.
+    """Find positive groups among copies of the guider's conds. A copy has its original's uuid.
 
     Only the first of a group counts, since the host adds copies from the other groups behind it.
     """

@@ -1,7 +1,7 @@
 """ControlNets and the like in a batch that holds each latent once for every stream.
 
-The host tells a control how many equal chunks its batch has, and the control counts latents within
-a chunk: which hint, mask or strength is whose. So it is told that every copy of the latents is a
+The host tells a control how many equal chunks its batch has. The control counts latents within a
+chunk to find their hints, masks and strengths. So it is told that every copy of the latents is a
 chunk of its own.
 """
 
@@ -18,7 +18,7 @@ from .conds import Conds
 
 
 class _EachCopy:
-    """A control as the host calls it; all but the call is the control's own."""
+    """Stands for a control and changes its `get_control`; all else is the control's own."""
 
     def __init__(self, control: ControlBase, copies: int) -> None:
         self._control = control
@@ -40,10 +40,10 @@ class _EachCopy:
 
 
 def control_copies(groups: Sequence[Conds | None], copies: int) -> list[Conds | None]:
-    """Conds whose controls see a batch that holds each latent `copies` times.
+    """Return conds whose controls know that the batch holds each latent `copies` times.
 
-    Conds that share a control share what stands for it: the host draws them in one forward for
-    that alone.
+    Conds that share a control share its stand-in. Otherwise the host would need a forward for
+    each.
     """
     if copies == 1:
         return list(groups)

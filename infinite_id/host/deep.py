@@ -1,7 +1,7 @@
-"""The UNet's deep features within a run: at which noise levels they are made, and where they are.
+"""Decides at which noise levels the UNet's deep features are computed, and keeps them.
 
-DeepCache (arXiv 2312.00858, 3.2) keeps what the UNet's deeper levels hand up, and runs the
-outermost level alone with it at the next steps. Here that is done for the rows of both streams.
+DeepCache (arXiv 2312.00858, 3.2) keeps the output of the UNet's deeper levels. At the next steps it
+runs the outermost level alone on that output. Here that is done for the rows of both streams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .text_stream import MISSES, MissingError
 log = logging.getLogger(__name__)
 
 Name = tuple[Hashable, ...]
-"""What a chunk's features are found by: which forward of which cond it is, and what it shows."""
+"""The key of a chunk's features: its cond, which forward of the cond, and what it shows."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Step:
     """How one evaluation of the conds runs.
 
     Attributes:
-        number: how many of its signature were before it at the same noise level.
+        number: how many evaluations of its signature came before it at the same noise level.
         is_full: whether all of the UNet runs; else the outermost level alone.
-        key: what its features are found by.
+        key: part of the key of its features.
     """
 
     number: int
@@ -43,9 +43,9 @@ class Kept:
     """The deep features of one forward.
 
     Attributes:
-        names: what each chunk is found by.
+        names: each chunk's key.
         layout: the forward's rows.
-        h: what the last of the deeper blocks gives, upsampled, `(rows, c, h, w)`.
+        h: the output of the last deeper block, upsampled, `(rows, c, h, w)`.
         skip: the shape of the outermost level's own features, to which they are joined.
     """
 
@@ -56,10 +56,10 @@ class Kept:
 
 
 class DeepFeatures:
-    """Decides for each evaluation, and finds features again by what each chunk of a forward is.
+    """Decides how each evaluation runs, and keeps the features of each chunk.
 
-    Another sigma than the last is a new noise level. One that is higher than the last runs in full,
-    and so does one at which others act, or another control or hook: features show those of before.
+    A sigma that differs from the last one is a new noise level. It runs in full if it is higher
+    than the last, or if other people, controls or hooks act: kept features show the former ones.
 
     Args:
         every: all of the UNet runs at every n-th noise level.
@@ -74,7 +74,7 @@ class DeepFeatures:
         self._stored: dict[Name, tuple[Kept, int]] = {}
 
     def begin(self, signature: Hashable, sigma: float, acting: Sequence[object]) -> Step:
-        """What to do in an evaluation at a noise level, at which some people and others act."""
+        """Decide how an evaluation runs; `acting` lists the people, controls and hooks that act."""
         if sigma != self._sigma:
             self._enter(sigma, acting)
         number = self._seen[signature]
@@ -94,11 +94,11 @@ class DeepFeatures:
         return self._missed[signature] < MISSES
 
     def find(self, signature: Hashable) -> None:
-        """Note that an evaluation's features were there."""
+        """Note that an evaluation's features were found."""
         self._missed[signature] = 0
 
     def miss(self, signature: Hashable) -> None:
-        """Note that they were not."""
+        """Note that an evaluation's features were not found."""
         self._missed[signature] += 1
         if self._missed[signature] == MISSES:
             log.warning(
@@ -111,10 +111,10 @@ class DeepFeatures:
         self._stored |= {name: (kept, place) for place, name in enumerate(kept.names)}
 
     def recall(self, names: tuple[Name, ...], layout: Layout) -> Kept:
-        """The features of these chunks, their rows in this layout.
+        """Return the features of these chunks with their rows in this layout.
 
         Raises:
-            MissingError: if a chunk's features were not kept, or not of all its rows.
+            MissingError: if the features of a chunk, or of some of its rows, were not kept.
         """
         found = [self._find(name, layout) for name in names]
         kept = {id(one): one for one, _ in found}.values()

@@ -1,4 +1,4 @@
-"""Faces -> identities, with the host's CLIP image encoder where the adapter wants one."""
+"""Faces -> identities, with the host's CLIP image encoder if the adapter needs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .clip import encode_image, encode_nothing
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """What turns photos into an identity.
+    """The models that turn photos into an identity.
 
     Attributes:
         analysis: an InsightFace FaceAnalysis; None if the adapter reads whole photos.

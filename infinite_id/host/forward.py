@@ -1,4 +1,4 @@
-"""One forward of the UNet: whose rows it has, who acts in it, and where text features come from."""
+"""One forward of the UNet: its rows, the people who act in it, and its text features."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Forward:
     Attributes:
         acting: who acts at this noise level.
         given: the rows that the host calls with.
-        layout: the rows that the UNet is run with. Text rows may have been added, with the
-            identity's latents, or those left out that are the same as another chunk's.
+        layout: the rows that the UNet is run with. Text rows with the identity's latents may have
+            been added. Text rows that equal another chunk's may have been left out.
         conds: for each cond chunk, what it is.
-        first: the row of the evaluation's batch that each chunk begins with.
+        first: the row of the evaluation's batch at which each chunk begins.
         latents: for each latent of a chunk, its place among the run's latents; None if unknown.
         x: the rows that the host calls with, `(rows, c, h, w)`.
-        calls: for each cond chunk, which of its evaluation's conds it is, and which forward of it.
+        calls: for each cond chunk, the index of its cond and which forward of that cond it is.
         keeps: whether the text features of this forward are to be recalled later.
         patches: other nodes' patches by kind.
         context: the text tokens' shape, `(rows, tokens, width)`.
-        called: the blocks whose cross-attention has come by.
-        traces: what the rows of a cross-attention are that another node has changed.
+        called: the blocks whose cross-attention hook has been called.
+        traces: which rows a cross-attention has that another node changed, by their count.
     """
 
     run: Run
@@ -73,7 +73,7 @@ class Forward:
 
     @cached_property
     def names(self) -> tuple[Name, ...] | None:
-        """What each chunk's features are found by; None if it is unknown what a chunk shows."""
+        """The key of each chunk's features; None if it is unknown what a chunk shows."""
         try:
             areas = self.areas
         except ValueError:
@@ -103,7 +103,7 @@ class Forward:
         return exists and self.acting.reads_text
 
     def read_text(self, block: Block, k: Tensor, v: Tensor, k_id: Tensor) -> tuple[Tensor, Tensor]:
-        """The text stream's keys and values, of this forward or of an earlier one.
+        """Return the text stream's keys and values, from this forward or an earlier one.
 
         Args:
             k, v: K_t and V_t of this forward, `(chunks or 1, 1, b, tokens, width)`, if it has
@@ -111,7 +111,7 @@ class Forward:
             k_id: K_id of this forward, `(chunks, people, b, tokens, width)`.
 
         Raises:
-            MissingError: if they are to be recalled, and are not there.
+            MissingError: if they are to be recalled and were not kept.
         """
         memory = self.run.text.memory
         if self.evaluation.text_rows is TextRows.RECALLED and memory is not None:
@@ -125,10 +125,10 @@ class Forward:
 
 
 def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Options) -> Forward:
-    """Read off what a forward on `x` `(rows, c, h, w)` is to do.
+    """Determine what a forward on `x` `(rows, c, h, w)` has to do.
 
     Args:
-        names: what its rows are, see `rows`; None if a node did not hand them on.
+        names: say what its rows are, see `rows`; None if a node did not pass them on.
         context: the text tokens `(rows, tokens, width)`.
 
     Raises:
@@ -180,7 +180,7 @@ def _need_chunks(
 def _place_latents(
     chunks: Chunks, streams: Streams, run: Run, evaluation: Evaluation
 ) -> tuple[int, ...] | None:
-    """Which of the run's latents a chunk holds, in order; None if it is a piece, of no name."""
+    """Which of the run's latents a chunk holds, in order; None if it is an unnamed piece."""
     if not run.is_single:
         return tuple(range(streams.latents))
     places = chunks.places
@@ -195,7 +195,7 @@ def _place_latents(
 
 
 def _choose_layout(given: Layout, evaluation: Evaluation, options: Options) -> Layout:
-    """With text rows of this forward's own where it needs them, and equal ones only once."""
+    """Return the layout to run: text rows are added if needed, and equal ones are merged."""
     streams = given.streams
     if evaluation.text_rows is TextRows.ADDED:
         streams = replace(streams, has_text=True)
@@ -206,8 +206,8 @@ def _choose_layout(given: Layout, evaluation: Evaluation, options: Options) -> L
 def is_patched(options: Options) -> bool:
     """True if another pack's patch or wrapper runs inside this forward.
 
-    It expects every cond to have the same number of rows, so text rows must not be merged. The
-    host's own code, and what is around this forward, take the rows of the call.
+    Such code expects every cond to have the same number of rows, so text rows must not be merged.
+    The host's own code takes any rows. Wrappers around this forward see the rows of the call.
     """
     kinds = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
     wrappers = (options["wrappers"].get(kind, {}) for kind in kinds)

@@ -1,7 +1,7 @@
-"""Image cross-attention and mixed attention around whatever attention a forward has.
+"""Hooks a forward: image cross-attention and mixed attention around its present attention.
 
-APPLY_MODEL sees the patch tables as this very forward will use them, so whatever other packs put
-there, before or after us, statically or for one call, is wrapped here and never lost.
+APPLY_MODEL sees the patch tables as this very forward will use them. So every patch of another
+pack is wrapped here and never lost: set before or after ours, statically or for one call.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def apply_model(
 
 
 def _arrange(inputs: Any, rows: int, forward: Forward) -> Any:
-    """The layout's rows of all tensors that have as many rows as the host called with."""
+    """Bring all tensors that have the call's number of rows into the forward's layout."""
     if isinstance(inputs, dict):
         return {name: _arrange(part, rows, forward) for name, part in inputs.items()}
     if isinstance(inputs, list | tuple):
@@ -71,7 +71,7 @@ def _list_blocks(forward: Forward) -> set[Block]:
 
 
 def _hook(options: Options, forward: Forward) -> Options:
-    """Copy the options, every layer's attention wrapped; the caller's tables stay as they are."""
+    """Copy the options and wrap every layer's attention; the caller's tables are not changed."""
     tables: dict[str, dict[Any, Replacement]] = options.get("patches_replace", {})
     blocks = _list_blocks(forward)
     hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}

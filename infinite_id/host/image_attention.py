@@ -54,7 +54,7 @@ def _select_key_values(
     """K', V' for the identity rows: the identity in positive chunks, no identity in the others.
 
     For a stack of n photos the unconditional tokens are repeated n times. Repetition does not
-    change what attention gives.
+    change the attention's output.
     """
     streams, positive = forward.streams, [cond.positive for cond in forward.conds]
 
@@ -110,7 +110,7 @@ def _mask(forward: Forward, person: Person, shape: list[int], like: Tensor) -> T
 
 
 def _need_latents(forward: Forward, mask: Tensor) -> tuple[int, ...]:
-    """The places of a chunk's latents among the run's, or any if all have the same mask."""
+    """The places of a chunk's latents among the run's; zeros if all latents share one mask."""
     if forward.latents is not None:
         return forward.latents
     if len(mask) == 1:

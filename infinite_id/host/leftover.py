@@ -1,7 +1,7 @@
-"""The text stream's latents, handed on from one part of a sampling to the next.
+"""Hands the text stream's latents on from one part of a sampling to the next.
 
-A sampling that is cut in two, such as by two KSampler (Advanced), passes one latent on: the
-identity stream's. The model that both parts share keeps the text stream's beside it.
+A sampling may be cut in two, for instance by two KSampler (Advanced). It passes only the identity
+stream's latent on. Both parts share a model, which keeps the text stream's latent for the second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Leftover:
-    """Both streams' latents at the end of the last run that left noise in them; on the CPU."""
+    """Both streams' latents after the last run that left noise in them; on the CPU."""
 
     def __init__(self) -> None:
         self._identity: Tensor | None = None
@@ -29,7 +29,7 @@ class Leftover:
         self._identity, self._text = identity.cpu(), text.cpu()
 
     def find(self, latent: Tensor) -> Tensor | None:
-        """The text stream's latents beside these, which must be those kept to the last bit."""
+        """Return the text stream's latents if `latent` is bit for bit the kept identity latent."""
         if self._identity is None or self._identity.shape != latent.shape:
             return None
         return self._text if torch.equal(self._identity, latent.cpu()) else None
@@ -38,7 +38,7 @@ class Leftover:
 def spread_latent(run: Run, latent: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
     """`(n, c, h, w)` -> the latents of both streams, `(rows, c, h, w)`.
 
-    The text stream goes on where the run before this one left it, if this run adds no noise.
+    If this run adds no noise, the text stream continues from where the run before left it.
     """
     streams = run.streams
     spread = streams.spread(latent)
@@ -72,6 +72,6 @@ def _find_leftover(run: Run) -> Leftover:
 
 
 def _is_clean(run: Run, sigmas: Tensor) -> bool:
-    """Whether the latent has no noise yet, as where noise levels are flipped: then both are one."""
+    """Whether the latent has no noise yet, as with flipped noise levels: both streams are equal."""
     sampling: Any = run.guider.model_patcher.get_model_object("model_sampling")
     return float(sigmas[0]) < float(sampling.sigma_min)

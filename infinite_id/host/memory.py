@@ -1,4 +1,4 @@
-"""What the host says of a device's memory, and of pinned memory."""
+"""Asks the host about a device's memory and pins memory through it."""
 
 import weakref
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ _SHORT = (VRAMState.LOW_VRAM, VRAMState.NO_VRAM)
 
 @dataclass(frozen=True)
 class HostMemory:
-    """What a model that is sampled leaves to others; see `identity.Memory`."""
+    """The memory that is left beside a model in use; see `identity.Memory`."""
 
     patcher: ModelPatcher
 
     def has_room(self, device: torch.device, size: int) -> bool:
-        """Whether so many bytes fit beside the whole model and what the host keeps for sampling.
+        """Whether `size` bytes fit beside the whole model and the host's reserve for sampling.
 
-        By the device's size: what is free now may be taken by models that make way.
+        The device's total size counts: models that fill it now can be unloaded.
         """
         if model_management.is_device_cpu(device):
             return True
@@ -32,7 +32,7 @@ class HostMemory:
         return bool(model_management.get_total_memory(device) >= needed)
 
     def pin(self, tensors: Sequence[Tensor], owner: object) -> None:
-        """Pin a CPU's tensors until their owner is gone, where the host allows it; else nothing."""
+        """Pin CPU tensors until their owner is gone, if the host allows it."""
         pinned = [x for x in tensors if model_management.pin_memory(x)]
         if pinned:
             weakref.finalize(owner, _unpin, pinned).atexit = False

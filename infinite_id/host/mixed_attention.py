@@ -15,8 +15,8 @@ from .forward import Forward
 def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> Replacement:
     """The host's `attn1` replacement for one block.
 
-    Around a foreign replacement only the style is applied: what it computes from q, k and v of
-    equal length is its own affair, and twice as many keys would break it.
+    If there is a foreign replacement, only the style is applied. It may expect q, k and v of equal
+    length, and twice as many keys would break it.
     """
     layout, style = forward.layout, forward.acting.style
     mixing = forward.acting.mixing if foreign is None else Mixing.OFF
@@ -54,8 +54,8 @@ def _attend_foreign(
 ) -> Tensor:
     """Another node's attention on q, k and v of all rows.
 
-    It may keep what it computes: then it has that of the rows that the host called with. Text rows
-    that were added go by themselves, and before those.
+    The node may keep its last result. Added text rows are passed in a call of their own, before the
+    others, so that it keeps the result for the host's rows.
     """
     layout = forward.layout
     if layout.streams == forward.given.streams:
@@ -66,7 +66,7 @@ def _attend_foreign(
 
 
 def _check_rows(forward: Forward, q: Tensor, options: dict[str, Any]) -> None:
-    """Raise ValueError for rows that are neither those of the forward nor these cut into tiles."""
+    """Raise ValueError if q's rows are neither the forward's rows nor tiles of them."""
     height, width = options["activations_shape"][-2:]
     is_cut = q.shape[0] * q.shape[1] == forward.rows * height * width
     if q.shape[0] != forward.rows and not is_cut:

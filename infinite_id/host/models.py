@@ -1,4 +1,4 @@
-"""Finds and loads the frozen nets with ComfyUI's own loaders."""
+"""Finds and loads frozen models with ComfyUI's own loaders."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..faces.face import list_packs
 
 
 def find_file(option: str, kind: str, choice: str) -> Path:
-    """A model file: a path, or the name of a file in ComfyUI's folders.
+    """Find a model file by its path, or by its name in ComfyUI's folders.
 
     Args:
         option: the command's option, for the message.
@@ -40,7 +40,7 @@ def find_file(option: str, kind: str, choice: str) -> Path:
 
 
 def find_face_pack(choice: str) -> Path:
-    """The folder of an InsightFace model pack: a path, or the name of one that ComfyUI has.
+    """Find the folder of an InsightFace model pack by its path, or by its name in ComfyUI.
 
     Raises:
         UserError: if there is none.
@@ -59,7 +59,7 @@ def find_face_pack(choice: str) -> Path:
 
 
 def autoencoder_digest(path: Path) -> str:
-    """SHA-256 over a checkpoint's autoencoder: two checkpoints with the same one share latents.
+    """SHA-256 of a checkpoint's autoencoder. Checkpoints with the same digest share latents.
 
     Raises:
         UserError: if the file is no .safetensors file.
@@ -79,7 +79,7 @@ def autoencoder_digest(path: Path) -> str:
 
 
 def load_vae(path: Path) -> VAE:
-    """The autoencoder of a checkpoint. Raises UserError if there is none in it."""
+    """Load the autoencoder of a checkpoint. Raises UserError if it has none."""
     vae = comfy.sd.load_checkpoint_guess_config(
         str(path), output_vae=True, output_clip=False, output_model=False
     )[2]
@@ -90,7 +90,7 @@ def load_vae(path: Path) -> VAE:
 
 
 def load_clip_vision(path: Path) -> ClipVisionModel:
-    """A CLIP image encoder. Raises UserError if the file is none that ComfyUI knows."""
+    """Load a CLIP image encoder. Raises UserError if ComfyUI does not know the file as one."""
     clip = comfy.clip_vision.load(str(path))
     if clip is None:
         raise UserError(f"--clip-vision: ComfyUI does not know {path.name} as one.")
@@ -98,7 +98,7 @@ def load_clip_vision(path: Path) -> ClipVisionModel:
 
 
 def load_model(path: Path) -> BaseModel:
-    """The diffusion model of a checkpoint, frozen, on the CPU in the file's precision.
+    """Load the diffusion model of a checkpoint, frozen, on the CPU in the file's precision.
 
     Raises:
         UserError: if the file holds none.
@@ -112,7 +112,7 @@ def load_model(path: Path) -> BaseModel:
 
 
 def load_text_encoders(path: Path) -> CLIP:
-    """The text encoders of a checkpoint. Raises UserError if there are none in it."""
+    """Load the text encoders of a checkpoint. Raises UserError if it has none."""
     clip = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_model=False)[1]
     if clip is None:
         raise UserError(
@@ -123,7 +123,7 @@ def load_text_encoders(path: Path) -> CLIP:
 
 
 def place_model(model: BaseModel, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    """Move a diffusion model to a device and a dtype, in which it then runs; it is changed."""
+    """Move a diffusion model, in place, to a device and a dtype, and have it run in that dtype."""
     model.diffusion_model.to(device=device, dtype=dtype)
     model.diffusion_model.dtype, model.manual_cast_dtype = dtype, None
     return model

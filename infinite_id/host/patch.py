@@ -1,7 +1,7 @@
-"""Applying an identity to a ComfyUI model.
+"""Applies an identity to a ComfyUI model.
 
 Nothing is put into the model's patch tables here. A model carries its applications and our
-wrappers; the attention hooks are made for each forward, around whatever is in the tables by then.
+wrappers. The attention hooks are made for each forward, around the patches that it finds there.
 So no other pack's patch is dropped, and the order of the nodes does not matter.
 """
 
@@ -62,10 +62,10 @@ def _wrap(model: ModelPatcher) -> None:
 
 
 def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
-    """Return a clone of the model that does without parts of its steps.
+    """Return a clone of the model that leaves out parts of its steps.
 
-    Affects all identities on the model, applied before or after. If called twice, the last call
-    wins. Deep features are kept without an identity, too.
+    This affects all identities on the model, applied before or after. If it is called twice, the
+    last call wins. Deep features are kept even if the model has no identity.
 
     Raises:
         ValueError: if deep features are to be kept and the model's UNet has none.

@@ -23,9 +23,10 @@ from .text_stream import NEVER
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """The noise levels at which an application acts, and those of each hundredth of the sampling.
+    """The noise levels between which an application acts, and those of the sampling's hundredths.
 
-    It acts from `highest` on, and no more at `lowest`: there whoever begins then takes over.
+    The application acts from `highest` on, and no longer at `lowest`. An application that begins
+    there takes over.
     """
 
     highest: float
@@ -43,7 +44,7 @@ class Span:
         )
 
     def progress(self, sigma: float) -> float | None:
-        """The share 0..1 of the sampling that lies behind; None outside the span."""
+        """The share 0..1 of the sampling that has passed; None outside the span."""
         if not self.lowest < sigma <= self.highest:
             return None
         shares = np.linspace(0, 1, len(self.hundredths))
@@ -56,13 +57,13 @@ class Person:
 
     Attributes:
         key_values: K', V' per block, `(1 or people, tokens, width)`, on the device.
-        unconditional: K', V' of the unconditional tokens, `(1, own tokens, width)`, on the device
-            or, if its memory is short, in the CPU's.
-        bias: `(1 or people, 1, tokens)`, the tokens' shares; None if all count alike.
-        span: when it acts; None if it always does, and always alike.
+        unconditional: K', V' of the unconditional tokens, `(1, own tokens, width)`, on the device,
+            or on the CPU if the device's memory is short.
+        bias: `(1 or people, 1, tokens)`, see `log_shares`; None if all tokens count alike.
+        span: when it acts; None if it always acts with the same weight.
         mask: `(1 or batch, h, w)` on the device.
-        memory: tells whether it is short.
-        cache: masks and biases for a forward's rows, by everything they depend on.
+        memory: tells whether the device's memory is short.
+        cache: masks and biases for a forward's rows. Keys hold everything that they depend on.
         copies: the same person on further devices.
     """
 
@@ -77,7 +78,7 @@ class Person:
     copies: dict[torch.device, Person] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> Person:
-        """With K', V' on another device, too: the host may deal a step's conds to several GPUs."""
+        """Return this person on a device: the host may deal a step's conds to several GPUs."""
         (k, _), *_ = self.key_values.values()
         if k.device == device:
             return self
@@ -93,7 +94,7 @@ class Person:
         return self.copies[device]
 
     def factor_at(self, sigma: float) -> float | None:
-        """The weight's course: its factor at this sigma; None where nothing acts."""
+        """The curve's factor on the weight at this sigma; None if the person does not act."""
         if self.span is None:
             return 1.0
         progress = self.span.progress(sigma)
@@ -102,9 +103,9 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Acting:
-    """Who acts at one noise level: people, and the factors on their weights.
+    """The people who act at one noise level, and the factors on their weights.
 
-    The mixing and the style of the last one are those of all.
+    The last person's mixing and style are used for all.
     """
 
     people: tuple[Person, ...] = ()
@@ -112,7 +113,7 @@ class Acting:
 
     @classmethod
     def at(cls, people: list[Person], sigma: float) -> Acting:
-        """Those whose span holds this sigma."""
+        """Select the people whose span holds this sigma."""
         factors = [(person, person.factor_at(sigma)) for person in people]
         found = [(person, factor) for person, factor in factors if factor is not None]
         return cls(tuple(person for person, _ in found), tuple(factor for _, factor in found))
@@ -124,7 +125,7 @@ class Acting:
         return replace(self, people=tuple(person.on(device) for person in self.people))
 
     def weigh(self, block: Block) -> Iterator[tuple[Person, float]]:
-        """Each person with its weight in a block, but for weights of 0."""
+        """Yield each person with its weight in a block, except weights of 0."""
         for person, factor in zip(self.people, self.factors, strict=True):
             weight = person.application.weight_at(block) * factor
             if weight != 0:
@@ -145,7 +146,7 @@ class Acting:
 
 
 def make_ready(application: Application, patcher: ModelPatcher) -> Person:
-    """Bring what an application needs in a run to the model's device, in the model's dtype."""
+    """Move an application's tensors for a run to the model's device, in the model's dtype."""
     device, model = patcher.load_device, patcher.model
     dtype = model.manual_cast_dtype or model.get_dtype()
     identity, mask = application.identity, application.mask
@@ -162,7 +163,7 @@ def make_ready(application: Application, patcher: ModelPatcher) -> Person:
 
 
 def end_sigma(patcher: ModelPatcher, share: float) -> float:
-    """The noise level at which a share of the sampling has passed; NEVER for all of it."""
+    """The noise level at which a share 0..1 of the sampling has passed; NEVER for a share of 1."""
     if share >= 1:
         return NEVER
     sampling: Any = patcher.get_model_object("model_sampling")

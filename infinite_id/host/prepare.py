@@ -1,4 +1,4 @@
-"""What is made ready before a sampling run, and what is refused."""
+"""Prepares a sampling run and refuses inputs that do not go together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
-    """Make everything ready for a run of so many steps on `noise` `(latents, c, h, w)`.
+    """Prepare a run of `steps` steps on `noise` `(latents, c, h, w)`.
 
     Raises:
         ValueError: if the identities, their masks and the latents do not go together.
@@ -64,7 +64,7 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
 
 
 def _check_latent(noise: Tensor, channels: int) -> None:
-    """Raise ValueError for latents of no picture, or not of this kind of model."""
+    """Raise ValueError if the latents hold no picture or do not fit this kind of model."""
     if noise.ndim == 4 and len(noise) and noise.shape[1] == channels and noise.numel():
         return
     raise ValueError(
@@ -75,10 +75,10 @@ def _check_latent(noise: Tensor, channels: int) -> None:
 
 
 def _choose_savings(options: dict[str, Any], steps: int) -> Savings:
-    """What the user chose, if the steps are many enough, and no other node may keep what a forward
-    gave, for later use.
+    """Return the user's savings, or `shared` alone for few steps or if another node forbids them.
 
-    Such a node counts on as many rows in every forward, and nothing that is saved has them.
+    A node may keep a forward's output and use it later. It needs the same rows in every forward,
+    and savings change them.
     """
     savings: Savings = options.get(SAVINGS, Savings())
     faithful = Savings(shared=savings.shared)
@@ -100,8 +100,8 @@ def _choose_savings(options: dict[str, Any], steps: int) -> Savings:
 def _list_keepers(options: dict[str, Any]) -> list[str]:
     """The names of other nodes' wrappers around whole forwards, and of replaced self-attention.
 
-    A wrapper around each step counts if the sampling has one too; the host's compiler never does,
-    nor do staged words.
+    A wrapper around each step counts only if the same node also wraps the sampling. The host's
+    compiler and Apply Staged Identity never count.
     """
 
     def around(kind: str) -> set[str]:
@@ -131,7 +131,7 @@ def _read_until(applications: Sequence[Application], savings: Savings) -> float:
 
 
 def _check_masks(applications: Sequence[Application], latents: int) -> None:
-    """Raise ValueError if some batch of masks is neither one for all nor one for each latent."""
+    """Raise ValueError if a batch of masks has neither one mask nor one for each latent."""
     for application in applications:
         count = 1 if application.mask is None else len(application.mask)
         if count not in (1, latents):

@@ -1,8 +1,8 @@
-"""What the rows of a forward are: names that travel with them through the host.
+"""Names for the rows of a forward, which travel with the rows through the host.
 
-The host, and nodes that wrap the model, pass on, cut and repeat rows as they like. A tensor among
-the conds that has a row for each of theirs is cut and repeated with them, so that each forward can
-read what its rows are instead of guessing it from their number.
+The host, and nodes that wrap the model, cut and repeat rows freely. The names are one more tensor
+among the conds, with a row for each row of the batch. It is cut and repeated with the others. So
+each forward can read what its rows are and need not guess it from their number.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Cond:
     """One cond of an evaluation.
 
     Attributes:
-        group: index of its group in the evaluation, as `cond_or_uncond` says it.
+        group: index of its group in the evaluation, as in `cond_or_uncond`.
         positive: whether the group is positive.
-        uuid: the host's name; copies share it.
+        uuid: the host's name for the cond; copies share it.
         area: the crop of the latent that it covers; None for all of it.
     """
 
@@ -54,14 +54,14 @@ class Chunks:
 
 
 class _Names(CONDRegular):
-    """`(rows, 2)`: which cond a row is of, and its place in the evaluation's batch; on the CPU."""
+    """`(rows, 2)`: each row's cond and its place in the evaluation's batch; on the CPU."""
 
     def process_cond(self, batch_size: int, *_: Any, **__: Any) -> _Names:
         return _Names(torch.stack([self.cond.expand(batch_size), torch.arange(batch_size)], dim=1))
 
 
 def list_conds(groups: Sequence[Conds | None], positive: frozenset[int]) -> list[Cond]:
-    """All conds of an evaluation, in the order of their names."""
+    """Return all conds of an evaluation, in the order in which `name_rows` numbers them."""
     return [
         Cond(
             group=index,
@@ -75,7 +75,7 @@ def list_conds(groups: Sequence[Conds | None], positive: frozenset[int]) -> list
 
 
 def name_rows(groups: Sequence[Conds | None]) -> list[Conds | None]:
-    """Copies of the conds whose rows carry names."""
+    """Copy the conds and give names to their rows."""
     numbers = count()
 
     def name(cond: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +88,10 @@ def name_rows(groups: Sequence[Conds | None]) -> list[Conds | None]:
 def read_chunks(
     names: Tensor | None, rows: int, conds: Sequence[Cond], options: dict[str, Any]
 ) -> Chunks | None:
-    """What the `rows` rows of a forward are; None if that cannot be known.
+    """Find out what the `rows` rows of a forward are; None if that is unknown.
 
-    A wrapper that does not hand the names on, or not with its rows, leaves the host's own notes:
-    they are believed if they fit.
+    A wrapper may drop the names, or pass on more or fewer names than rows. Then the host's own
+    `cond_or_uncond` and uuids are used if they fit.
     """
     if names is None or len(names) != rows:
         return _guess_chunks(rows, conds, options)
@@ -107,7 +107,7 @@ def read_chunks(
 
 
 def _split(places: Sequence[int]) -> list[tuple[int, ...]]:
-    """The rows of one cond, anew where one comes again: several tiles of it in one forward."""
+    """Split one cond's rows if a place repeats: a forward may hold several tiles of the cond."""
     parts: list[tuple[int, ...]] = [()]
     for place in places:
         if place in parts[-1]:
@@ -126,7 +126,7 @@ def _guess_chunks(rows: int, conds: Sequence[Cond], options: dict[str, Any]) -> 
 
 
 def _find(conds: Sequence[Cond], group: int, uuid: Any) -> int | None:
-    """The one cond of this group, or of this group and name."""
+    """Find the cond of a group, by its uuid if the group has several; None if not unique."""
     own = [number for number, cond in enumerate(conds) if cond.group == group]
     if len(own) > 1:
         own = [number for number in own if conds[number].uuid == uuid]
@@ -142,14 +142,14 @@ class Window:
     total: int
 
     def measure(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the whole latent, of whose part `(b, c, h, w)` is the shape."""
+        """Height and width of the whole latent; `shape` is that of the window, `(b, c, h, w)`."""
         whole = list(shape)
         whole[self.dimension] = self.total
         return whole[-2], whole[-1]
 
 
 def read_window(options: dict[str, Any], shape: Sequence[int]) -> Window | None:
-    """The host's context window, if this evaluation's `shape` is one's."""
+    """Return the host's context window; None if an evaluation of this `shape` is not one."""
     window = options.get("context_window")
     if window is None:
         return None

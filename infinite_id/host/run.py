@@ -17,10 +17,10 @@ from .people import Acting, Person
 from .rows import Cond, Window
 from .text_stream import TextRows, TextStream
 
-# Where all this is, in the host's transformer options; KEY is that of our wrappers there.
+# Keys in the host's transformer options. KEY is the key of our wrappers there.
 KEY = "infinite_id"
 STAGED = "staged_identity"
-"""The key of the wrappers of *Apply Staged Identity*, which keep nothing of a forward."""
+"""Key of *Apply Staged Identity*'s wrappers, which keep no output of a forward."""
 APPLICATIONS = "infinite_id_applications"
 SAVINGS = "infinite_id_savings"
 LEFTOVER = "infinite_id_leftover"
@@ -32,16 +32,16 @@ EVALUATION = "infinite_id_evaluation"
 class Run:
     """One sampling run: its people, the rows of its batch, and its latent's height and width.
 
-    Where a latent is in the batch once, other nodes may cut the batch as they like: one person
-    without a text stream, or with shared latents, where each forward adds the text rows.
+    If each latent is in the batch once, other nodes may cut the batch freely. That is so for one
+    person without a text stream, or with shared latents: each forward then adds the text rows.
 
     Attributes:
         text_rows: where the identity stream finds the text stream while it runs.
         noise: None if there is only one stream.
         deep: the UNet's deep features; None if all of it runs at each noise level.
-        evaluations: how many there have been.
-        has_acted: whether somebody was to be drawn in one of them.
-        is_drawn: whether a forward has gone through all our hooks.
+        evaluations: the number of evaluations so far.
+        has_acted: whether a person was to be drawn in one of them.
+        is_drawn: whether some forward has called all our hooks.
     """
 
     guider: CFGGuider
@@ -68,7 +68,7 @@ class Run:
         return self.text.is_timed or self.deep is not None or has_spans
 
     def check_drawn(self) -> None:
-        """Raise ValueError if people were to be drawn and no forward came by our hooks."""
+        """Raise ValueError if people were to be drawn and no forward called our hooks."""
         if self.has_acted and not self.is_drawn:
             raise ValueError(
                 "Infinite-ID: another node runs the model's layers itself, such as one of the "
@@ -83,17 +83,17 @@ class Evaluation:
 
     Attributes:
         x: the sampler's batch, `(rows, c, h, w)`.
-        conds: what it evaluates.
+        conds: the conds that it evaluates.
         acting: who acts now.
         batch: the streams whose rows are in the sampler's batch.
         latent: height and width of the whole latent.
-        window: the context window that its batch is, if it is one.
+        window: the context window that the batch shows, if any.
         is_wrapped: whether another node is around the model.
         is_alike: whether all its conds are alike, and so their text rows.
         text_rows: where the identity stream's self-attention finds the text stream's.
-        key: what its text features are found by in later ones.
-        step: whether all of the UNet runs; None if it always does.
-        course: what of the conds has come or gone by now, see `read_course`.
+        key: the key by which later evaluations find its text features.
+        step: tells whether all of the UNet runs; None if it always does.
+        course: the conds' hook strengths and acting controls, see `read_course`.
         calls: how many forwards each cond has had; a node may cut a cond's picture into several.
     """
 

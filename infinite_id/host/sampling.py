@@ -1,7 +1,7 @@
-"""Two streams in one sampling run: what wraps ComfyUI's sampler.
+"""Runs two streams in one sampling run: the wrappers of ComfyUI's sampler.
 
-OUTER_SAMPLE repeats noise, latent and masks for [identity ; text] and returns the identity's rows;
-PREDICT_NOISE marks where the sampler ends and the model begins; CALC_COND_BATCH decides for each
+OUTER_SAMPLE repeats noise, latent and masks for [identity ; text] and returns the identity's rows.
+PREDICT_NOISE marks where the sampler ends and the model begins. CALC_COND_BATCH decides for each
 evaluation who acts, what its rows are, and where the text stream comes from. The forward itself is
 in `forward`.
 """
@@ -32,7 +32,7 @@ from .text_stream import MissingError, TextRows
 
 
 def _guider_of(executor: WrapperExecutor) -> CFGGuider:
-    """Whose method is wrapped."""
+    """Return the guider whose method is wrapped."""
     return cast(CFGGuider, executor.class_obj)
 
 
@@ -49,7 +49,7 @@ def outer_sample(
 ) -> Tensor:
     """Sample both streams side by side and return the identity stream's latents.
 
-    A sweep of n gives n latents for each that was asked for, those of one latent together.
+    A sweep of n gives n latents for each requested latent, side by side.
     Wraps OUTER_SAMPLE: `noise (n, c, h, w)` -> `(n * people, c, h, w)`.
 
     Raises:
@@ -97,8 +97,7 @@ def predict_noise(
     """Suspend the shared noise while the model runs: only samplers draw the latents' noise.
 
     Wraps PREDICT_NOISE: `x (rows, c, h, w)` -> the denoised latents of the same shape.
-    Other nodes' guidance may expect one noise level for one latent, so all copies of a single
-    latent share one.
+    If there is one latent, all copies share one noise level: other nodes' guidance may expect it.
     """
     run: Run | None = _guider_of(executor).model_options["transformer_options"].get(RUN)
     if run is None or run.noise is None:
@@ -129,7 +128,7 @@ class _Request:
     def run(self, evaluation: Evaluation) -> list[Tensor]:
         """Run the host's evaluation of all groups as `evaluation` says, on as many rows.
 
-        It runs in full where deep features that it was to recall are not there.
+        The UNet runs in full if the deep features to recall are missing.
         """
         deep, step, signature = self.options[RUN].deep, evaluation.step, self.signature
         if step is None:
@@ -156,13 +155,13 @@ class _Request:
         return self.executor(self.model, groups, self.x[:rows], self.timestep[:rows], noted)
 
     def only(self, kept: Callable[[int], bool]) -> _Request:
-        """The same with some of the groups; the host returns zeros for the others."""
+        """Return this request with some of the groups; the host returns zeros for the others."""
         groups = [group if kept(index) else None for index, group in enumerate(self.groups)]
         return replace(self, groups=groups)
 
     @property
     def signature(self) -> Hashable:
-        """Tells requests at one noise level apart: one with perturbed layers has another."""
+        """Tells apart requests at one noise level, such as one with perturbed layers."""
         tables = self.options.get("patches_replace", {})
         replaced = frozenset(
             (name, place, _tell(function))
@@ -176,14 +175,14 @@ class _Request:
 
     @property
     def is_wrapped(self) -> bool:
-        """Whether another node is around the model, and may cut the picture or move it."""
+        """Whether another node wraps the model. It may cut the picture or move it."""
         around = self.options["wrappers"].get(WrappersMP.APPLY_MODEL, {})
         return "model_function_wrapper" in self.model_options or len(around) > 1
 
 
 def _tell(function: Any) -> Hashable:
-    """What tells another node's function from others, also where it is made anew at each step."""
-    function = getattr(function, "func", function)  # of a partial one
+    """Identify another node's function, even if the node makes it anew at each step."""
+    function = getattr(function, "func", function)  # if it is a partial
     kind: Any = type(function)
     code: Hashable = getattr(function, "__code__", kind)
     return code
@@ -216,7 +215,7 @@ def calc_cond_batch(
     run.evaluations += 1
     if evaluation.acting and not run.is_drawn:
         run.has_acted |= any(is_active(cond, timestep) for group in conds for cond in group or ())
-        if run.evaluations == 1:  # later on a cache may have stood for the forward
+        if run.evaluations == 1:  # later a cache may replace the forward
             run.check_drawn()
     return denoised
 
@@ -259,7 +258,7 @@ def _begin(
 def _evaluate_streams(
     run: Run, request: _Request, evaluation: Evaluation, sigma: float
 ) -> list[Tensor]:
-    """Both streams, or the identity stream beside what is known of the text stream."""
+    """Evaluate both streams, or the identity stream alone with predicted text rows."""
     first, signature = run.streams.identity, request.signature
     x, timestep = request.x[first:], request.timestep[first:]
     is_full = evaluation.step is None or evaluation.step.is_full
@@ -292,7 +291,7 @@ def _evaluate_streams(
 def _evaluate_unguided(
     run: Run, request: _Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
 ) -> list[Tensor]:
-    """Evaluate the text stream for the positive conds alone; its negative rows get the same."""
+    """Evaluate the text stream for the positive conds alone; negative rows copy the result."""
     first, count = run.streams.identity, len(request.groups)
     alone = replace(evaluation, text_rows=TextRows.NONE)
     drawn = _evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
@@ -303,7 +302,7 @@ def _evaluate_unguided(
 
 
 def _check_rows(wrapper: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Another node's function around the model, which must return as many rows as it was given."""
+    """Wrap another node's model wrapper to check that it returns as many rows as it is given."""
 
     def run(apply_model: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
         out = wrapper(apply_model, given)
@@ -319,9 +318,9 @@ def _check_rows(wrapper: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:
-    """Text rows that nobody reads copy the first person's prediction.
+    """Append text rows that nobody reads: copies of the first person's prediction.
 
-    A mean that another node takes over the batch is then the same as without them.
+    Another node may take a mean over the batch. It is then the same as without these rows.
     """
     return _join(identity, [one[: streams.latents] for one in identity])
 
@@ -331,7 +330,7 @@ def _join(identity: list[Tensor], text: list[Tensor]) -> list[Tensor]:
 
 
 def _show_identity(callback: Callable[..., None], streams: Streams) -> Callable[..., None]:
-    """Previews and the x0 output see the identity stream alone, in the samples' order."""
+    """Show previews and the x0 output the identity stream alone, in the samples' order."""
 
     def show(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
         callback(step, streams.collect(x0), streams.collect(x), total_steps)

@@ -1,7 +1,8 @@
-"""A forward of which the UNet's deep features are kept, and one that has them instead of its own.
+"""Changes a forward so that it keeps the UNet's deep features, or reads kept ones.
 
-The latter runs the host's UNet on a copy of it that has the blocks of its outermost level alone.
-Other nodes' patches there are called as ever; what they do in deeper blocks is in the features.
+A forward that reads them runs a copy of the host's UNet with the blocks of the outermost level
+alone. Other nodes' patches there are called as ever. The features show the effect of patches in
+deeper blocks.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ Patch = Callable[[Tensor, Tensor, Options], tuple[Tensor, Tensor]]
 def keep_or_recall(
     executor: WrapperExecutor, control: Control, options: Options, forward: Forward
 ) -> tuple[WrapperExecutor, Control, Options]:
-    """What to call instead of a forward's host, and with which control and options.
+    """Return what to run in place of `executor`, and its control and options.
 
     Raises:
-        MissingError: if features are to be recalled, and are not there.
+        MissingError: if features are to be recalled and were not kept.
     """
     unet = forward.run.guider.model_patcher.model.diffusion_model
     names, outer = _name_chunks(forward), _count_outer(unet)
@@ -56,7 +57,7 @@ def keep_or_recall(
 
 
 def _name_chunks(forward: Forward) -> tuple[Name, ...] | None:
-    """What the features of each chunk are found by; None if it is unknown what the chunk shows."""
+    """The key of each chunk's features; None if it is unknown what a chunk shows."""
     names, step, latents = forward.names, forward.evaluation.step, forward.latents
     if names is None or step is None or latents is None:
         return None
@@ -67,7 +68,7 @@ def _name_chunks(forward: Forward) -> tuple[Name, ...] | None:
 
 
 def _count_outer(unet: Any) -> int:
-    """Blocks of the outermost level, on the way down and on the way up."""
+    """The number of blocks of the outermost level: as many on the way down as on the way up."""
     return int(unet.num_res_blocks[0]) + 1
 
 
@@ -76,7 +77,7 @@ def _has_patches(options: Options) -> bool:
 
 
 def _put_first(options: Options, patch: Patch) -> Options:
-    """The options with one more output patch, before other nodes'; the given ones stay as is."""
+    """Copy the options and add an output patch before other nodes' patches."""
     patches = options.get("patches", {})
     changed = {**patches, OUTPUT_PATCH: [patch, *patches.get(OUTPUT_PATCH, ())]}
     return {**options, "patches": changed}
@@ -85,7 +86,7 @@ def _put_first(options: Options, patch: Patch) -> Options:
 def _make_keep(forward: Forward, names: tuple[Name, ...], deeper: int) -> Patch:
     deep = forward.run.deep
     assert deep is not None
-    is_changed = len(forward.patches.get(OUTPUT_PATCH, ())) > 0  # by patches, which do so in place
+    is_changed = len(forward.patches.get(OUTPUT_PATCH, ())) > 0  # patches change h in place
 
     def keep(h: Tensor, skip: Tensor, options: Options) -> tuple[Tensor, Tensor]:
         if tuple(options["block"]) == ("output", deeper):
@@ -110,7 +111,7 @@ def _make_join(kept: Kept, deeper: int, is_changed: bool) -> Patch:
 
 
 def _trim(control: Control, outer: int, deeper: int) -> Control:
-    """A control's residuals for the outermost level; the host takes the last of a list first."""
+    """Return a control's residuals for the outermost level. The host pops them from the end."""
     if control is None:
         return None
     inputs, outputs = control.get("input", []), control.get("output", [])
@@ -123,7 +124,7 @@ def _trim(control: Control, outer: int, deeper: int) -> Control:
 
 
 def _cut(model: Module) -> Module:
-    """A copy of the host's model that shares all parameters, with the UNet's outermost level alone.
+    """Copy the host's model with the UNet's outermost level alone; all parameters are shared.
 
     Raises:
         MissingError: if another node runs the UNet in its own way.
@@ -149,9 +150,10 @@ def _cut(model: Module) -> Module:
 def prepare_sampling(
     executor: WrapperExecutor, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Have the host leave room for the features: it estimates memory by the latent's size.
+    """Have the host leave room for the features.
 
-    So that is told to be higher, by as many rows of pixels as need as much.
+    The host estimates memory from the latent's size. So it is told a greater height: the added
+    lines of pixels need as much memory as the features.
     """
     options = kwargs.get("model_options") or args[0]
     run: Run | None = options["transformer_options"].get(RUN)

@@ -1,7 +1,8 @@
-"""Other nodes that give back the rows of an earlier forward, as a careless cache does.
+"""Detects nodes that return the rows of an earlier forward, such as a careless cache.
 
-Without us a run's forwards have the same rows. With us the text rows come and go: people leave, and
-Save Time leaves them out. So behind what other nodes have put into the UNet its rows are counted.
+Without this pack all forwards of a run have the same rows. With it the text rows come and go: a
+person stops acting, or Save Time leaves the rows out. So the rows are counted in the UNet after all
+patches of other nodes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ _ROWS = "infinite_id_forward_rows"
 
 
 def count_rows(options: dict[str, Any], rows: int) -> dict[str, Any]:
-    """Copy a forward's options, so that no layer goes on with another number of rows."""
+    """Copy a forward's options and have each layer raise ValueError for a wrong number of rows."""
     patches: dict[str, list[Any]] = options.get("patches", {})
     counted = {name: [*patches.get(name, []), check] for name, check in _CHECKS.items()}
     return {**options, _ROWS: rows, "patches": {**patches, **counted}}
 
 
 def refuse(found: int, rows: int) -> ValueError:
-    """The error of a node that gave other rows than there are."""
+    """Return the error for a node that gave a wrong number of rows."""
     return ValueError(
         f"Infinite-ID: another node in the model's layers gave {found} rows where there are {rows} "
         "now, such as a cache that keeps what a layer gave in an earlier step (T-GATE). Take that "
@@ -29,7 +30,7 @@ def refuse(found: int, rows: int) -> ValueError:
     )
 
 
-# Functions of the module, not closures: a compiled model is compiled anew for other functions.
+# Functions of the module, not closures: new functions would have a model compiled again.
 
 
 def _check(x: Tensor, options: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The text stream within a run: when it runs, and what stands for it when it does not."""
+"""Decides when the text stream runs, and replaces it when it does not."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 NEVER = -1.0
 """A noise level that no sampler reaches."""
 MISSES = 2
-"""So many misses in a row, and features of such an evaluation are not looked for any more."""
+"""After this many misses in a row, features of such an evaluation are not looked up again."""
 
 
 Key = tuple[Hashable, int]
-"""An evaluation's signature, and how many of it were before it at the same noise level."""
+"""An evaluation's signature, and how many of that signature came before at the noise level."""
 
 
 Name = tuple[Hashable, ...]
-"""What a chunk's features are found by: its evaluation's key, the cond, which forward of it, and
+"""The key of a chunk's features: its evaluation's key, the cond, which forward of the cond, and
 which part of the picture."""
 
 
@@ -41,7 +41,7 @@ class TextRows(Enum):
 
 
 class MissingError(Exception):
-    """What an evaluation was to recall was never kept, or was cut into other rows."""
+    """The features to recall were never kept, or are of other rows."""
 
 
 @dataclass(eq=False)
@@ -49,7 +49,7 @@ class Features:
     """Keys and values of the text stream's self-attention in one forward.
 
     Attributes:
-        chunks: what each chunk is found by.
+        chunks: each chunk's key.
         layers: K_t and V_t of each block, `(chunks or 1, 1, b, tokens, width)`; 1 if all chunks
             have the same text.
     """
@@ -59,7 +59,7 @@ class Features:
 
 
 class Memory:
-    """The text stream's features, found again by what each chunk of a forward is."""
+    """The text stream's features by the key of each chunk of a forward."""
 
     def __init__(self) -> None:
         self._stored: dict[Name, tuple[Features, int]] = {}
@@ -112,10 +112,10 @@ class Memory:
 
 
 class TextStream:
-    """Decides for each evaluation, and predicts the text rows of those in which they do not run.
+    """Decides whether text rows run in each evaluation, and predicts them if they do not.
 
-    An evaluation is found again by its signature (what is evaluated, of what shape) and by how
-    many of that signature there were at the same noise level before it.
+    The key of an evaluation is its signature (what is evaluated, of what shape) and how many
+    evaluations of that signature came before it at the same noise level.
 
     Args:
         lowest: the noise level at and below which nobody reads the text stream.
@@ -135,25 +135,25 @@ class TextStream:
 
     @property
     def goes_on(self) -> bool:
-        """Whether its latents have advanced in every step so far."""
+        """Whether the text stream's latents have advanced in every step so far."""
         return not self._has_ended
 
     def is_read(self, sigmas: Tensor) -> bool:
-        """Whether anybody reads it at one of these noise levels."""
+        """Whether anybody reads the text stream at one of these noise levels."""
         return bool((sigmas > self._lowest).any())
 
     def plan(
         self, signature: Hashable, sigma: float, is_full: bool = True, course: Hashable = None
     ) -> tuple[TextRows, Key]:
-        """What to do in an evaluation, and what it is found by later.
+        """Return where an evaluation's text rows come from, and the evaluation's key.
 
-        Another sigma than the last is a new noise level. A higher one than the last is one of a
-        sampler that climbs: what was kept below it is of no use there.
+        A sigma that differs from the last one is a new noise level. If it is higher, the sampler
+        climbs, and features from the lower levels are of no use.
 
         Args:
             is_full: whether all of the UNet runs at this noise level. If not, no self-attention
-                does, and all is as at the level before.
-            course: of the conds; features are of no use where it is another one.
+                runs, and the plan stays as at the level before.
+            course: the conds', see `read_course`. If it changes, kept features are of no use.
         """
         if not self.is_timed:
             return TextRows.IN_BATCH, (signature, 0)
@@ -194,12 +194,12 @@ class TextStream:
             )
 
     def remember(self, key: Key, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
-        """Remember where the text rows are heading; all `(rows, c, h, w)`, sigma `(rows,)`."""
+        """Keep the slopes of the text rows; x and denoised `(rows, c, h, w)`, sigma `(rows,)`."""
         if self.memory is not None:
             self._slopes[key] = [(x - one) / append_dims(sigma, x) for one in denoised]
 
     def predict(self, key: Key, x: Tensor, sigma: Tensor) -> list[Tensor]:
-        """The denoised text rows of each group of conds, along the last slope."""
+        """Predict the denoised text rows of each group of conds along the last slopes."""
         signature, _ = key
         self._missed[signature] = 0
         return [x - slope * append_dims(sigma, x) for slope in self._slopes[key]]

@@ -13,10 +13,10 @@ from ..attention.mask import Area
 def find_areas(
     rows: Sequence[Tensor], areas: Sequence[Area | None], latent: Tensor
 ) -> list[Area | None]:
-    """For each chunk of a forward, the part of the latent that it shows; None for all of it.
+    """Find the part of the latent that each chunk of a forward shows; None for all of it.
 
     The host crops conds to their areas. A node around the model may cut tiles out of these, or move
-    what is in them, and says nothing: so a tile is looked for in the latent.
+    their contents, without saying so. So a tile is searched for in the latent.
 
     Args:
         rows: the first row of each chunk, `(c, h, w)`.
@@ -24,7 +24,7 @@ def find_areas(
         latent: `(c, H, W)`. The rows are parts of it.
 
     Raises:
-        ValueError: if a tile is not found, or what is in a chunk has been moved.
+        ValueError: if a tile is not found, or a chunk's contents have been moved.
     """
     return [_find(row, area, latent) for row, area in zip(rows, areas, strict=True)]
 
@@ -42,7 +42,7 @@ def _find(row: Tensor, area: Area | None, latent: Tensor) -> Area | None:
 
 
 def _is_moved(row: Tensor, given: Tensor) -> bool:
-    """Whether the same values are in other places; other values may well be where they were."""
+    """Whether the row has the same values in other places. Changed values do not count as moved."""
     if torch.equal(row, given):
         return False
     ours, theirs = (x.flatten().sort().values for x in (row, given))
@@ -56,7 +56,7 @@ def _cut(latent: Tensor, area: Area | None) -> Tensor:
 
 
 def _find_tile(tile: Tensor, latent: Tensor) -> Area:
-    """Where a tile was cut out of a latent, to the last bit."""
+    """Find the one place of a latent that equals a tile bit by bit."""
     height, width = tile.shape[-2:]
     corner = (latent == tile[:, :1, :1]).all(dim=0)
     found = [

@@ -1,8 +1,8 @@
-"""Which rows of a cross-attention are the identity stream's, whatever other nodes made of them.
+"""Finds the identity stream's rows in a cross-attention that other nodes have changed.
 
-Nodes that give regions a prompt of their own repeat rows of the queries, once for each region, and
-put the results together behind the attention. What they repeat they are asked: their patches are
-called once more, with the numbers of the rows for queries.
+Nodes for regional prompts repeat rows of the queries, once for each region, and combine the results
+after the attention. To find the repeated rows, the nodes' patches are called once more. Their
+queries then hold the numbers of the rows.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from ..streams import Layout
 from .forward import Forward
 
 BASE = 256
-"""Numbers are told in two digits of this base, which every floating-point type holds."""
+"""Row numbers are two digits in this base. Every floating-point type holds such digits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """The identity rows of an attention that has the rows of its forward."""
+    """The identity rows of an attention whose rows are those of its forward."""
 
     layout: Layout
 
     def take(self, out: Tensor) -> Tensor:
-        """Their part of the attention's output, `(..., tokens, width)`, to be added to."""
+        """Return the identity rows of the output, `(..., tokens, width)`, to be added to."""
         return self.layout.part(out)[0]
 
     def select(self, x: Tensor) -> Tensor:
-        """Their part of queries or keys, `(rows, tokens, width)`."""
+        """Return the identity rows of queries, keys or values, `(rows, tokens, width)`."""
         return self.layout.split(x)[0]
 
     def deal(self, x: Tensor) -> Tensor:
-        """What each identity row of the forward has, for each of them here."""
+        """Map values of the forward's identity rows to those here: they are the same."""
         return x
 
     def put(self, out: Tensor, _: Tensor) -> Tensor:
-        """The output with what was added to the part taken, which is a view of it."""
+        """Return the output. It has the additions already, since `take` gives a view of it."""
         return out
 
 
@@ -49,8 +49,8 @@ class Traced:
     """The identity rows of an attention whose rows another node has repeated.
 
     Attributes:
-        places: where they are among the attention's rows.
-        sources: for each, which of the forward's identity rows it repeats.
+        places: indices of the identity rows among the attention's rows.
+        sources: for each of them, which of the forward's identity rows it repeats.
     """
 
     places: Tensor
@@ -70,10 +70,10 @@ class Traced:
 
 
 def pick_identity(forward: Forward, q: Tensor, options: dict[str, Any]) -> Whole | Traced:
-    """The identity rows of a cross-attention with queries `(rows, tokens, width)`.
+    """Find the identity rows of a cross-attention with queries `(rows, tokens, width)`.
 
     Raises:
-        ValueError: if another node changed the rows, and what they are cannot be known.
+        ValueError: if another node changed the rows and their origin is unknown.
     """
     if len(q) == forward.rows:
         return Whole(forward.layout)
@@ -104,7 +104,7 @@ def _trace(forward: Forward, q: Tensor, options: dict[str, Any]) -> list[int]:
 
 
 def _read(digits: Sequence[Sequence[float]]) -> list[int]:
-    """Numbers from two digits each; -1 for what is none."""
+    """Return the number of each pair of digits; -1 if a digit is not whole."""
     whole = [all(digit.is_integer() for digit in pair) for pair in digits]
     return [
         int(high * BASE + low) if is_whole else -1

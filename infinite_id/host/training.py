@@ -11,11 +11,11 @@ from .forward import Options
 
 
 def make_predict(model: BaseModel, y: Tensor, context: Tensor | None = None) -> Predict:
-    """The UNet with image cross-attention.
+    """Return the UNet's prediction as a function of noised latents, t, and K', V'.
 
     Args:
         y: `(1, adm)` or `(b, adm)`: pooled text (zeros without a prompt) and size conditioning.
-        context: `(b, l, context_width)` text tokens: then both attentions add up, the way of
+        context: `(b, l, context_width)` text tokens. Text and image attention are then added, as in
             IP-Adapter. None: the text attention is inactive, as in identity-enhanced training.
     """
     unet = model.diffusion_model

@@ -1,4 +1,4 @@
-"""A warning where a sampler gives the streams noise that cannot be made the same."""
+"""Warns if a sampler gives the two streams different noise."""
 
 import logging
 from typing import Any
@@ -34,7 +34,7 @@ def watch_sampler(
     if run is None or run.noise is None:
         return executor(*call, **kwargs)
     drift = options[DRIFT] = Drift(run.streams, noise, denoise_mask)
-    if latent_image is not None:  # in which the streams differ where a run goes on
+    if latent_image is not None:  # the streams differ in it if a run goes on
         drift.explain(latent_image)
     samples = executor(*call, **kwargs)
     drift.see(samples)
@@ -63,7 +63,7 @@ def watch_noise(
     *args: Any,
     **kw: Any,
 ) -> Tensor:
-    """Note what the sampler asks for and what it gets, both `(rows, c, h, w)`.
+    """Note the sampler's latents and the prediction for them, both `(rows, c, h, w)`.
 
     Wraps PREDICT_NOISE.
     """
