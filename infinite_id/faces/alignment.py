@@ -17,7 +17,7 @@ _SHARE = {Crop.LOOSE: 0.65, Crop.ARCFACE: 1.0}
 
 
 def crop_for_recogniser(analysis: Any, photo: Photo, face: Face) -> Photo:
-    """The very crop that the recogniser saw, mostly `(112, 112, 3)`."""
+    """Return the crop that the recogniser saw, usually `(112, 112, 3)`."""
     from insightface.utils.face_align import norm_crop
 
     side = analysis.models["recognition"].input_size[0]
@@ -39,10 +39,10 @@ def align_landmarks(photo: Photo, landmarks: Points, size: int, crop: Crop = Cro
 
 
 def warp(picture: Any, matrix: NDArray[np.float64], size: int, mirrored: bool = False) -> Any:
-    """Map a picture or mask by a similarity transform `(3, 3)` into a square of a side.
+    """Map a picture or mask by a similarity transform `(3, 3)` into a square, `size` on a side.
 
     Args:
-        mirrored: what lies outside is the picture's mirror image; else it is black.
+        mirrored: whether the picture is mirrored beyond its borders; else it is black there.
     """
     import cv2
 

@@ -1,7 +1,7 @@
 """What the face nets found, drawn for the user to check.
 
-Everything is drawn after the photo was scaled, so that lines and letters have the same size
-whatever the photo's. Photos are BGR, as in `face`; colours are RGB, as Pillow has them.
+Everything is drawn after the photo was scaled. So lines and letters do not depend on the photo's
+size. Photos are BGR, as in `face`; colours are RGB, as Pillow has them.
 """
 
 import math
@@ -34,11 +34,11 @@ class Mark:
 
 
 def fit_side(side: int, count: int, area: float, limit: int) -> int:
-    """The side of pictures that together, as an IMAGE batch, take at most `limit` bytes.
+    """Return a side at which `count` pictures take at most `limit` bytes as an IMAGE batch.
 
     Args:
-        side: what it is if there is room.
-        area: pixels of a picture in those of a square of this side.
+        side: the result if there is room.
+        area: a picture's number of pixels, divided by that of a square of the same side.
     """
     return max(1, min(side, math.isqrt(int(limit / (_IMAGE_PIXEL * count * area)))))
 
@@ -82,7 +82,7 @@ def _draw_mark(picture: Image.Image, mark: Mark, scale: float) -> None:
 
 
 def _write(picture: Image.Image, text: str, corner: tuple[float, float], ground: Colour) -> None:
-    """A line of text on a coloured ground, above and right of a corner, moved into the picture."""
+    """Write a line on a coloured ground, above and right of a corner, but inside the picture."""
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(14, max(picture.size) // 40))
     left, top, right, bottom = draw.textbbox((0, 0), text, font)

@@ -32,12 +32,12 @@ _COLOURS: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
-"""Okabe and Ito's, which colour-blind people can tell apart."""
+"""The palette of Okabe and Ito. Colour-blind people can tell its colours apart."""
 _TINT = 0.4
 
 
 class Shape(Enum):
-    """What a mask covers of the person whose face was found."""
+    """Which part of a person a mask covers."""
 
     OVAL = "oval"
     BOX = "box"
@@ -48,8 +48,8 @@ def draw_masks(size: Size, faces: Sequence[Face], shape: Shape, grow: float, fea
     """Draw a mask for each face of a picture: `(faces, height, width)`.
 
     Args:
-        grow: factor on the size of ovals and boxes, about their centres. Columns share out the
-            whole picture as it is: their borders lie midway between neighbours.
+        grow: factor on the size of ovals and boxes, about their centres. Columns ignore it: they
+            divide the whole picture, with borders midway between neighbours.
         feather: half the width of the soft edge in pixels. Feathered columns still add up to 1.
     """
     if shape is Shape.COLUMN:
@@ -61,7 +61,7 @@ def draw_masks(size: Size, faces: Sequence[Face], shape: Shape, grow: float, fea
 
 
 def soften(mask: Mask, feather: int) -> Mask:
-    """Blur a mask; what is further than `feather` pixels from an edge keeps its value."""
+    """Blur a mask. Pixels further than `feather` pixels from an edge keep their values."""
     import cv2
 
     side = 2 * feather + 1
@@ -101,13 +101,13 @@ def _centre(face: Face) -> Points:
 
 
 def scale_face(face: Face, factor: float) -> Face:
-    """The same face, larger about the centre of its box."""
+    """Scale a face about the centre of its box."""
     centre = _centre(face)
     return _map(face, centre * (1 - factor), factor)
 
 
 def _map(face: Face, shift: Points, factor: float = 1.0) -> Face:
-    """A face whose points are multiplied by the factor, then shifted by `(x, y)`."""
+    """Multiply a face's points by the factor, then shift them by `(x, y)`."""
     corners = (face.box.reshape(2, 2) * factor + shift).astype(np.float32)
     landmarks = (face.landmarks * factor + shift).astype(np.float32)
     return replace(face, box=corners.reshape(4), landmarks=landmarks)
@@ -117,8 +117,8 @@ def _map(face: Face, shift: Points, factor: float = 1.0) -> Face:
 class Square:
     """A square of a picture, in its pixels.
 
-    It lies inside the picture along each axis that is long enough; else it reaches out on both
-    sides, where crops show the picture mirrored.
+    Along each axis it lies inside the picture, if the picture is long enough. Otherwise it reaches
+    out on both sides, and crops show the picture mirrored there.
     """
 
     left: int
@@ -134,7 +134,7 @@ class Square:
         )
 
     def inside(self, size: Size) -> tuple[slice, slice]:
-        """Rows and columns of the square that the picture covers: `window` from its corner."""
+        """Rows and columns of the square that the picture covers, from the square's corner."""
         rows, columns = self.window(size)
         return (
             slice(rows.start - self.top, rows.stop - self.top),
@@ -149,7 +149,7 @@ class Cut:
     Attributes:
         picture: index of the picture.
         square: what was cut out of it.
-        mask: `(height, width)` of the square's window in the picture: what is pasted back.
+        mask: what is pasted back, `(height, width)` of the square's window in the picture.
         turn: quarter turns against the clock that make the face upright in its crop.
     """
 
@@ -178,9 +178,9 @@ def cut_faces(
     """Plan a crop of each face of a picture.
 
     Args:
-        context: side of the crop in longer sides of the face's box.
+        context: side of the crop, as a multiple of the longer side of the face's box.
         grow: factor on the size of the oval that is pasted back.
-        feather: half the width of its soft edge, in longer sides of the face's box.
+        feather: half the width of the oval's soft edge, as a multiple of the same side.
     """
     cuts = []
     for face in faces:
@@ -221,7 +221,7 @@ def _place_span(length: int, middle: float, side: int) -> int:
 
 
 def _draw_paste_mask(size: Size, square: Square, face: Face, feather: int) -> Mask:
-    """A soft oval in the square's window; it fades out before a border inside the picture."""
+    """Draw a soft oval in the window. It fades out before the window's borders in the picture."""
     height, width = size
     rows, columns = square.window(size)
     window = rows.stop - rows.start, columns.stop - columns.start
@@ -243,14 +243,14 @@ def crop(image: Tensor, square: Square, size: int, turn: int = 0) -> Tensor:
 
 
 def crop_mask(cut: Cut, size: Size, side: int) -> Tensor:
-    """The mask of a crop of a picture of some size: `(side, side)`, 0 outside the picture."""
+    """Return a crop's mask, turned as the crop: `(side, side)`, 0 outside a picture of `size`."""
     mask = torch.zeros(cut.square.side, cut.square.side, 1)
     mask[cut.square.inside(size)] = cut.mask[..., None]
     return rearrange(resize(torch.rot90(mask, cut.turn), side), "h w 1 -> h w")
 
 
 def _mirror(length: int, start: int, side: int) -> Tensor:
-    """Indices of the pixels `start` to `start + side`, mirrored where there are none."""
+    """Return the indices `start` to `start + side`, mirrored at both ends of the picture."""
     before, after = max(-start, 0), max(start + side - length, 0)
     indices = np.pad(np.arange(length), (before, after), mode="reflect")
     return torch.from_numpy(indices[max(start, 0) :][:side])
@@ -269,9 +269,9 @@ def resize(image: Tensor, side: int) -> Tensor:
 def paste(crops: FaceCrops, refined: Tensor) -> Tensor:
     """Put refined crops back into their pictures, under their masks.
 
-    Where a mask is 0 the picture stays bit for bit; so does its alpha channel everywhere. Crops
-    that nobody changed alter the picture by what scaling back and forth does: for crops scaled up
-    by at least 1.3, by under 0.5/255 on average and 10/255 at the sharpest edges.
+    Pixels with a mask of 0 stay bit for bit, and the alpha channel stays everywhere. A crop that
+    was not changed alters the picture only by the error of scaling back and forth. If the crop was
+    scaled up by at least 1.3, this is under 0.5/255 on average and 10/255 at the sharpest edges.
 
     Args:
         refined: `(cuts, side, side, 3)`, any side.

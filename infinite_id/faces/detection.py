@@ -1,11 +1,11 @@
 """Find the faces in a photo, whichever way up it is.
 
-A detector reads faces that stand upright. One that lies on its side it overlooks. In one that
-stands on its head it often sees a face all the same, the mouth for the eyes, and a vector cut out
-by such landmarks is nobody's. Neither the score nor the landmarks betray this, but the face itself
-does: cut out by its landmarks and shown to the detector at four turns, it is surest of the turn
-in which the face is upright. So each find that is not sure is checked in this way, which costs
-little; only a photo in which a find fails, or none stands, is searched at the other turns.
+A detector reads faces that stand upright. It overlooks a face that lies on its side. It often finds
+a face that stands on its head, but takes the mouth for the eyes. The vector of such a face is
+nobody's. Neither the score nor the landmarks show this mistake, so each doubtful find is checked.
+The check cuts out the face by its landmarks and shows it to the detector at four turns. The
+detector is surest at the turn in which the face is upright. A check costs little. A photo is
+searched at the other turns only if a find is wrong, or if none is right.
 
 Turns are counted as `numpy.rot90` counts them: quarters, against the clock.
 """
@@ -27,26 +27,26 @@ from .face import MIN_CONFIDENCE, Face, FaceError, Photo, Points
 _VIEWS = (1.0, 0.5, 0.25)
 """The shares of the detector's view at which a photo is shown to it."""
 _LARGE = 0.25
-"""Smaller views are for faces at least so long, of the photo's longer side; larger views find the
-others, and what they leave is mostly no face."""
+"""The least length of a find in a smaller view, as a share of the photo's longer side. Larger views
+find smaller faces; what they leave is mostly no face."""
 _DOUBT = 0.1
 """How much surer the detector must be in a smaller view to overrule the largest."""
 _SAME = 0.6
 """Boxes of two views that share this much of the smaller one are of one face."""
 _LARGEST_VIEW = 2048
-"""Pixels: no detector looks at more."""
+"""The longest side of a smaller view in pixels; no detector looks at more."""
 _SLIMMEST = 64
-"""No face is seen in a photo that is so many times as long as wide."""
+"""The largest ratio of a photo's sides. No face is seen in a photo with a larger one."""
 
 _SURE = 0.92
-"""Scores from here on need no check. Upright faces reach .95, those on their heads .89."""
+"""Finds with at least this score need no check. Upright faces reach .95, upside-down ones .89."""
 _CHECK_SIZE, _CHECK_CROP = 160, 80
-"""Pixels of the detector's view in a check, and of the crop in it: there only upright faces count,
-from .91 on where others reach .78."""
+"""Sides of the detector's view in a check, and of the crop in it, in pixels. At this size upright
+faces score at least .91, and others at most .78."""
 _UPRIGHT = 0.7
-"""The least score of a check that says anything."""
+"""The least score at which a turn counts in a check."""
 _CLEARLY = 0.05
-"""How much surer of another turn the detector must be to say that a face is not upright."""
+"""The lead in score by which another turn shows that a face is not upright."""
 
 
 class _Verdict(Enum):
@@ -84,12 +84,12 @@ class _Find:
 def detect(analysis: Any, photo: Photo, min_confidence: float = MIN_CONFIDENCE) -> list[Face]:
     """Find the faces in a photo, largest first; an empty list if there are none.
 
-    Of a face that fills its view a detector sees nothing, or takes a part for the whole. So the
-    photo is shown in smaller views as well, as if the detection size were smaller, and of finds
-    that overlap the surest is kept; large finds in a smaller view count where it is clearly surer.
+    If a face fills the view, a detector overlooks it or takes a part for the whole. So the photo is
+    shown in smaller views as well, as if the detection size were smaller. If finds overlap, the
+    surest is kept. A find in a smaller view replaces one in the largest if it is clearly surer.
 
-    Faces that do not stand upright are found if none does, or if the detector mistook one; their
-    boxes and landmarks are in the photo as it was given.
+    Faces that are not upright are found if no face is upright, or if the detector mistook one.
+    Their boxes and landmarks are in pixels of the photo as it was given.
 
     Args:
         analysis: an `insightface.app.FaceAnalysis`; it is left as it is.
@@ -112,7 +112,7 @@ def detect(analysis: Any, photo: Photo, min_confidence: float = MIN_CONFIDENCE) 
 
 
 def describe_finder(analysis: Any) -> str:
-    """Which net finds faces and at which size, with a digest that tells it from others."""
+    """Return the detector's file name, a digest of the file, and the detection size."""
     file = Path(analysis.models["detection"].model_file)
     return f"{file.name} {file_digest(file)[:16]} {analysis.det_size}"
 
@@ -124,7 +124,7 @@ def _find(detector: Any, photo: Photo) -> list[_Find]:
         return finds
     finds += [find for turn in (1, 2, 3) for find in _search(detector, photo, turn)]
     right = [find for find in finds if find.verdict is _Verdict.RIGHT]
-    # What no check can tell, such as a drawn or a covered face, stands as the surest face does.
+    # A find without a verdict, such as a drawn face, is taken to stand as the surest face does.
     main = max(right, key=lambda find: find.score).turn if right else 0
     doubtful = [f for f in finds if f.verdict is _Verdict.OPEN and f.turn == main]
     return _drop_doubles(right) + [
@@ -133,7 +133,7 @@ def _find(detector: Any, photo: Photo) -> list[_Find]:
 
 
 def _search(detector: Any, photo: Photo, turn: int) -> list[_Find]:
-    """The finds in a photo that is turned first, checked, and turned back."""
+    """Turn a photo, find faces in it, check them, and turn the finds back."""
     turned = np.ascontiguousarray(np.rot90(photo, turn))
     finds = [find for share in _VIEWS for find in _look(detector, turned, share, turn)]
     checked = [_check(detector, turned, find) for find in _drop_doubles(finds)]
@@ -141,7 +141,7 @@ def _search(detector: Any, photo: Photo, turn: int) -> list[_Find]:
 
 
 def _look(detector: Any, photo: Photo, share: float, turn: int) -> list[_Find]:
-    """Detect in a photo that takes a share of the detector's view, black below and to the right."""
+    """Detect in a view of which the photo takes a share. The rest, below and right, is black."""
     import cv2
 
     view: Any = photo
@@ -164,7 +164,7 @@ def _look(detector: Any, photo: Photo, share: float, turn: int) -> list[_Find]:
 
 
 def _drop_doubles(finds: Sequence[_Find]) -> list[_Find]:
-    """Keep one find of each face; within one view the detector has done so itself."""
+    """Keep one find of each face. Within one view the detector has already done so."""
     kept: list[_Find] = []
     for find in sorted(finds, key=lambda f: f.score - _DOUBT * (f.share < 1), reverse=True):
         if not any(_is_same(find, other) for other in kept if other.view != find.view):
@@ -189,7 +189,7 @@ def _check(detector: Any, photo: Photo, find: _Find) -> _Find:
 
 
 def _score(detector: Any, crop: Photo) -> float:
-    """How sure a detector is of the face in a crop, however small its size was set."""
+    """Return the detector's score for a crop, whatever detection size was set."""
     border = _CHECK_SIZE - _CHECK_CROP
     view = np.pad(crop, ((0, border), (0, border), (0, 0)))
     boxes, _ = detector.detect(view, input_size=(_CHECK_SIZE, _CHECK_SIZE))
@@ -205,7 +205,7 @@ def _judge(scores: Sequence[float]) -> _Verdict:
 
 
 def _turn_back(find: _Find, size: tuple[int, int]) -> _Find:
-    """A find in the turned photo -> in the photo of `size` (height and width) as it was given."""
+    """Map a find in the turned photo to the photo as it was given, of `size` (height, width)."""
     corners = _turn_points_back(find.box.reshape(2, 2), find.turn, size)
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
     landmarks = _turn_points_back(find.landmarks, find.turn, size)
@@ -213,7 +213,7 @@ def _turn_back(find: _Find, size: tuple[int, int]) -> _Find:
 
 
 def _turn_points_back(points: Points, turn: int, size: tuple[int, int]) -> Points:
-    """Pixels `(n, 2)`, x and y, of `rot90(photo, turn)` -> those of the photo."""
+    """Map pixels `(n, 2)`, x and y, of `rot90(photo, turn)` to pixels of the photo."""
     x, y = points.T
     bottom, right = (np.float32(length - 1) for length in size)
     return np.stack([(x, y), (right - y, x), (right - x, bottom - y), (y, bottom - x)][turn], 1)

@@ -42,7 +42,7 @@ _SMALLEST_NET = bytes.fromhex(
 
 
 DETECTION_SIZE = 640
-"""The side in pixels to which photos are scaled for detection, if nothing else is said."""
+"""The side in pixels to which photos are scaled for detection by default."""
 
 _DETECTOR_STEP = 32
 """Pixels: the largest stride of a detector."""
@@ -102,8 +102,8 @@ def list_packs(
     """InsightFace model packs below the roots: name -> the folder that holds its .onnx files.
 
     A pack is looked for in `<root>/models/<name>` and `<root>/<name>`; one that was unpacked into
-    a folder of its own name (`antelopev2/antelopev2`) is found too. `note` is told of each folder
-    that cannot be read.
+    a folder of its own name (`antelopev2/antelopev2`) is found too. `note` is called for each
+    folder that cannot be read.
     """
     packs: dict[str, Path] = {}
     for parent in (parent for root in roots for parent in (root / "models", root)):
@@ -191,10 +191,10 @@ def choose_providers(choice: str, available: Sequence[str]) -> list[str]:
 
 
 def find_working_provider() -> str:
-    """The key of `PROVIDERS` on which "auto" runs here, found out by running a net on it.
+    """Return the key of `PROVIDERS` that "auto" uses here. A small net is loaded to find out.
 
-    A provider that is listed and lacks its libraries leaves the net to the CPU.
-    Raises ImportError when there is no onnxruntime that can be imported.
+    If a listed provider lacks its libraries, the net runs on the CPU.
+    Raises ImportError if onnxruntime cannot be imported.
     """
     from onnxruntime import InferenceSession, get_available_providers
 
@@ -204,7 +204,7 @@ def find_working_provider() -> str:
 
 
 def _check_file(pack: Path, net: Path) -> None:
-    """InsightFace has no words of its own for what is no file."""
+    """Raise FaceError if a file is unreadable or empty, which InsightFace does not explain."""
     try:
         with net.open("rb") as file:
             empty = not file.read(1)

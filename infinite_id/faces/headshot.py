@@ -20,14 +20,14 @@ Matrix = NDArray[np.float64]
 """`(3, 3)`, photo pixels -> headshot pixels."""
 
 _BY_EYES, _BY_MOUTH, _LOWER = 2.0, 1.8, 0.1
-"""FFHQ: half the side is twice the eyes' distance, or 1.8 times the way from eyes to mouth if that
-is more; the middle lies a tenth of that way below the eyes."""
+"""FFHQ: half the side is twice the distance between the eyes, or 1.8 times the distance from eyes
+to mouth if that is more. The middle lies below the eyes, by a tenth of the latter distance."""
 RECOGNISED = np.array([64, 70, 440, 446]) / 512
 """Left, top, right, bottom of what the official face encoder sees, in sides of the headshot."""
 
 
 def place_headshot(landmarks: Points, side: int) -> Matrix:
-    """Where the headshot of a face lies in its photo.
+    """Return the matrix that maps a photo to the headshot of a face in it.
 
     Args:
         landmarks: `(5, 2)` eyes, nose, mouth corners in photo pixels.
@@ -51,7 +51,7 @@ def place_headshot(landmarks: Points, side: int) -> Matrix:
 
 
 def place_middle(size: tuple[int, int], side: int) -> Matrix:
-    """The middle square of a photo of a height and width, for one without landmarks."""
+    """Return the matrix of the middle square, for a photo `(height, width)` without landmarks."""
     height, width = size
     zoom = side / min(size)
     return np.array(
@@ -64,18 +64,18 @@ def place_middle(size: tuple[int, int], side: int) -> Matrix:
 
 
 def cut_headshot(photo: Photo, matrix: Matrix, side: int) -> Tensor:
-    """`(3, side, side)` float32 RGB in 0..1; beyond the photo's border it is mirrored."""
+    """Cut out a headshot: `(3, side, side)` float32 RGB in 0..1, mirrored beyond the photo."""
     cut: Any = warp(photo, matrix, side, mirrored=True)
     return to_image(cut)[0].permute(2, 0, 1).contiguous()
 
 
 def cut_mask(mask: NDArray[np.float32], matrix: Matrix, side: int) -> Tensor:
-    """The same of a mask `(h, w)` of the photo: `(1, side, side)`, 0 beyond the border."""
+    """Cut the headshot out of a mask `(h, w)` of the photo: `(1, side, side)`, 0 beyond it."""
     return torch.from_numpy(warp(mask, matrix, side)).clamp(0, 1)[None]
 
 
 def cut_recognised(headshot: Tensor) -> Tensor:
-    """What a face encoder that sees pictures is shown of `(3, s, s)`: `(1, h, w, 3)`."""
+    """Cut out of a headshot what the face encoder sees: `(3, s, s)` -> `(1, h, w, 3)`."""
     side = headshot.shape[-1]
     left, top, right, bottom = (round(share * side) for share in RECOGNISED)
     return headshot[:, top:bottom, left:right].permute(1, 2, 0)[None]

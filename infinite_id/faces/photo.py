@@ -14,8 +14,8 @@ def read_photo(image: Tensor) -> Photo:
     """One picture of an IMAGE batch as a photo.
 
     Args:
-        image: `(h, w, c)` float in 0..1; 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels. What
-            is transparent shows white paper: what nobody sees is no part of the photo.
+        image: `(h, w, c)` float in 0..1; 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels.
+            Transparent pixels become white, because nobody sees their colour.
 
     Returns:
         `(h, w, 3)` uint8, BGR.
@@ -49,7 +49,7 @@ def read_photos(batches: Sequence[Tensor], kind: str = "photo") -> dict[str, Pho
     """All pictures of IMAGE batches as photos, named for the user: 'photo 2 of 3 (512x640)'.
 
     Raises:
-        ValueError: as `read_photo`, naming the picture; if a batch is empty or is none.
+        ValueError: as `read_photo`, naming the picture; or if a batch is empty or not a batch.
     """
     for batch in batches:
         if batch.ndim != 4:

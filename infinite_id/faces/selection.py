@@ -18,16 +18,16 @@ THUMBNAIL = 128
 SHEET = 672
 """The height of a preview in pixels: three times 224, six times 112."""
 PREVIEWS = 64 * 2**20
-"""Bytes that the previews of one node take at most, however many they are."""
+"""The most bytes that all previews of one node take together."""
 SMALLEST_FACE = 32
-"""In photo pixels. ArcFace sees 112: what is scaled up further is a blur, not a person."""
+"""The least side of a face in photo pixels. ArcFace sees 112: a smaller face becomes a blur."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """A photo, its faces in the order in which they are counted, and which one is wanted.
 
-    `index` is from 0; `first` is what the user counts from.
+    `index` counts from 0. The user counts from `first`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Choice:
 
     @property
     def mask(self) -> Any:
-        """`(height, width)` in 0..1."""
+        """The face's oval, `(height, width)` in 0..1; zeros if there is a problem."""
         shape = self.photo.shape[:2]
         return np.zeros(shape, np.float32) if self.problem else draw_mask(shape, self.face)
 
@@ -98,14 +98,14 @@ class WholePhoto(Choice):
 
     @property
     def face(self) -> Face:
-        """Stands for the photo: of its size, without an embedding."""
+        """A stand-in for a face: a box of the photo's size, without an embedding."""
         height, width = self.photo.shape[:2]
         box = np.array([0, 0, width, height], np.float32)
         return Face(box, np.zeros((5, 2), np.float32), 1.0, np.zeros(0, np.float32))
 
     @property
     def problem(self) -> str:
-        """There is none."""
+        """Always empty."""
         return ""
 
     def cut(self, size: int, _crop: Crop) -> Photo:
@@ -114,7 +114,7 @@ class WholePhoto(Choice):
 
     @property
     def mask(self) -> Any:
-        """Ones."""
+        """Ones, `(height, width)`."""
         return np.ones(self.photo.shape[:2], np.float32)
 
     @property
@@ -127,7 +127,7 @@ class WholePhoto(Choice):
 
     @property
     def line(self) -> str:
-        """For the user."""
+        """For the user: that the whole photo was taken."""
         return f"{self.name}: the middle square, without looking for a face"
 
 

@@ -1,1 +1,1 @@
-"""Photos of people on a disk: which there are, and what can be seen in one."""
+"""Photos of people on a disk: how they are listed, decoded and judged."""

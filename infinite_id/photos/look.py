@@ -32,7 +32,7 @@ class Limits:
         face: the least short side of the face's box, in pixels.
         sharpness: the least variance of the Laplacian of the aligned 112 pixel crop, in grey levels
             squared.
-        confidence: the detector's score from which on something counts as a face, 0..1.
+        confidence: the least detection score of a face, 0..1.
         megabytes: the largest file.
         megapixels: the largest picture; looked up in its header, before it is decoded.
     """
@@ -57,11 +57,11 @@ class Look:
     """What was seen in a photo.
 
     Attributes:
-        record: what goes into lists, made of plain JSON values; `reason` is empty if it is usable.
-        vector: `(512,)` float32, as the recogniser gives it; zeros if there is no one face.
+        record: plain JSON values for the lists; `reason` is empty if the photo is usable.
+        vector: `(512,)` float32, as the recogniser gives it; zeros if no single face was found.
         landmarks: `(5, 2)` float32, pixels.
         box: `(4,)` float32, pixels.
-        thumbnail: `(64, 64, 3)` uint8 RGB: the face, or the photo if no one face was found.
+        thumbnail: `(64, 64, 3)` uint8 RGB: the face, or the photo if no single face was found.
     """
 
     record: dict[str, Any]
@@ -117,7 +117,7 @@ def read(source: Source, limits: Limits) -> bytes:
 def decode(data: bytes, limits: Limits) -> Photo:
     """Pixels, upright as the camera noted. Raises Rejected for damaged and for huge pictures.
 
-    What is transparent is white, as in the nodes.
+    Transparent pixels become white, as in the nodes.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -132,7 +132,7 @@ def decode(data: bytes, limits: Limits) -> Photo:
         raise
     except Image.DecompressionBombError as error:
         raise Rejected("too large", "the picture has too many pixels") from error
-    except UnidentifiedImageError as error:  # whose text names an address in memory
+    except UnidentifiedImageError as error:  # its text names an address in memory
         raise Rejected("unreadable", "it is damaged or no picture") from error
     except Exception as error:  # decoders fail in any way they like
         raise Rejected("unreadable", f"it is damaged ({error})"[:300]) from error
@@ -140,7 +140,7 @@ def decode(data: bytes, limits: Limits) -> Photo:
 
 
 def _read_colours(picture: Any) -> NDArray[np.uint8]:
-    """`(h, w, 3)` RGB of a Pillow image of any mode, of which Pillow cuts off what is above 255."""
+    """Return `(h, w, 3)` RGB of a Pillow image. Deep greys are scaled; Pillow would clip them."""
     from PIL import Image
 
     if picture.mode == "F":
@@ -159,7 +159,7 @@ def _read_colours(picture: Any) -> NDArray[np.uint8]:
 
 
 def find(photo: Photo, analysis: Any, limits: Limits, box: Box | None) -> Face:
-    """The one face, or the one at `box`. Raises Rejected if there is none, or there are more."""
+    """Return the only face, or the one at `box`. Raise Rejected if there is none, or several."""
     try:
         faces = detect(analysis, photo, limits.confidence)
     except FaceError:
@@ -178,7 +178,7 @@ def find(photo: Photo, analysis: Any, limits: Limits, box: Box | None) -> Face:
 
 
 def _at(faces: Sequence[Face], box: Box) -> list[Face]:
-    """The face of which the largest part lies in the box, if that is more than half."""
+    """Return the face with the largest part inside the box, if that is more than half of it."""
 
     def inside(face: Face) -> float:
         left, top, right, bottom = face.box
@@ -191,7 +191,7 @@ def _at(faces: Sequence[Face], box: Box) -> list[Face]:
 
 
 def measure(photo: Photo, face: Face) -> dict[str, Any]:
-    """What `judge` and the list of doubles go by: numbers, rounded to what means something."""
+    """Return the numbers by which `judge` and the search for doubles decide, rounded."""
     import cv2
 
     crop: Any = align(photo, face, _JUDGED, Crop.ARCFACE)

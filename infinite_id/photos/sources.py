@@ -1,6 +1,6 @@
 """Where photos come from: a folder for each person, JSON lines, or WebDataset shards.
 
-Each is listed as sources in one order, which depends on the names alone.
+Photos are listed in an order that depends on their names alone.
 """
 
 import json
@@ -52,7 +52,7 @@ def list_sources(photos: Path, captions: bool) -> list[Source]:
     Args:
         photos: a folder with a folder of photos for each person; a file of JSON lines; a tar file,
             or a folder of nothing but tar files.
-        captions: whether to read a caption from the text file of the photo's name beside it. JSON
+        captions: whether to read captions from text files with the photos' names beside them. JSON
             lines and shards bring their own.
 
     Raises:
