@@ -68,7 +68,7 @@ class Adapter(nn.Module):
         return projected
 
     def share(self, tokens: Tensor) -> Tensor:
-        """Return the tensor of the same values that was given before, if somebody still has it.
+        """Return an earlier tensor of the same values if it is still in use, else `tokens`.
 
         So the unconditional tokens of all people are one tensor, and their K', V' are made once.
         """
@@ -80,7 +80,7 @@ class Adapter(nn.Module):
         return tokens
 
     def share_projections(self, tokens: Tensor) -> Projections:
-        """K', V' of tokens that people share: made once, kept as long as somebody has them."""
+        """Return K', V' of shared tokens. They are made once, and kept while they are in use."""
         known = [(ref, x) for ref in self._projections if (x := ref()) is not None]
         for _, x in known:
             if x.tokens is tokens:
@@ -90,17 +90,17 @@ class Adapter(nn.Module):
         return made
 
     def count_bytes(self, tokens: int) -> int:
-        """Bytes of K' and V' of so many tokens at every layer, in half precision."""
+        """Return the bytes of K' and V' of `tokens` tokens over all layers, in half precision."""
         return 2 * torch.float16.itemsize * tokens * sum(self.config.layers.values())
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights' names, shapes, dtypes and bytes, hexadecimal; computed once.
 
-        The same for one adapter in files of different kinds and names. It leaves out the LoRA,
-        which acts on the model, and FaceID PlusV2's shortcut scale: a setting, not a weight, and
-        tokens that were made at one scale are projected alike at any other. Of the weights as they
-        are when it is first asked for: training does not renew it.
+        An adapter has the same fingerprint in files of any kind and name. The LoRA does not count,
+        because it acts on the model. FaceID PlusV2's shortcut scale does not count, because it is a
+        setting and tokens are projected alike at any scale. Training does not renew the value: it
+        is computed from the weights at the first call.
         """
         whole = sha256()
         for name, x in sorted(self.state_dict().items()):

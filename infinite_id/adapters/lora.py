@@ -18,7 +18,7 @@ class FaceLoRA:
     tensors: dict[tuple[Block, str, str, str], Tensor]
 
     def to_state_dict(self) -> dict[str, Tensor]:
-        """The LoRA under the names that ComfyUI reads for a UNet of its own naming."""
+        """Return the tensors under the names by which ComfyUI loads a LoRA into its UNet."""
         layers = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out_0"}
         return {
             f"lora_unet_{_module(block)}_{attention}_{layers[projection]}.lora_{side}.weight": x

@@ -1,1 +1,1 @@
-"""Identities: the tokens that stand for a person, what becomes of them, and their files."""
+"""Identities: tokens that stand for a person, their mixing, their projections and their files."""

@@ -11,7 +11,7 @@ from .projections import Projections
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What the nets saw in photos, all that a mapper eats; float32 on the CPU.
+    """The nets' features of photos: all that a mapper reads; float32 on the CPU.
 
     Attributes:
         face: `(n, face_width)`, as the adapter's recipe wants it.
@@ -43,13 +43,13 @@ class Identity:
 
     Attributes:
         tokens: `(n, l, token_width)` float32 on the CPU; n is 1 for a single identity.
-        unconditional: `(1, l0, token_width)`: no identity, for rows that are not positive; l is a
-            multiple of l0. Identities of one adapter share one tensor: see `Adapter.share`.
+        unconditional: `(1, l0, token_width)`, the tokens of no identity, for rows that are not
+            positive; l is a multiple of l0. Identities may share it, see `Adapter.share`.
         adapter: the adapter that made the tokens and will project them.
         sources: the photos.
         shares: `(n, l)`, not negative: how much each token counts in the attention, relative to
             the others; None if all count alike.
-        features: what the tokens were mapped from; None if no single such thing exists (a stack).
+        features: what the tokens were mapped from; None if they were not, as in a stack.
     """
 
     tokens: Tensor
@@ -71,5 +71,5 @@ class Identity:
 
     @cached_property
     def unconditional_projections(self) -> Projections:
-        """K', V' of the unconditional tokens: one for all identities that have the same ones."""
+        """K', V' of the unconditional tokens. Identities with the same tokens share them."""
         return self.adapter.share_projections(self.unconditional)

@@ -1,10 +1,10 @@
-"""The identity file: one safetensors file from which a person's pictures come out the same again.
+"""The identity file: one safetensors file. A loaded identity draws the same pictures again.
 
 Metadata:
     format: "infinite-id-identity"
     version: "1"
     adapter: the adapter's file name; adapter_kind, face_model, clip_model: of its recipe. They say
-        what the file was made with, and nothing is decided by them
+        what the file was made with; `load` decides nothing by them
     adapter_fingerprint: `Adapter.fingerprint`
     sources: JSON array of {"label": text, "digest": SHA-256 in hexadecimal}, one for each photo
 Tensors, float32:
@@ -16,7 +16,7 @@ Tensors, float32:
     thumbnail.<i>  (h, w, 3), uint8: of the i-th source; may be left out
 
 Tokens are stored as they were computed: float16 would do for a model in float16, but not for one in
-bfloat16 or float32. K', V' are not stored: the adapter makes the same ones of the same tokens. One
+bfloat16 or float32. K', V' are not stored: the adapter makes them again from the tokens. One
 photo is 5.6 MB with a native adapter (tokens and unconditional tokens 4.3, CLIP's states 1.3), 1.6
 with Plus Face, 1.4 with FaceID PlusV2, below 0.3 with FaceID and InstantID; a thumbnail adds 0.05.
 """
@@ -45,7 +45,7 @@ FORMAT = "infinite-id-identity"
 VERSION = "1"
 
 _MAX_HEADER = 4 << 20  # bytes
-_MAX_TOKENS = 1 << 17  # in all: five hundred photos of 261, or as many in-betweens of one
+_MAX_TOKENS = 1 << 17  # in all: 500 photos of 261 tokens each, or 500 in-betweens of one photo
 _MAX_SOURCES = 1024
 _MAX_LABEL = 200
 _MAX_SIDE = 1024  # of a thumbnail, in pixels
@@ -58,7 +58,7 @@ def save(
     """Write an identity. The file appears under its name only when it is complete.
 
     Raises:
-        FileExistsError: if it must be new and is not.
+        FileExistsError: if the file must be new and exists.
         OSError: if it cannot be written.
         FormatError: if `load` would refuse the file: for more tokens or photos than a file may
             hold, or tokens that are not finite.
@@ -96,11 +96,11 @@ def _to_tensors(identity: Identity, include_thumbnails: bool) -> dict[str, Tenso
 
 
 def load(path: Path, adapter: Adapter) -> Identity:
-    """Read an identity that was made with this very adapter, in whatever file that came.
+    """Read an identity that was made with this adapter, whatever file the adapter came in.
 
     Raises:
         FormatError: if the file is damaged, is no identity file, was made with another adapter, or
-            holds what no identity does. Sizes are checked before anything is read.
+            holds values that no identity has. Sizes are checked before anything is read.
         FileNotFoundError: if there is no such file.
     """
     _check_header(path)
@@ -125,7 +125,7 @@ def load(path: Path, adapter: Adapter) -> Identity:
 
 
 def _check_header(path: Path) -> None:
-    """Raises FormatError before a header is parsed that is larger than any identity's."""
+    """Raise FormatError if a header is larger than any identity's, before it is parsed."""
     size = int.from_bytes(read_start(path, 8), "little")
     if size > _MAX_HEADER:
         raise FormatError(
@@ -244,7 +244,7 @@ def _check_limits(path: Path, shapes: Shapes, sources: int) -> None:
 
 
 def _map_shapes(adapter: Adapter, face: tuple[int, ...], clip: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the tokens that features of these shapes make; nothing is computed."""
+    """Return the shape of the tokens of features of these shapes. Nothing is computed."""
     weights = {k: v.to("meta", torch.float32) for k, v in adapter.mapper.state_dict().items()}
     features = torch.empty(face, device="meta"), torch.empty(clip, device="meta")
     return tuple(torch.func.functional_call(adapter.mapper, weights, features).shape)
@@ -255,7 +255,7 @@ def _read(file: TensorFile, name: str) -> Tensor:
     expected = torch.uint8 if name.startswith("thumbnail.") else torch.float32
     if x.dtype is not expected:
         raise FormatError(f"{file.path.name}: {name} is {x.dtype}; it must be {expected}.")
-    return x.clone()  # what stays mapped cannot be replaced on Windows
+    return x.clone()  # Windows cannot replace a file that is still mapped
 
 
 def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:

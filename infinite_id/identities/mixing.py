@@ -15,12 +15,12 @@ from .identity import Features, Identity
 def stack(identities: Sequence[Identity], weights: Sequence[float] | None = None) -> Identity:
     """Stack identities along the token axis (project page, 'identity mixing').
 
-    A weight is the factor on an identity's attention before the softmax's normalisation: with
-    weights w and 1 - w of the same identity the result is that identity. Identities of weight 0
+    A weight multiplies an identity's attention before the softmax is normalised. If an identity is
+    stacked on itself with weights w and 1 - w, the result is that identity. Identities of weight 0
     are left out. Single identities and sweeps of one length can be stacked.
 
     Args:
-        weights: not negative, one per identity; None for all alike, the paper's way.
+        weights: not negative, one per identity; None for equal weights, as in the paper.
 
     Raises:
         ValueError: if the identities' adapters differ, their counts do not go together, or no
@@ -47,7 +47,8 @@ def stack(identities: Sequence[Identity], weights: Sequence[float] | None = None
 def average(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
     """Map the weighted mean of several photos' features, instead of stacking their tokens.
 
-    Unlike stacking this keeps the number of tokens. A face vector's length is kept as well.
+    Unlike stacking, this keeps the number of tokens. The mean face vector gets the mean length of
+    the face vectors.
 
     Raises:
         ValueError: if the adapters differ, an identity has no features, or no weight is positive.
@@ -90,7 +91,7 @@ def interpolate(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
 
 
 def interpolate_faces(keys: Sequence[Identity], places: Sequence[float]) -> Identity:
-    """In-betweens, spherical in the recogniser's vector and linear in CLIP's states, mapped anew.
+    """Interpolate face vectors spherically and CLIP's states linearly, then map them to tokens.
 
     Args, returns and raises as `interpolate`; also raises ValueError for stacks, which have no
     face vector.
@@ -132,9 +133,10 @@ def _between(keys: Sequence[Identity], places: Sequence[float], tokens: Tensor) 
 
 
 def _between_shares(keys: Sequence[Identity], places: Sequence[float]) -> Tensor | None:
-    """Linear in each token's part of the key's total, and in the totals.
+    """Interpolate each token's part of its key's total, and the totals, both linearly.
 
-    So weights 1, 1 and 10, 2 meet half-way as 1, 1 and 1, .2 do, and the ends are the keys' own.
+    So keys with weights (1, 1) and (10, 2) meet half-way in the same proportion as keys with (1, 1)
+    and (1, .2). At the ends the shares are the keys' own.
     """
     if all(key.shares is None for key in keys):
         return None
@@ -170,9 +172,9 @@ def _locate(keys: int, place: float) -> tuple[int, float]:
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Along the great circle from a to b, lengths interpolated linearly; `(n, width)`.
+    """Interpolate along the great circle from a to b, and lengths linearly; `(n, width)`.
 
-    Shoemake 1985. Parallel vectors have no such circle: then along the line.
+    Shoemake 1985. Parallel vectors have no single such circle; for them the line is used.
     """
     lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
     x, y = (v / n.clamp(min=1e-12) for v, n in zip((a, b), lengths, strict=True))

@@ -13,17 +13,17 @@ KeyValues = dict[Block, tuple[Tensor, Tensor]]
 
 
 class Memory(Protocol):
-    """Who knows how much memory there is."""
+    """What `Projections` asks about memory."""
 
     def has_room(self, device: torch.device, size: int) -> bool:
-        """Whether a device has room for so many bytes throughout a sampling run."""
+        """Return whether a device has room for `size` bytes throughout a sampling run."""
 
     def pin(self, tensors: Sequence[Tensor], owner: object) -> None:
-        """Make copies from the CPU's memory quick, until the owner is gone, if that can be."""
+        """Pin tensors in the CPU's memory until the owner is gone, if possible, for fast copies."""
 
 
 class _Placed(dict[Block, tuple[Tensor, Tensor]]):
-    """K', V' on a device, which those who use them keep alive; a plain dict has no weak ones."""
+    """K', V' on a device. Their users keep them alive; a plain dict takes no weak references."""
 
 
 class Projections:
@@ -40,8 +40,8 @@ class Projections:
     def on(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
         """Return `{block: (K', V')}`, each `(b, tokens, width)`, on a device.
 
-        The first call for a dtype projects there (weight by weight: the adapter is never resident
-        on the device); later ones copy, unless somebody still holds what an earlier one returned.
+        The first call for a dtype projects on the device, weight by weight: the adapter is never
+        resident there. Later calls return an earlier result if it is still in use, else a copy.
         """
         placed = self._placed.get((device, dtype))
         if placed is None:
@@ -53,7 +53,7 @@ class Projections:
         return placed
 
     def near(self, device: torch.device, dtype: torch.dtype, memory: Memory) -> KeyValues:
-        """Return what `on` does; in the CPU's memory, ready to be copied, if the device is full."""
+        """Return what `on` returns; if the device is full, in the CPU's memory, ready to copy."""
         if dtype not in self._stored:
             self._compute(device, dtype)
         stored = self._stored[dtype]

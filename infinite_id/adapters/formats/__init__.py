@@ -1,4 +1,4 @@
-"""Adapter files, recognised by their contents; by their names only if those do not tell."""
+"""Adapter files, recognised by their contents, or by their names if the contents are ambiguous."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ def load(path: Path, shortcut_scale: float = 1.0, kind: Kind | None = None) -> A
     Args:
         path: a `.safetensors` file, or a PyTorch `.bin`.
         shortcut_scale: for FaceID PlusV2, see `FaceIDPlusConfig`.
-        kind: what the file is, if several kinds have its tensors; None: as its name says.
+        kind: which kind the file is, if several kinds have its tensors; None: as its name says.
 
     Raises:
         FormatError: if the file is damaged, is none of the known formats, or its tensors do not
@@ -35,7 +35,7 @@ def load(path: Path, shortcut_scale: float = 1.0, kind: Kind | None = None) -> A
 
 
 def inspect(path: Path) -> Adapter:
-    """What `load` would give, from the file's header alone: its weights are on the meta device.
+    """Return what `load` returns, but from the file's header alone: weights are on meta.
 
     Raises: as `load` does.
     """

@@ -1,4 +1,4 @@
-"""Files for faces that users have beside adapters, and that work otherwise: refused by name."""
+"""Files of other face methods, which users may take for adapters. They are refused by name."""
 
 import re
 from dataclasses import dataclass
@@ -85,11 +85,11 @@ FOREIGN = (
         "IP-Adapter FaceID PlusV2 here.",
     ),
 )
-"""In this order: PhotoMaker V2 has V1's tensors, too."""
+"""The order matters: PhotoMaker V2 also has V1's tensors."""
 
 
 def refuse(path: Path, shapes: Shapes) -> None:
-    """Raises FormatError if a file is a known one of another kind, saying what to use instead."""
+    """Raise FormatError if a file is one of `FOREIGN`, and say what to use instead."""
     for foreign in FOREIGN:
         if foreign.matches(shapes):
             raise FormatError(f"{path.name} is {foreign.name}. {foreign.advice}")

@@ -46,7 +46,7 @@ _NAMES = {
     Kind.COMPOSITION: "composition",
     Kind.PLUS: "plus(?!.?face)",
 }
-"""What published files of a kind have in their names, the rarer words first."""
+"""Words in the names of each kind's published files, the rarer words first."""
 
 
 def matches(names: Mapping[str, object]) -> bool:
@@ -58,7 +58,7 @@ def load(file: TensorFile, shortcut_scale: float, kind: Kind | None) -> Adapter:
     """Read an adapter and, if there is one, its LoRA. Weights keep the file's dtype, on the CPU.
 
     Args:
-        kind: the user's choice, if the tensors do not tell.
+        kind: the user's choice among kinds with the same tensors.
 
     Raises:
         FormatError: if the tensors are not those of an SDXL adapter, listing what differs.
@@ -89,8 +89,8 @@ def recognise(
     """Tell the architecture of the mapper from its tensors.
 
     Raises:
-        FormatError: if it is none that is known, one for another model than SDXL, or cannot be
-            what the user chose.
+        FormatError: if the architecture is unknown, is for another model than SDXL, or contradicts
+            the user's choice.
     """
     count = sum(name.endswith("to_k_ip.weight") for name in shapes)
     if count != len(SDXL):
@@ -147,7 +147,7 @@ def _recognise_resampler(path: Path, shapes: Shapes, kind: Kind | None) -> Mappe
 
 
 def _choose(path: Path, kinds: Sequence[Kind], choice: Kind | None) -> Kind:
-    """Of kinds with the same tensors: the user's choice, what the name says, or the first."""
+    """Choose among kinds with the same tensors: the user's, else the name's, else the first."""
     if choice is not None and choice in kinds:
         return choice
     name = path.name.lower()
@@ -181,7 +181,7 @@ def _perceiver(shapes: Shapes, prefix: str) -> PerceiverConfig:
 
 
 def _rename(name: str) -> str:
-    """Some converters write `adapter_modules` for `ip_adapter`."""
+    """Undo the renaming by converters that write `adapter_modules` for `ip_adapter`."""
     return re.sub(r"^adapter_modules\.", "ip_adapter.", name)
 
 

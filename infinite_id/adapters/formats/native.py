@@ -44,7 +44,7 @@ def save(
     """Write an adapter. The file appears under its name only when it is complete.
 
     Args:
-        further: metadata that readers of the adapter do without.
+        further: more metadata, which readers of the adapter do not need.
     """
     metadata = {
         **(further or {}),

@@ -1,4 +1,4 @@
-"""What every mapper has in common: the features it eats and the tokens it gives."""
+"""What every mapper has in common: the features that it reads and the tokens that it makes."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -36,12 +36,12 @@ class Crop(Enum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an adapter wants to be fed; a width of 0 means that it takes no such features.
+    """Which features an adapter reads. A width of 0 means that it reads none of that kind.
 
     Attributes:
         name: what kind of adapter this is, for the user.
-        face_width, face_vector: of the recogniser's vector.
-        clip_width, clip_layer, crop: of the CLIP features, and the picture they are of.
+        face_width, face_vector: width and kind of the recogniser's vector.
+        clip_width, clip_layer, crop: width and layer of the CLIP features, and their picture.
         face_model, clip_model: the models that fit, in the user's words; empty if none is needed.
     """
 

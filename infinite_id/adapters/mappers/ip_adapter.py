@@ -1,7 +1,7 @@
 """The mappers of IP-Adapter in its forms for SDXL, and of InstantID.
 
-Their unconditional side is that of their training: zeros for the face vector and for the pooled
-image embedding, and the CLIP hidden states of the picture that is zero in normalised pixel space.
+Their unconditional features are those of their training. The face vector and the pooled image
+embedding are zeros. The CLIP hidden states are those of a picture of zeros in normalised pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from .resampler import Perceiver, Resampler
 
 
 class Kind(Enum):
-    """What an adapter was trained for, if several kinds have the same tensors; its name."""
+    """Kinds of adapters that share their tensors with another kind; the values are their names."""
 
     INSTANT_ID = "InstantID"
     PORTRAIT_UNNORM = "IP-Adapter FaceID Portrait unnorm"
@@ -26,7 +26,7 @@ class Kind(Enum):
 
 
 BUFFALO, ANTELOPE = "buffalo_l", "antelopev2"
-"""InsightFace's model packs: those of IP-Adapter FaceID and of InstantID."""
+"""InsightFace's model packs for IP-Adapter FaceID and for InstantID."""
 
 _PORTRAIT_TOKENS = 16
 """FaceID Portrait is FaceID with more tokens: 16 a photo instead of 4."""
@@ -63,9 +63,9 @@ class FaceIDConfig:
 
 @dataclass(frozen=True)
 class FaceIDPlusConfig:
-    """FaceID PlusV2: FaceID's tokens, and what they read in the CLIP hidden states.
+    """FaceID PlusV2: FaceID's tokens, plus what they read from the CLIP hidden states.
 
-    `scale` is the weight of the latter, the 'shortcut scale' of the published code.
+    `scale` weights the second part. It is the 'shortcut scale' of the published code.
     """
 
     face: FaceIDConfig
@@ -145,7 +145,7 @@ class RawFaceConfig:
 def _make_face_recipe(
     name: str, width: int, model: str, vector: FaceVector = FaceVector.NORMED
 ) -> Recipe:
-    """Of an adapter that reads a face vector alone."""
+    """Make the recipe of an adapter that reads a face vector alone."""
     return Recipe(
         name=name,
         face_width=width,
@@ -159,7 +159,7 @@ def _make_face_recipe(
 
 
 def _make_picture_recipe(name: str, width: int, layer: ClipLayer, crop: Crop) -> Recipe:
-    """Of an adapter that reads CLIP features alone."""
+    """Make the recipe of an adapter that reads CLIP features alone."""
     return Recipe(
         name=name,
         face_width=0,
@@ -190,7 +190,7 @@ class FaceIDMapper(FaceMapper):
 
 
 class FaceIDPlusMapper(FaceIDMapper):
-    """`x + scale * perceiver(x, clip)` with x FaceID's tokens."""
+    """`x + scale * perceiver(x, clip)`, where x are FaceID's tokens."""
 
     def __init__(self, config: FaceIDPlusConfig) -> None:
         super().__init__(config.face)

@@ -23,7 +23,7 @@ class MapperConfig:
 
     @property
     def recipe(self) -> Recipe:
-        """What the adapter wants of the face nets."""
+        """The features that the mappers read."""
         return Recipe(
             name="Infinite-ID",
             face_width=self.face_width,
