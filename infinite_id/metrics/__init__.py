@@ -1,1 +1,1 @@
-"""How alike, how obedient, how varied pictures of people are; `python -m infinite_id.metrics`."""
+"""Measures of pictures of people: likeness, prompt, variety; `python -m infinite_id.metrics`."""

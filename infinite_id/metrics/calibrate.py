@@ -14,7 +14,7 @@ from .scores import Measure, Scores, same_and_different
 from .statistics import area, threshold
 
 RATES = (0.01, 0.001)
-"""Of false accepts."""
+"""Rates of false accepts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class Distribution:
     """One net's similarities of all pairs of photos.
 
     Attributes:
-        same, different: of pairs of one person and of two, in the same order for all nets.
+        same: similarities of pairs of one person; different: of pairs of two people. The order of
+            the pairs is the same for all nets.
     """
 
     net: FaceNet
@@ -31,7 +32,7 @@ class Distribution:
 
     @property
     def thresholds(self) -> list[float]:
-        """For each of `RATES`."""
+        """The threshold at each of `RATES`."""
         return [threshold(self.different, rate) for rate in RATES]
 
 
@@ -40,7 +41,7 @@ class Calibration:
     """Several nets on the same photos.
 
     Attributes:
-        photos, people: that all nets found a face in.
+        photos: how many have a face that all nets found; people: how many they show.
         problems: each photo that is left out, and why.
     """
 
@@ -109,7 +110,7 @@ def describe(calibration: Calibration) -> str:
     ]
     for n, rate in enumerate(RATES):
         name = f"threshold at {100 * rate:g} % false accepts"
-        if rate * len(one.different) < 1:  # it would say no more than which pair is most alike
+        if rate * len(one.different) < 1:  # the threshold would only be the most similar pair's
             rows.append([name, *("too few pairs" for _ in shown)])
             continue
         rows.append([name, *(f"{d.thresholds[n]:.3f}" for d in shown)])
@@ -142,5 +143,5 @@ def _correlate(a: Distribution, b: Distribution) -> str:
 
 
 def _correlate_values(x: Scores, y: Scores) -> str:
-    """Three pairs are the fewest of which a correlation says anything."""
+    """Return the correlation as text. With fewer than three pairs it says nothing."""
     return f"{np.corrcoef(x, y)[0, 1]:.3f}" if len(x) > 2 else "unknown"

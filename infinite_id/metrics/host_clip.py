@@ -32,7 +32,7 @@ def see(vision: Any, photos: Sequence[Photo]) -> Vectors:
 
 @torch.inference_mode()
 def read(clip: Any, texts: Sequence[str]) -> Vectors:
-    """Texts -> `(n, d)` float32, projected, by a CLIP; of SDXL's two text encoders by CLIP-G."""
+    """Texts -> `(n, d)` float32, projected, by a CLIP. Of SDXL's two encoders CLIP-G is used."""
     vectors: Vectors = torch.cat([_read(clip, text) for text in texts]).float().cpu().numpy()
     return vectors
 

@@ -11,7 +11,7 @@ from .plan import FILE, read_plan
 
 _COLUMNS = ("file", "kind", "person", "method", "prompt", "seed")
 _ONCE = ("file", "person", "method", "prompt")
-"""What no two pictures have in common."""
+"""No two pictures may have the same values in all of these columns."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _read_csv(path: Path) -> Material:
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The number of each line and what it says; raises UserError for what is no such file."""
+    """Return each line's number and values. Raise UserError if it is no such file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(_rows(path, csv.DictReader(file)))

@@ -17,7 +17,7 @@ class Baseline:
 
     Attributes:
         own: the mean similarity of the person's photos among themselves; NaN for a single one.
-        strangers: the mean similarity of the given photo to those of the others.
+        strangers: the mean similarity of the person's given photo to those of other people.
     """
 
     own: float
@@ -49,7 +49,7 @@ class Problems:
 
 
 def show(path: Path, root: Path) -> str:
-    """A path from a folder on, as text that every file can hold, whatever bytes are in the name."""
+    """Return a path relative to a folder, as text that can be written whatever its bytes are."""
     shown = path.relative_to(root) if path.is_relative_to(root) else path
     return to_text(shown.as_posix())
 

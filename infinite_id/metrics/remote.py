@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 60.0
 _AWAY = (502, 503, 504)
-"""What stands before a server answers so while the server is away."""
+"""HTTP statuses with which a proxy answers while the server behind it is away."""
 
 
 class DrawError(Exception):
@@ -80,7 +80,7 @@ class Server:
             return await response.read()
 
     async def _wait(self, number: str) -> dict[str, Any]:
-        """The history of a prompt, once it has ended; however long that takes."""
+        """Wait until a prompt has ended, however long that takes, and return its history."""
         import aiohttp
 
         while True:
@@ -112,7 +112,7 @@ class Server:
 
 
 def _check(response: aiohttp.ClientResponse) -> None:
-    """Raise DrawError if a server that is there does not do what it is asked: it never will."""
+    """Raise DrawError if a server refuses a request: asking it again would be no use."""
     if response.status >= 400 and response.status not in _AWAY:
         raise DrawError(f"{response.url.path}: HTTP {response.status}, {response.reason}")
     response.raise_for_status()

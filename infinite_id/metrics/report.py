@@ -22,7 +22,7 @@ CSV, JSON, HTML = "scores.csv", "figures.json", "report.html"
 SHOWN = 100
 """Pictures with thumbnails among the best, and among the worst."""
 _TABLE_BYTES = 20_000_000
-"""What the table of all pictures may take in the page, of 40 MB in all."""
+"""The most bytes of the table of all pictures. The whole page may have 40 MB."""
 _THUMBNAIL, _QUALITY = 128, 80
 _BINS = 24
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -58,7 +58,7 @@ def _to_csv(evaluation: Evaluation) -> str:
 
 
 def _columns(evaluation: Evaluation) -> list[str]:
-    """Measures of single pictures, in their order, whichever picture comes first."""
+    """Return the measures of single pictures, in the order of the evaluation's measures."""
     found = {name for row in evaluation.rows for name in row.scores}
     return [measure for measure in evaluation.measures if measure in found]
 
@@ -99,7 +99,7 @@ def to_json(evaluation: Evaluation, nets: Nets, against: str) -> dict[str, Any]:
 
 
 def describe_nets(nets: Nets) -> list[dict[str, str]]:
-    """What judged, exactly enough to do it again."""
+    """Describe the nets that judged, exactly enough to repeat the evaluation."""
     found = [
         {
             "name": net.name,
@@ -189,7 +189,7 @@ def _cells(row: Row, columns: Sequence[str], out: Path) -> list[Any]:
 
 
 def _link(path: Path, out: Path) -> str:
-    """From the report's folder to a file; as a whole address where drives differ."""
+    """Return the path from the report's folder to a file, or its address if drives differ."""
     try:
         return quote(os.fsencode(Path(os.path.relpath(path, out)).as_posix()))
     except ValueError:
@@ -197,7 +197,7 @@ def _link(path: Path, out: Path) -> str:
 
 
 def _fit(table: Sequence[Sequence[Any]]) -> tuple[str, int]:
-    """As many rows as the page may hold, as JSON that no HTML parser misreads, and their number."""
+    """Return the rows that fit the page, as JSON that is safe in HTML, and their number."""
     lines: list[str] = []
     size = 0
     for cells in table:

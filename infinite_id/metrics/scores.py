@@ -43,7 +43,7 @@ def unit(vectors: Vectors) -> Vectors:
 def similarities(
     vectors: Sequence[Vector | None], person: Vector, measure: Measure = Measure.COSINE
 ) -> Scores:
-    """Face similarity of pictures to a person, `(n,)`: at most 1, NaN where no face is.
+    """Face similarity of pictures to a person, `(n,)`: at most 1, NaN if there is no face.
 
     Args:
         vectors: of the face in each picture, `(d,)`; None if the picture has none.

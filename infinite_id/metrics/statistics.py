@@ -27,7 +27,7 @@ class Interval:
 
 
 def bootstrap(values: Values) -> Interval:
-    """The mean's percentile bootstrap interval (Efron, 1979), the same for the same values.
+    """Return the mean and its percentile bootstrap interval (Efron, 1979), from a fixed seed.
 
     A difference of methods is paired if its values are differences: `bootstrap(a - b)`.
 

@@ -14,7 +14,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 
 
 def read_workflow(path: Path) -> Prompt:
-    """Read a file of the page's *Export (API)*.
+    """Read a file that ComfyUI's *Export (API)* has written.
 
     Raises:
         UserError: if it is none.
@@ -40,7 +40,7 @@ def fill(workflow: Prompt, inputs: Mapping[str, Any], values: Mapping[str, str |
 
     Args:
         inputs: "title.input" or "class.input" -> a value. Text may hold names in braces, such as
-            {photo}; a text that is nothing but one takes the value as it is.
+            {photo}; a text that is only such a name becomes the value, with its type.
         values: what the names stand for.
 
     Raises:
@@ -67,7 +67,7 @@ def _names(node: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _insert(value: Any, values: Mapping[str, str | int]) -> Any:
-    """Values are taken as they are: what they hold in braces stays."""
+    """Replace the names in a text by their values. Braces inside a value stay."""
     if not isinstance(value, str):
         return value
     if value[:1] == "{" and value[-1:] == "}" and value[1:-1] in values:
