@@ -1,1 +1,1 @@
-"""Identity-enhanced training: the seed that trainers grow from."""
+"""Identity-enhanced training of adapters: data, objective, loop and export."""

@@ -22,7 +22,7 @@ class Checkpoint:
 
     Attributes:
         tensors: by name: `adapter.*`, `average.*` and `optimiser.*`.
-        metadata: the step, and what the run is of.
+        metadata: the step, and a description of the run.
     """
 
     tensors: Mapping[str, Tensor]
@@ -93,10 +93,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def check_same(own: Mapping[str, Any], stored: Mapping[str, Any], run: Path) -> None:
-    """Check that a run goes on as what it was.
+    """Check that a run goes on with what it began with.
 
     Args:
-        own, stored: what fixes a run, by words for the user.
+        own, stored: what a run must keep, by names for the user.
 
     Raises:
         UserError: naming the first thing that differs.

@@ -32,9 +32,9 @@ class Photo:
     """A line of the index.
 
     Attributes:
-        row: of the shard's face vectors and CLIP states.
+        row: the photo's row in the shard's face vectors and CLIP states.
         bucket: height and width of the cut photo, in pixels.
-        latents_row: of the bucket's latents in the shard.
+        latents_row: the photo's row in the bucket's latents of the shard.
         sizes: SDXL's size conditioning: original height and width, top and left of the cut, height
             and width of the cut.
         caption: may be empty.
@@ -52,7 +52,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of photos of the same people, with all that is random about them; on one device.
+    """Pairs of photos of the same people, with what was drawn at random for them; on one device.
 
     Attributes:
         latents: `(b, c, h, w)` of the targets, as the autoencoder gives them, float32.
@@ -116,9 +116,9 @@ class Prepared:
         return int(self._open(self.photos[0].shard).get_slice("face").get_shape()[-1])
 
     def split(self, share: float) -> tuple[list[int], list[int]]:
-        """Numbers of the photos to train on, and of those of the people who are held out.
+        """Return the numbers of the photos to train on, and of the photos of held-out people.
 
-        A person is held out or not by the hash of the name, whoever else is there.
+        The hash of a name decides whether a person is held out, whoever else is there.
         """
         people = sorted({photo.person for photo in self.photos}, key=_hash)
         count = 0 if share == 0 or len(people) < _LEAST_PEOPLE else max(1, int(share * len(people)))
@@ -187,7 +187,7 @@ def _read_photo(line: dict[str, Any], size: int) -> Photo:
 
 
 class Pairs:
-    """Draws pairs of photos of one person each, out of some of the prepared photos."""
+    """Draws pairs from some of the prepared photos. Both photos of a pair show one person."""
 
     def __init__(self, data: Prepared, numbers: Sequence[int]) -> None:
         self.data = data
@@ -219,7 +219,7 @@ class Pairs:
         dropped: float,
         times: int,
     ) -> list[Draw]:
-        """Some of a step's samples. All of a step have targets of one bucket.
+        """Draw some of a step's samples. All targets of a step are of one bucket.
 
         Args:
             samples: their numbers in the step.

@@ -24,10 +24,10 @@ class Draw:
     Attributes:
         target, source: numbers of photos; the same if a person has one photo alone.
         mirrored: whether the target is mirrored.
-        dropped: whether there is no identity.
+        dropped: whether the identity is left out.
         time: the timestep.
-        noise: seeds the noise.
-        untold: whether there is no caption.
+        noise: the seed of the noise.
+        untold: whether the caption is left out.
     """
 
     target: int
@@ -49,5 +49,5 @@ def draw_chance(probability: float, random: torch.Generator) -> bool:
 
 
 def time_of_preview(times: int) -> int:
-    """The timestep at which a preview is made: the face is there, and not yet settled."""
+    """Return the timestep of previews. There the face is visible, but not yet settled."""
     return int(0.6 * times)

@@ -18,16 +18,16 @@ from ..files import write_text
 from .checkpoints import BEST, FOLDER, Checkpoint, list_checkpoints, load
 
 _SHAPE = ("mapper", "layers", "lowest")
-"""What a checkpoint says besides what it was made of and with."""
+"""Keys of a checkpoint's metadata that do not say what it was made of and with."""
 
 
 def export(run: Path, out: Path, newest: bool = False, dtype: torch.dtype = torch.float16) -> int:
-    """Write an adapter, and a model card beside it; the step that it is of.
+    """Write an adapter, and a model card beside it. Return the step of its weights.
 
     Args:
         run: a folder that `train` has written.
         out: a .safetensors file.
-        newest: take the newest checkpoint, and not that of the lowest validation loss.
+        newest: take the newest checkpoint, not the one of the lowest validation loss.
 
     Raises:
         UserError: if there is no checkpoint, or the file cannot be written.

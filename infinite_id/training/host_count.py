@@ -1,7 +1,7 @@
 """What a step takes at SDXL's true size, counted on fake tensors: shapes without storage.
 
-They lie on the CPU: PyTorch computes no gradients on a GPU that is not there. Its attention there
-keeps for the gradient what a GPU's does, and no matrix of scores.
+The tensors are on the CPU, because PyTorch computes no gradients on a missing GPU. Attention on the
+CPU keeps the same tensors for the gradient as on a GPU, without the matrix of scores.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ UNET: dict[str, Any] = {
 }
 """SDXL's UNet, as ComfyUI describes it."""
 CLIP_TOKENS = 257
-"""Of ViT-H/14."""
+"""Hidden states of CLIP ViT-H/14."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Counts:
     Attributes:
         unet: the frozen weights.
         adapter: the trained weights, float32.
-        fixed: what does not depend on the number of samples where the most memory is taken: for
-            many samples in the middle of the backward pass, when some gradients are there.
-        sample: activations of one sample at that time.
+        fixed: the part of the peak that does not depend on the number of samples. With many samples
+            the peak is inside the backward pass, when some gradients exist.
+        sample: activations of one sample at the peak.
         flops: of one sample.
     """
 
@@ -68,7 +68,7 @@ class Counts:
     flops: int
 
     def peak(self, samples: int) -> int:
-        """Activations and gradients of so many samples at once, bytes."""
+        """Return the peak of activations and gradients of `samples` samples at once, in bytes."""
         return max(self.adapter, self.fixed + samples * self.sample)
 
 
@@ -79,7 +79,7 @@ def count(
     checkpointing: bool,
     unet: Mapping[str, Any] = UNET,
 ) -> Counts:
-    """Count a step of training; eight and sixteen samples tell what each takes.
+    """Count a step of training. The difference of 16 and 8 samples gives the memory of one.
 
     Args:
         size: side of the pictures, pixels.

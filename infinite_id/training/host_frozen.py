@@ -1,4 +1,4 @@
-"""The frozen diffusion model as ComfyUI has it, as the objective sees it."""
+"""The frozen diffusion model: ComfyUI's model in the form that the objective needs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _PREDICTIONS = {
 }
 
 _TOKENS = 77
-"""Of a prompt of ordinary length."""
+"""The tokens of a prompt of ordinary length."""
 
 
 def read_prediction(sampling: Any) -> Prediction | None:
-    """What a model predicts by its `model_sampling`, which another node may have put there.
+    """Return what a model predicts by its `model_sampling`, which another node may have replaced.
 
-    None where that is neither noise nor velocity, or where timesteps are no places in its sigmas.
+    None if that is neither noise nor velocity, or if timesteps are no indices of its sigmas.
     """
     kind: Any = type(sampling)
     if getattr(kind, "timestep", None) is not ModelSamplingDiscrete.timestep:
@@ -40,13 +40,13 @@ def read_prediction(sampling: Any) -> Prediction | None:
 
 
 def name_sampling(sampling: Any) -> str:
-    """The kinds that a model's `model_sampling` is put together from, for the user."""
+    """Return the names of the classes of a model's `model_sampling`, for the user."""
     bases = [base.__name__ for base in type(sampling).__bases__]
     return " and ".join(bases)
 
 
 class HostFrozen:
-    """What `objective.Frozen` asks for."""
+    """Implements `objective.Frozen` by ComfyUI's model."""
 
     def __init__(self, model: BaseModel, checkpointing: bool, text: CLIP | None = None) -> None:
         """
@@ -105,14 +105,14 @@ class HostFrozen:
 
 
 class _Captions:
-    """Encoded captions; each is encoded once as long as it is among the last thousand."""
+    """Encoded captions. The last thousand are kept and not encoded again."""
 
     def __init__(self, text: CLIP) -> None:
         self._text = text
         self._one = lru_cache(1000)(self._encode)
 
     def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Context `(b, 77, width)`, of longer captions the first 77 tokens, and pooled vectors."""
+        """Return the context `(b, 77, width)`, cut off after 77 tokens, and the pooled vectors."""
         contexts, pooled = zip(*(self._one(caption) for caption in captions), strict=True)
         return torch.cat(contexts), torch.cat(pooled)
 
@@ -136,8 +136,8 @@ def _compute_twice(block: Any) -> None:
     forward = block.forward
 
     def twice(x: Tensor, context: Any = None, transformer_options: Any = None) -> Any:
-        # ComfyUI writes the current block into the one dictionary of the forward: the second time
-        # it would name the last block.
+        # ComfyUI writes the current block into a dictionary that the whole forward shares. When a
+        # block is computed again, it would name the last block.
         options = dict(transformer_options or {})
 
         def run(x: Tensor, context: Any) -> Any:

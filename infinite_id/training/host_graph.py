@@ -17,7 +17,7 @@ from torch import Tensor
 from .loop import Loop
 
 PREVIEW_EVERY = 10
-"""Steps between previews, if not said otherwise: each is a forward more."""
+"""Steps between previews by default. Each preview costs one more forward."""
 
 
 class GraphWatch:
@@ -76,10 +76,10 @@ class GraphWatch:
 
 
 def train_interruptibly(loop: Loop, watch: GraphWatch) -> None:
-    """Train; a user's interruption saves the last whole step, and is raised again.
+    """Train. If the user interrupts, save the last whole step and raise.
 
     Raises:
-        InterruptProcessingException: as the host's own layers do within a step, too.
+        InterruptProcessingException: if the user interrupts; within a step the host raises it.
     """
     try:
         loop.train(watch)

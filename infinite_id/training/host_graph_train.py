@@ -40,7 +40,7 @@ def train(
     """Train an adapter on prepared photos, or go on.
 
     Args:
-        start: an adapter whose parts that fit are taken, see `warm_start`.
+        start: an adapter; the parts of it that fit are copied, see `warm_start`.
         runs: a folder for runs; the same inputs go on where they were stopped.
         file: where the adapter is written, and its model card beside it.
         node: the node's id, for progress.

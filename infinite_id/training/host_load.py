@@ -22,7 +22,7 @@ from ..host.models import place_model
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Gradients inside a node, which the host runs in inference mode; and the host is told."""
+    """Allow gradients inside a node, which the host runs in inference mode, and tell the host."""
     before = getattr(model_management, "in_training", False)
     model_management.in_training = True
     try:
@@ -33,11 +33,11 @@ def training() -> Iterator[None]:
 
 
 def load_for_training(model: ModelPatcher) -> ModelPatcher:
-    """A copy of a model in whole on its device, with its patches, all other models put away.
+    """Unload all models, copy one with its patches, and load the whole copy on its device.
 
-    Its weights were made in inference mode, which PyTorch keeps out of gradients: the copy's are
-    ordinary. It runs in bfloat16 where the device can, else in float32; half precision would lose
-    small gradients.
+    The model's weights were made in inference mode, so PyTorch allows no gradients through them.
+    The copy's weights are ordinary. It runs in bfloat16 if the device can, else in float32; half
+    precision would lose small gradients.
     """
     model_management.unload_all_models()
     patcher = _copy_diffusion(model)
@@ -46,7 +46,7 @@ def load_for_training(model: ModelPatcher) -> ModelPatcher:
 
 
 def load_with_text(model: ModelPatcher, clip: CLIP) -> tuple[ModelPatcher, CLIP]:
-    """The same with a copy of its text encoders, which keep their precision."""
+    """Do as `load_for_training`, and copy the text encoders too, which keep their precision."""
     model_management.unload_all_models()
     patcher = _copy_diffusion(model)
     text = clip.clone()
@@ -57,7 +57,7 @@ def load_with_text(model: ModelPatcher, clip: CLIP) -> tuple[ModelPatcher, CLIP]
 
 
 def place(patchers: Sequence[ModelPatcher]) -> None:
-    """Load models in whole, also where another one has made them give way."""
+    """Load models in whole, even if another model has displaced them."""
     model_management.load_models_gpu(patchers, memory_required=1e20, force_full_load=True)
 
 
@@ -69,7 +69,7 @@ def _copy_diffusion(model: ModelPatcher) -> ModelPatcher:
 
 
 def _patch_alike(network: torch.nn.Module, other: ModelPatcher) -> ModelPatcher:
-    """A patcher of a copied network with the patches of the first one's."""
+    """Return a patcher of a copied network, with the patches of the original's patcher."""
     patcher = ModelPatcher(
         network, load_device=other.load_device, offload_device=other.offload_device
     )
@@ -87,7 +87,7 @@ def _copy_model(model: BaseModel) -> BaseModel:
 
 
 def digest_model(model: ModelPatcher) -> str:
-    """SHA-256 that tells models apart: of the text projections, of all patches and the sampling."""
+    """Return the SHA-256 of a model's text projections, patches and sampling, to compare it by."""
     digest = _digest(model, ("attn2.to_k.weight", "attn2.to_v.weight"))
     sampling = model.object_patches.get("model_sampling")
     if sampling is None:
@@ -99,7 +99,7 @@ def digest_model(model: ModelPatcher) -> str:
 
 
 def digest_text(clip: CLIP) -> str:
-    """SHA-256 that tells text encoders apart that may share their token tables."""
+    """Return a digest that tells text encoders apart, even if their token tables are the same."""
     return f"{clip.layer_idx} {_digest(clip.patcher, ('k_proj.weight',))}"
 
 
@@ -109,9 +109,9 @@ def digest_autoencoder(vae: VAE) -> str:
 
 
 def _digest(model: ModelPatcher, ends: tuple[str, ...]) -> str:
-    """SHA-256 of the weights whose names end so, as they are without patches, and of all patches.
+    """Return the SHA-256 of the unpatched weights whose names end in `ends`, and of all patches.
 
-    The host's loaded models have their patches in their weights, and it knows what was before.
+    The host merges patches into the weights of loaded models, and keeps the unpatched weights.
     """
     whole = sha256()
     for name, (own, *patches) in sorted(model.get_key_patches().items()):

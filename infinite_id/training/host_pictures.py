@@ -37,7 +37,7 @@ from .settings import Pictures as Settings
 FOLDER = "samples"
 _SAMPLER, _SCHEDULER = "ddim", "ddim_uniform"
 _LATENT = 8
-"""Pixels of a side of a latent's pixel."""
+"""Picture pixels along one side of a latent pixel."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .settings import Run, Settings
 
 _PAPER = Run(steps=1_000_000, batch=64, at_once=4, checkpointing=False)
 _SIDE = 4096
-"""Of the matrices whose product is timed; on a CPU a quarter of it."""
+"""The side of the matrices whose product is timed; a quarter of it on a CPU."""
 
 
 def plan(settings: Settings, size: int, photos: int) -> str:
@@ -65,7 +65,7 @@ def _count_cards(device: torch.device) -> int:
 
 
 def time_products(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """The speed of products of large matrices, FLOP/s; measured for about so long."""
+    """Measure the speed of products of large matrices, FLOP/s, for about `seconds`."""
     side = _SIDE if device.type != "cpu" else _SIDE // 4
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds

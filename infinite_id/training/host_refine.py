@@ -42,7 +42,7 @@ _STEP = 64
 
 
 def make_settings(steps: int, batch: int, rate: float, seed: int, twice: bool) -> Settings:
-    """For a few hundred steps.
+    """Make the settings of a few hundred steps.
 
     Args:
         twice: compute activations twice.
@@ -69,7 +69,7 @@ def encode_photos(photos: dict[str, Photo], vae: VAE, size: int, model: ModelPat
     """Latents of whole photos, each cut to the nearest bucket around its middle.
 
     Args:
-        size: the side of a square of as many pixels as a bucket has at most.
+        size: buckets have at most `size * size` pixels.
     """
     encoded = []
     for name, photo in photos.items():
@@ -149,7 +149,7 @@ def _describe(
     size: int,
     settings: Settings,
 ) -> dict[str, object]:
-    """All that decides what is learnt, but the number of steps."""
+    """Describe all that decides what is learnt, except the number of steps."""
     run, rate = settings.run, settings.optimiser.rate
     return {
         "model": digest_model(model),

@@ -50,11 +50,11 @@ _MAY_CHANGE = {
     "optimiser": {"rate", "schedule", "final", "clip", "warm_up"},
     "pictures": {"people", "prompt", "steps", "guidance"},
 }
-"""Settings with which a run may go on that began with others."""
+"""Settings that may change when a run goes on."""
 
 
 def train(data: Path, model: str, out: Path, settings: Settings) -> bool:
-    """Train an adapter, or go on; whether the last step was done.
+    """Train an adapter, or go on. Return whether the last step was done.
 
     Raises:
         UserError: with what the user is to do.
@@ -137,7 +137,7 @@ def build(prepared: Prepared, path: Path, out: Path, settings: Settings, process
 def _make_show(
     loop: Loop, model: BaseModel, path: Path, prepared: Prepared
 ) -> Callable[[], Mapping[str, float]]:
-    """Draws by the first process; the others wait."""
+    """Make a function that draws in the first process while the others wait."""
     is_first = loop.processes.rank == 0
     held_out = prepared.split(loop.settings.data.held_out)[1]
     pictures = Pictures(path, prepared, held_out, loop.settings.pictures) if is_first else None
@@ -165,7 +165,7 @@ def make_adapter(prepared: Prepared, model: BaseModel, settings: Settings) -> Ad
 def describe_run(
     adapter: Adapter, prepared: Prepared, model: str, settings: Settings
 ) -> dict[str, Any]:
-    """What a run is of: goes into each checkpoint, and must be the same to go on."""
+    """Describe a run, for its checkpoints. A run goes on only if this is the same."""
     return {
         "layers": {str(block): width for block, width in adapter.config.layers.items()},
         "mapper": asdict(cast(MapperConfig, adapter.config.mapper)),

@@ -28,7 +28,7 @@ class Batch(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of what is in it, for messages."""
+        """The samples' names, for messages."""
         ...
 
     def to(self, device: torch.device) -> Batch:
@@ -44,7 +44,7 @@ class Samples(Protocol):
         ...
 
     def read(self, step: int, samples: Sequence[int], settings: Settings, times: int) -> Batch:
-        """Some of a step's samples, by their numbers in the step: always the same ones."""
+        """Read some of a step's samples. The same step and numbers always give the same ones."""
         ...
 
 
@@ -64,9 +64,9 @@ class Loop:
     ) -> None:
         """
         Args:
-            held_out: of people who are not trained on; None: nothing is validated.
+            held_out: pairs of people who are not trained on; None: nothing is validated.
             times: how many timesteps the model has.
-            metadata: what the run is of; goes into each checkpoint.
+            metadata: a description of the run, which goes into each checkpoint.
 
         Raises:
             UserError: if the batch cannot be shared among the processes.
@@ -76,7 +76,7 @@ class Loop:
         self.processes, self.times, self.metadata = processes, times, metadata
         self.lowest = math.inf
         self.show: Callable[[], Mapping[str, float]] | None = None
-        """Shows the averaged weights at a validation, and tells numbers about it."""
+        """Called at each validation: draws with the averaged weights, and returns numbers."""
         run = settings.run
         if run.batch % (run.at_once * processes.count):
             raise UserError(
@@ -86,7 +86,7 @@ class Loop:
             )
 
     def train(self, watch: Watch) -> bool:
-        """Train to the last step, or until asked to stop; whether the last step was done."""
+        """Train to the last step, or until asked to stop. Return whether the last was done."""
         run, trainee = self.settings.run, self.trainee
         stats = self._open_stats()
         losses: list[float] = []
@@ -124,7 +124,7 @@ class Loop:
         return False
 
     def _read(self, step: int) -> list[Batch]:
-        """This process's samples of a step, in parts of as many as go through the model at once."""
+        """Read this process's samples of a step, in parts that go through the model at once."""
         run = self.settings.run
         rank, count = self.processes.rank, self.processes.count
         batches = []
@@ -135,7 +135,7 @@ class Loop:
         return batches
 
     def _backward(self, batches: list[Batch]) -> Tensor:
-        """Gradients of this process's samples; their mean loss, and nothing is waited for."""
+        """Compute this process's gradients. Return the mean loss, without waiting for it."""
         module = self.trainee.module
         total = torch.zeros((), device=self.processes.device)
         for n, batch in enumerate(batches, start=1):
@@ -154,7 +154,7 @@ class Loop:
             yield
 
     def _gather(self, loss: Tensor, asked: bool) -> tuple[float, bool]:
-        """All processes' mean loss, and whether any was asked to stop."""
+        """Return the mean loss of all processes, and whether any was asked to stop."""
         self._own_loss = float(loss)
         both = self.processes.mean(torch.tensor([self._own_loss, float(asked)]))
         mean, stop = both.tolist()
@@ -174,7 +174,7 @@ class Loop:
         )
 
     def validate(self, stats: Stats | Silent) -> None:
-        """The loss of the averaged weights on people who are not trained on; the same samples."""
+        """Note the averaged weights' loss on held-out people, and keep the best weights."""
         if not self.held_out:
             return
         with self.trainee.averaged():
@@ -190,7 +190,7 @@ class Loop:
 
     @torch.no_grad()
     def validation_loss(self, held_out: Pairs) -> float:
-        """Mean loss of fixed pairs, noise and timesteps, by the weights that the module has."""
+        """Return the present weights' mean loss over fixed pairs, noise and timesteps."""
         draws = held_out.fixed(self.settings.run.validation, self.times)
         draws.sort(key=held_out.bucket_of)
         at_once, rank, count = self.settings.run.at_once, self.processes.rank, self.processes.count
@@ -207,7 +207,7 @@ class Loop:
         return float(mean) / len(draws)
 
     def capture(self) -> checkpoints.Checkpoint:
-        """The state as it is stored."""
+        """Return the state as a checkpoint."""
         return self.trainee.capture({**self.metadata, "lowest": self.lowest})
 
     def save(self) -> None:
@@ -218,10 +218,10 @@ class Loop:
         self.processes.wait()
 
     def resume(self) -> int:
-        """Go on from the newest checkpoint, if there is one; the step.
+        """Go on from the newest checkpoint, if there is one. Return the step.
 
         Raises:
-            UserError: if it is of another model, other data or settings that fix the run.
+            UserError: if the checkpoint is of another model, other data or other fixed settings.
         """
         checkpoint = checkpoints.load_newest(self.out)
         if checkpoint is not None:

@@ -56,7 +56,7 @@ class Frozen(Protocol):
 
         Args:
             sizes: `(b, 6)`, see `data.Photo`.
-            captions: read by a model with text attention alone.
+            captions: read only if the text attention is active.
         """
         ...
 
@@ -99,7 +99,7 @@ def estimate_z0(noised: Tensor, output: Tensor, alpha: Tensor, prediction: Predi
 
 
 class Trained(nn.Module):
-    """What trains, and its loss, as one module, as DDP and FSDP want it.
+    """What trains, together with its loss, as the one module that DDP and FSDP need.
 
     Called with a batch, it gives the loss of each sample, `(b,)` float32.
 
@@ -117,7 +117,7 @@ class Learner(Trained):
 
     def __init__(self, learner: nn.Module, frozen: Frozen, min_snr: float = 0.0) -> None:
         super().__init__(learner)
-        self._frozen = frozen  # no module of this one: nothing of it is trained, stored or shared
+        self._frozen = frozen  # not a submodule: nothing of it is trained, stored or shared
         self._min_snr = min_snr
 
     def identify(self, batch: Batch) -> KeyValues:
@@ -134,7 +134,7 @@ class Learner(Trained):
 
     @torch.no_grad()
     def denoise(self, batch: Batch) -> Tensor:
-        """The model's idea of a batch's pictures `(b, c, h, w)`, in its own scale of latents."""
+        """Return the pictures that the model predicts, `(b, c, h, w)`, in its scale of latents."""
         _, noised, alpha, output = self._predict(batch)
         return estimate_z0(noised, output, alpha, self._frozen.prediction)
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 GB = 10**9
 SHARE = 0.4
-"""Of a card's stated peak that training reaches: a usual figure, not measured here."""
+"""The share of a card's stated peak that training reaches: a usual figure, not measured here."""
 SHARE_OF_PRODUCT = 0.5
-"""Of the speed of large matrix products, which reach about .8 of the peak."""
+"""The share of the speed of large matrix products, which reach about .8 of the peak."""
 CONTEXT = 1.5 * GB
-"""What the driver and the allocator's gaps take: a usual figure, not counted."""
+"""Bytes of the driver and of the allocator's gaps: a usual figure, not counted."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Card:
 
     @classmethod
     def stated(cls, name: str, gigabytes: float, teraflops: float) -> Card:
-        """By the vendor's data: memory, and peak in dense bfloat16 with float32 sums."""
+        """Make a card from its data sheet: memory, and peak in dense bfloat16 with float32 sums."""
         source = f"{SHARE:g} of {teraflops:g} TFLOP/s, the stated peak"
         return cls(name, gigabytes * 2**30, SHARE * teraflops * 1e12, source)
 
     @classmethod
     def measured(cls, name: str, memory: float, products: float) -> Card:
-        """By the speed of matrix products on it, FLOP/s."""
+        """Make a card from the measured speed of matrix products, FLOP/s."""
         source = f"{SHARE_OF_PRODUCT:g} of {products / 1e12:.3g} TFLOP/s, products measured"
         return cls(name, memory, SHARE_OF_PRODUCT * products, source)
 
@@ -63,10 +63,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one card, without the activations.
+    """The memory of one card, without the activations.
 
     Attributes:
-        state: weights, their average, and AdamW's two moments: a card's part of them.
+        state: a card's part of the weights, their average, and AdamW's two moments.
         exchange: DDP's copy of the gradients, or FSDP's whole weights.
     """
 
@@ -102,7 +102,7 @@ def count_fitting(setup: Setup, counts: Counts) -> int:
 
 
 def steps_a_second(setup: Setup, counts: Counts) -> float:
-    """Without what the network between the cards costs."""
+    """Return the steps a second, without the cost of the network between the cards."""
     flops = setup.settings.run.batch / setup.cards * counts.flops
     return setup.card.speed / flops
 

@@ -1,4 +1,4 @@
-"""One process, or several that train together: what each does, and what they tell each other."""
+"""One process, or several that train together: what each does, and what they exchange."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Alone:
 
     @contextmanager
     def apart(self, module: Any) -> Iterator[None]:
-        """Within it, gradients stay in the process: for all but the last part of a step."""
+        """Keep gradients in this process, inside the context: for all but a step's last part."""
         del module
         yield
 
     def exchanged(self, module: Any) -> None:
-        """To be called if the weights were changed by other means than the optimiser's."""
+        """Must be called after anything but the optimiser has changed the weights."""
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""
         return values
 
     def whole(self, x: Tensor) -> Tensor:
-        """A tensor of the module's, or of the optimiser's, in one piece on the CPU."""
+        """Return a tensor of the module or the optimiser in one piece, on the CPU."""
         return x.detach().cpu()
 
     def part(self, x: Tensor, like: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Alone:
         return x.to(like)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
 
     def end(self) -> None:
         """Leave the others."""
@@ -91,7 +91,7 @@ class Together(Alone):
 
 
 class Sharded(Together):
-    """Several processes that share weights, gradients and optimiser among them (FSDP2)."""
+    """Several processes, each with a part of weights, gradients and optimiser state (FSDP2)."""
 
     def wrap(self, module: nn.Module) -> Any:
         from torch.distributed.device_mesh import init_device_mesh
@@ -142,7 +142,7 @@ def join(device: torch.device, sharded: bool) -> Alone:
 
 
 def asks_to_shard(environment: Mapping[str, str]) -> bool:
-    """What accelerate's config asks for, as its launcher hands it on: whether to shard (FSDP2).
+    """Return whether accelerate's config, as its launcher passes it on, asks to shard (FSDP2).
 
     Raises:
         UserError: for DeepSpeed, FSDP's first version and offloading.

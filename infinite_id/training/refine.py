@@ -1,4 +1,4 @@
-"""Refining one identity: the same objective, and nothing trains but its tokens.
+"""Refining one identity: the objective is the same, and only the identity's tokens train.
 
 Every photo is the target of the same identity; no second photo is needed, nor a face net. The
 result is an ordinary identity.
@@ -49,7 +49,7 @@ class OwnPhoto:
     """A photo as a target.
 
     Attributes:
-        latents, mirrored: `(c, h, w)` as the autoencoder gives them, of it and its mirror image.
+        latents, mirrored: `(c, h, w)` of the photo and its mirror image, from the autoencoder.
         sizes: see `data.Photo`.
     """
 

@@ -1,7 +1,7 @@
 """Every setting of a training run: typed, explained, with its default; read from TOML.
 
-The classes below are the reference. `example()` writes them as a commented file, and `read` takes
-such a file, with as few of its lines as differ from the defaults.
+The classes below are the reference. `example()` writes them as a commented file. `read` reads such
+a file, in which lines may be missing: their settings keep the defaults.
 """
 
 import json
@@ -119,7 +119,7 @@ class Settings:
 
 
 def read(path: Path | None, changes: Mapping[str, str] | None = None) -> Settings:
-    """Read a TOML file, and settings from the command line that go before it.
+    """Read a TOML file, and settings from the command line, which override the file's.
 
     Args:
         path: None for the defaults.

@@ -16,10 +16,10 @@ FILE = "stats.jsonl"
 
 
 class Stats:
-    """Writes lines of numbers, each with its step; of several processes, one does."""
+    """Writes lines of numbers, each with its step. Only one of several processes does so."""
 
     def __init__(self, run: Path, step: int, steps: int, tensorboard: bool) -> None:
-        """Go on after a step: lines of later ones, of a run that was killed, are dropped."""
+        """Go on after a step. Lines of later steps, from a run that was killed, are dropped."""
         self._path = run / FILE
         lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         whole = [line for line in lines if line.endswith("}")]  # the last one may be cut off
@@ -30,12 +30,12 @@ class Stats:
         self._since, self._last = time.monotonic(), step
 
     def advance(self, shown: Mapping[str, float]) -> None:
-        """One step more; the bar shows these numbers."""
+        """Move the bar by one step, and show these numbers in it."""
         self._bar.set_postfix({name: f"{x:.4g}" for name, x in shown.items()}, refresh=False)
         self._bar.update()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add a line; the speed since the last one comes with it."""
+        """Add a line, with the speed since the line before."""
         now = time.monotonic()
         speed = (step - self._last) / max(now - self._since, 1e-9)
         line = {"step": step, **values, "steps_per_second": round(speed, 4)}
@@ -75,7 +75,7 @@ def read_losses(run: Path) -> list[float]:
 
 
 class Silent:
-    """What the other processes have for `Stats`."""
+    """Stands in for `Stats` in the other processes, and writes nothing."""
 
     def advance(self, shown: Mapping[str, float]) -> None: ...
 

@@ -19,7 +19,7 @@ from .settings import Optimiser
 
 
 def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
-    """The rate of a step, counted from 0, of so many: a linear warm-up, then the schedule."""
+    """Return the rate of a step, counted from 0: a linear warm-up, then the schedule."""
     warm_up = min(1.0, (step + 1) / settings.warm_up) if settings.warm_up else 1.0
     done = max(0, step - settings.warm_up) / max(1, steps - settings.warm_up)
     falling = {
@@ -50,7 +50,7 @@ class Trainee:
         return sum(p.numel() for p in parameters), sum(_own_part(p).numel() for p in parameters)
 
     def descend(self, steps: int) -> float:
-        """One update by the gradients that are there, which are then cleared.
+        """Update the weights by the gradients, and clear the gradients.
 
         Returns:
             The gradients' norm before clipping. If it is not finite, the weights are left as they
@@ -70,7 +70,7 @@ class Trainee:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the average towards the weights; it is short at first."""
+        """Move the average towards the weights. At first it is over few steps."""
         decay = min(self._settings.average, (1 + self.step) / (10 + self.step))
         average = [_own_part(x) for x in self.average.values()]
         weights = [_own_part(p.detach()) for p in self.parameters.values()]
@@ -78,7 +78,7 @@ class Trainee:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it, the module has the averaged weights."""
+        """Give the module the averaged weights, inside the context."""
         self._swap()
         try:
             yield

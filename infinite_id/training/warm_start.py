@@ -26,7 +26,7 @@ FACE, CLIP = "face mapper", "CLIP mapper"
 
 @dataclass(frozen=True)
 class Taken:
-    """What came of each part, in words.
+    """What happened to each part, in words.
 
     Attributes:
         taken: the parts that were copied.
@@ -65,7 +65,7 @@ def _list_parts(mapper: nn.Module) -> dict[str, nn.Module]:
 
 
 def _copy(part: nn.Module, source: nn.Module) -> str:
-    """Copy the tensors of a part; why not, if they do not fit."""
+    """Copy the tensors of a part. If they do not fit, return why; else an empty text."""
     theirs, own = source.state_dict(), part.state_dict()
     for name, x in own.items():
         if x.shape != theirs[name].shape:

@@ -1,4 +1,4 @@
-"""Who looks on while a run trains, and may stop it."""
+"""Observers of a run, which may stop it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Watch(Protocol):
 
 
 class Signals:
-    """A process's signals; it has nothing to say of steps."""
+    """Stops a run on a process's signals, and ignores steps."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -34,7 +34,7 @@ class Signals:
 
 @contextmanager
 def watch_signals() -> Iterator[Signals]:
-    """Within it, SIGINT and SIGTERM ask to stop; a second one has its usual effect."""
+    """Let SIGINT and SIGTERM ask to stop, inside the context. A second one acts as usual."""
     signals = Signals()
     before: dict[int, Any] = {}
 

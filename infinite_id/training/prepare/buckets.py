@@ -30,7 +30,7 @@ class Cut:
 
 @cache
 def list_buckets(size: int, step: int) -> list[tuple[int, int]]:
-    """Heights and widths, multiples of `step`, of at most `size * size` pixels, none larger."""
+    """Heights and their largest widths, multiples of `step`, with at most `size * size` pixels."""
     largest = size * size
     sides = range(step, int(size * _WIDEST) + 1, step)
     widths = {height: largest // height // step * step for height in sides}

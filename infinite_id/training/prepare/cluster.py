@@ -20,7 +20,7 @@ from .work import JobT, Worker
 
 LOCAL = "local"
 _BLOCKS = 256
-"""Into how many parts Ray cuts the list of jobs: of each it keeps account."""
+"""The number of parts into which Ray divides the jobs. It keeps account of each part."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Processes:
 
 
 class _Process:
-    """What lives in a process of Ray's: a worker, whose nets are loaded once."""
+    """The state of one of Ray's processes: a worker, which loads its nets once."""
 
     def __init__(self, host: launch.HostOptions, make_worker: Callable[[], Worker[Any]]) -> None:
         launch.use_host(host)

@@ -187,7 +187,7 @@ def _describe(path: Path) -> dict[str, str]:
 
 
 def _pack_digest(pack: Path, detection_size: int) -> str:
-    """Of the nets and of how they are run."""
+    """Return a digest of a pack's nets and of how they are run."""
     from ...files import digest_of, file_digest
 
     return digest_of([file_digest(path) for path in sorted(pack.glob("*.onnx"))], detection_size)

@@ -1,4 +1,4 @@
-"""What the frozen nets make of a photo: a shard of the prepared data."""
+"""The frozen nets' outputs for photos: a shard of the prepared data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Encoders(Protocol):
         ...
 
     def nothing(self) -> Tensor:
-        """`(1, l, width)`: of the picture that is zero in normalised pixels."""
+        """Hidden states `(1, l, width)` of the picture that is zero in normalised pixels."""
         ...
 
     def latents(self, pictures: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Sizes:
     """At which sizes latents are cached.
 
     Attributes:
-        sizes: a stage of training each: its buckets have at most the square of it in pixels.
+        sizes: one for each stage of training; buckets have at most the square of it in pixels.
         step: the sides of buckets are multiples of it.
     """
 
@@ -80,7 +80,7 @@ def encode_shard(
                 "row": len(own),
                 "crop": [piece.top, piece.left],
             }
-            # Each by itself: what a photo becomes must not depend on what shares its batch.
+            # One photo at a time: its features must not depend on the others of a batch.
             own.append(torch.cat([encoders.latents(x[None]).half().cpu() for x in pair]))
         entries.append(entry)
     tensors = {"clip": torch.stack(clip)}

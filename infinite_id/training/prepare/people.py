@@ -37,13 +37,13 @@ def choose(
     """Judge the photos of one person, which are usable by themselves.
 
     Args:
-        records: of `photos.look`.
+        records: the photos' records from `photos.look`.
         vectors: `(len(records), face_width)`.
-        seen: digests of the files that were kept so far, of all people, and their names; the ones
-            that are kept here are added.
+        seen: file digest -> name, for all people's photos that were kept so far. The photos that
+            are kept here are added.
 
     Returns:
-        The records, those that are not used with a `kind` and a `reason`.
+        The records. Those that are not used have a `kind` and a `reason`.
     """
     faces = unit(vectors)
     likeness = faces @ _mean_person(faces, choice.likeness)
@@ -68,10 +68,10 @@ def choose(
 
 
 def _mean_person(faces: NDArray[np.float32], likeness: float) -> NDArray[np.float32]:
-    """The mean direction of the most photos that are alike: who the folder is of, strangers apart.
+    """Return the mean direction of the largest group of similar photos, without strangers.
 
-    The photo that most others are like gathers them. Two rounds more let the mean of the gathered
-    decide, which knows the person better than one photo.
+    The group first consists of the photos that are like one photo: the one with the most such
+    photos. Then it is chosen twice more by its mean, which shows the person better than one photo.
     """
     alike = faces @ faces.T >= likeness
     mean = faces[int(alike.sum(axis=1).argmax())]

@@ -1,9 +1,9 @@
 """The pipeline: look at photos, choose, encode, list; each step is stored as it is done.
 
-    looked/<number>.safetensors   what was seen in so many photos, in the order of the sources
+    looked/<number>.safetensors   what was seen in a block of photos, in the order of the sources
     shards/<number>.safetensors   what the nets make of the photos that are kept
-    index.jsonl                   a line for each of them, written last
-    rejected.jsonl, report.html   the others, and all of it for the user's eyes
+    index.jsonl                   a line for each photo that is kept, written last
+    rejected.jsonl, report.html   the other photos, and a report for the user
 
 Each file appears when it is whole, and depends only on the photos and the settings. So a run that
 was killed goes on where it was, and ends with the same bytes as one that was not.
@@ -68,8 +68,8 @@ def prepare(
 
     Args:
         out: a new folder, or one in which the same settings were used before.
-        load_analysis, load_encoders: called if there is something to do for them, in each process
-            that `spread` gives work to.
+        load_analysis, load_encoders: called if they are needed, in each process that `spread`
+            gives work to.
         spread: where photos are looked at and encoded.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is done to photos by nets: each job writes one file, and depends on nothing but the photos.
+"""The nets' work on photos: each job writes one file, which depends on nothing but the photos.
 
 So jobs may run in any order, in any process, and anew; their files are the same bytes.
 """
@@ -25,7 +25,7 @@ from ..data import NOTHING
 from .encode import Encoders, Photos, Sizes, encode_shard
 
 BLOCK = 32
-"""Photos that are looked at before the result is stored: what a kill may cost."""
+"""Photos that are looked at before the result is stored. A kill loses no more than these."""
 Record = dict[str, Any]
 
 
@@ -94,7 +94,7 @@ class Spread(Protocol):
         """Do all jobs.
 
         Args:
-            make_worker: makes what does them, maybe several times, in other processes.
+            make_worker: makes a worker; may be called several times, in other processes.
             tell: is called with how many photos were done since the last call.
         """
         ...
