@@ -1,1 +1,1 @@
-"""`python -m dev bench`: what the pack costs, timed and counted, beside what it must cost."""
+"""`python -m dev bench`: the pack's cost, timed and counted, beside the least possible cost."""

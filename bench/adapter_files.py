@@ -1,7 +1,7 @@
-"""Adapter files as others publish them, made of random numbers: their names, shapes and layouts.
+"""Makes adapter files with random weights, and the names, shapes and layouts of published ones.
 
 Nothing here is taken from the pack: the tables restate the published formats, so that the pack's
-own are held against them. A width of tokens other than SDXL's 2048 keeps files small.
+own tables are tested against them. A width of tokens other than SDXL's 2048 keeps files small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 Tensors = dict[str, Tensor]
 
 TOKEN_WIDTH = 2048
-CONTEXT_WIDTH = 2048  # what the text's K, V of SDXL read, whatever the adapter's tokens
+CONTEXT_WIDTH = 2048  # read by SDXL's K, V for text, for all widths of the adapter's tokens
 HEAD_WIDTH = 64
 LORA_RANK = 128
 
@@ -41,12 +41,12 @@ NAMES = {
     for kind in FILES
     if not kind.startswith("IP-Adapter")
 } | {"IP-Adapter": "IP-Adapter", "IP-Adapter ViT-H": "IP-Adapter"}
-"""What the pack calls them."""
+"""The pack's names of the kinds."""
 TOKENS = dict.fromkeys(FILES, 16) | dict.fromkeys(
     ("FaceID", "FaceID PlusV2", "IP-Adapter", "IP-Adapter ViT-H"), 4
 )
 POOLED = {"IP-Adapter": 1280, "IP-Adapter ViT-H": 1024}
-"""The width of the pooled CLIP embedding, of those that read it."""
+"""The width of the pooled CLIP embedding, for the kinds that read it."""
 
 # The published numbering, down, up, mid: (stage, number, transformers inside, width) of each block.
 PUBLISHED_ORDER = (
@@ -131,7 +131,7 @@ def shape_pooled(token_width: int, clip_width: int, tokens: int = 4) -> Shapes:
 
 
 def shape_projection(kind: str, token_width: int = TOKEN_WIDTH) -> Shapes:
-    """The `image_proj` of a kind: of its true shape at the true width, else of fewer heads."""
+    """The `image_proj` of a kind: its true shape at the true width, else with fewer heads."""
     full = token_width == TOKEN_WIDTH
     heads = 20 if full else 2
     if kind in POOLED:
@@ -168,7 +168,7 @@ def shape_lora(rank: int = LORA_RANK) -> Shapes:
 
 
 def shape(kind: str, token_width: int = TOKEN_WIDTH, lora_rank: int = 0) -> Shapes:
-    """A whole file, with flat names. A rank of 0: no LoRA."""
+    """The shapes of a whole file, with flat names. Rank 0 means no LoRA."""
     parts = {
         "image_proj": shape_projection(kind, token_width),
         "ip_adapter": shape_key_values(token_width) | (shape_lora(lora_rank) if lora_rank else {}),
@@ -177,7 +177,7 @@ def shape(kind: str, token_width: int = TOKEN_WIDTH, lora_rank: int = 0) -> Shap
 
 
 def draw(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> Tensors:
-    """Random weights that keep signals about as large as they come; norms around 1 and 0."""
+    """Draw random weights that keep the size of signals; norms are around 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
     drawn: Tensors = {}
     for name, size in shapes.items():
@@ -196,9 +196,9 @@ def make(
     seed: int = 0,
     dtype: torch.dtype = torch.float16,
 ) -> Tensors:
-    """A file's tensors: `image_proj` random; of the rest each one number, itself all over.
+    """Make a file's tensors: `image_proj` is random, every other tensor has one value throughout.
 
-    The layers' weights are `number` for K', `number + 0.5` for V'; those of the LoRA 1. They take
+    The layers' weights are `number` for K' and `number + 0.5` for V'; the LoRA's are 1. They take
     no memory: each is a single number, expanded.
     """
     shapes = shape(kind, token_width, lora_rank)
@@ -233,7 +233,7 @@ def write_safetensors(
 
 
 def write_bin(path: Path, tensors: Mapping[str, Tensor], *, legacy: bool = False) -> Path:
-    """A PyTorch file, each tensor with a storage of its own."""
+    """Write a PyTorch file, each tensor with a storage of its own."""
     content = nest({name: x.contiguous() for name, x in tensors.items()})
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     return path
@@ -245,10 +245,10 @@ def write_raw_safetensors(
     size: int,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A header written by hand, true or not, and `size` bytes of zeros that take no disk.
+    """Write a header as given, true or not, and `size` bytes of zeros that take no disk space.
 
     Args:
-        entries: name, dtype, shape and the span of bytes.
+        entries: name, dtype, shape and the span of bytes of each tensor.
     """
     header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
     for name, dtype, dims, span in entries:
@@ -262,7 +262,7 @@ def write_raw_safetensors(
 
 
 def write_sparse_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """A whole file of fp16 zeros, of any size, at once."""
+    """Write a whole file of fp16 zeros of any size, without delay."""
     entries, end = [], 0
     for name, size in shapes.items():
         begin, end = end, end + 2 * torch.Size(size).numel()
@@ -271,7 +271,7 @@ def write_sparse_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def write_sparse_bin(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """The same as a PyTorch file: storages have their place, and nothing is written there."""
+    """Write the same as a PyTorch file: storages have their place, but nothing is written there."""
     tensors = {name: torch.empty(size, dtype=torch.float16) for name, size in shapes.items()}
     with torch.serialization.skip_data():
         torch.save(nest(tensors), path)

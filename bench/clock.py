@@ -8,7 +8,7 @@ import torch
 
 
 class Clock:
-    """Seconds of a block: on the wall, and of all processors that this process had."""
+    """Seconds that a block takes: wall-clock time, and processor time of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

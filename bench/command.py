@@ -1,4 +1,4 @@
-"""The command: which parts are measured, and on what."""
+"""The command: chooses which parts are measured, and on what."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .texts import PEER
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PARTS = ("count", "modes", "attention", "scaling", "nodes", "deviation")
-IN_NAMES = ("model", "dtype", "size")  # measured with other ones, a part is another one
+IN_NAMES = ("model", "dtype", "size")  # a part with other ones of these is recorded separately
 Options = argparse.Namespace
 
 

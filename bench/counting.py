@@ -1,4 +1,4 @@
-"""FLOPs, bytes and memory of each mode at true size, beside what they must be at least."""
+"""FLOPs, bytes and memory of each mode at true size, beside the least possible FLOPs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from .true_size import (
 from .watch import Counts, watch
 
 SIZES = (512, 768, 1024, 1536)
-PIXELS = 8  # a side of a latent's pixel
+PIXELS = 8  # the pixels along a side of one latent
 
 
 def count_modes(sizes: Sequence[int]) -> dict[str, Any]:
-    """For each size and mode what a step costs in the mean, against the plain model's."""
+    """Return a step's mean cost for each size and mode, relative to the plain model's."""
     return {**_count_bytes(), "sizes": {str(size): _count_size(size) for size in sizes}}
 
 
 @without_storage()
 def _count_bytes() -> dict[str, int]:
-    """Of the UNet, and of an identity's K', V'."""
+    """Count the bytes of the UNet, and of an identity's K', V'."""
     weights = make_sdxl(torch.float16, META).diffusion_model.parameters()
     pairs = make_identity(device=META).projections.on(META, torch.float16).values()
     return {
@@ -64,7 +64,7 @@ def _count_size(size: int) -> list[dict[str, Any]]:
 
 
 def _count_step(mode: Mode | None, work: Work) -> dict[str, float]:
-    """Means over the steps; of memory the most."""
+    """Return means over the steps; for memory, the maximum."""
     unet, evaluations = UNet.of(CONFIG), list_evaluations(mode)
     counts = {e: count_evaluation(like(mode), e, work) for e in evaluations}
 
@@ -80,7 +80,7 @@ def _count_step(mode: Mode | None, work: Work) -> dict[str, float]:
 
 
 def like(mode: Mode | None) -> Mode | None:
-    """The mode with nothing that makes no difference to an evaluation: it is counted once."""
+    """Return the mode without settings that do not change an evaluation; equal ones count once."""
     if mode is None:
         return None
     every = min(mode.savings.every, 2)
@@ -91,7 +91,7 @@ def like(mode: Mode | None) -> Mode | None:
 @cache
 @without_storage()
 def count_evaluation(mode: Mode | None, evaluation: Evaluation, work: Work) -> Counts:
-    """Count one forward. What is kept of an earlier one is filled in before."""
+    """Count one forward. What it recalls of an earlier forward is computed before, uncounted."""
     model = make_sdxl(torch.float16, META)
     if mode is None:
         with watch() as counts:

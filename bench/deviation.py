@@ -1,7 +1,7 @@
-"""What the savings change in the trained miniature's pictures, beside what they save.
+"""Measures how the savings change the trained miniature's pictures, and what they save.
 
-The cost is SDXL's at 512 px: each forward that the sampler makes is noted, and costs what it does
-at true size.
+The cost is SDXL's at 512 px: each forward of the sampler is noted, and counted with its cost at
+true size.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NOTHING = "never mixed"
 
 
 def measure(people: int) -> dict[str, Any]:
-    """For each saving: cost in plain samplings, pixels' RMSE and likeness against the faithful."""
+    """Return each saving's cost in plain samplings, and RMSE and likeness against no saving."""
     pipeline = Pipeline.load((OWN,))
     faithful = _Variant(pipeline)
     ways = {name: _Variant(pipeline, savings) for name, savings in SAVINGS.items()}
@@ -73,7 +73,7 @@ def measure(people: int) -> dict[str, Any]:
 
 
 class _Variant:
-    """One setting of the savings, with what its pictures cost and how far off they are."""
+    """One setting of the savings, with the cost and the deviation of its pictures."""
 
     def __init__(
         self, pipeline: Pipeline, savings: Savings = NO_SAVINGS, mixing: Mixing = Mixing.MIXED
@@ -99,7 +99,7 @@ class _Variant:
                 self._changes.append(float((after[0] - before[0]) @ face))
 
     def cost(self, samplings: int) -> float:
-        """FLOPs of a sampling at true size, in those of a plain one."""
+        """Return the FLOPs of a sampling at true size, relative to a plain one."""
         mode = replace(FAITHFUL, mixing=self._mixing)
         plain = count_limit(UNET, WORK, None, Evaluation((NEGATIVE, POSITIVE), has_text=False))
         found = sum(
@@ -120,7 +120,7 @@ class _Variant:
         }
 
     def _count(self, _: Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Note what this forward is; a wrapper would be a node beside which nothing is saved."""
+        """Note the kind of this forward, by a hook: beside a foreign wrapper nothing is saved."""
         options = inputs["transformer_options"]
         evaluation = options[EVALUATION]
         rows = evaluation.text_rows
@@ -132,6 +132,6 @@ class _Variant:
 
 
 def _read_faces(pipeline: Pipeline, picture: Pixels) -> list[Vector]:
-    """The recogniser's features of each face, of length 1; the largest face first."""
+    """Return the recogniser's features of each face, scaled to length 1; the largest face first."""
     faces = detect(pipeline.analysis, np.ascontiguousarray(picture[..., ::-1]))
     return [direction(face.embedding) for face in faces]

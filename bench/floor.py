@@ -1,8 +1,8 @@
-"""Why a step takes longer than its FLOPs say: attention does fewer of them in a second.
+"""Why a step takes longer than its FLOPs suggest: attention does fewer FLOPs per second.
 
-The attention calls of a plain step are timed alone, in its shapes, between plain steps. That gives
-the price of attention's FLOPs in those of convolutions and linear layers; with it the least FLOPs
-become the least time of each mode, however well all else is done.
+The attention calls of a plain step are timed alone, in its shapes, between plain steps. This gives
+the price of an attention FLOP in FLOPs of convolutions and linear layers. With this price the least
+FLOPs of a mode give its least time, however efficient the rest is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 2  # of a plain step: the positive and the negative prompt
 
 
 def time_floor(subject: Subject, size: int, repeats: int) -> dict[str, Any]:
-    """Seconds of a plain step and of its attention alone, the price, and what follows from it."""
+    """Return seconds of a plain step and of its attention, the price, and the least times."""
     side = size // PIXELS
     work = Work(side, side, tokens=IDENTITY_TOKENS)
     plain, noise = Way(subject.model), torch.zeros(1, 4, side, side)
@@ -56,13 +56,13 @@ def time_floor(subject: Subject, size: int, repeats: int) -> dict[str, Any]:
 
 
 def _least(subject: Subject, work: Work, mode: Mode) -> float:
-    """The least that a step of one picture costs, in plain steps."""
+    """Return the least cost of a step of one picture, in plain steps."""
     shape = subject.shape
     return count_step(shape, work, mode) / count_step(shape, work, None) / mode.people
 
 
 def _time_attention(subject: Subject, work: Work) -> float:
-    """Seconds of all attention calls of a plain step, by the host's own function."""
+    """Time all attention calls of a plain step in seconds, with the host's own function."""
     calls = Counter(
         (pixels, width, keys)
         for pixels, width in list_layers(subject.shape, work)

@@ -1,7 +1,7 @@
-"""What a UNet evaluation must cost at least, in closed form from the UNet's shape.
+"""The least cost of a UNet evaluation, in closed form from the UNet's shape.
 
-FLOPs as PyTorch's counter has them: two for each multiplication with addition, in convolutions,
-linear layers and attention; nothing else.
+FLOPs are counted as by PyTorch's counter: two for each multiplication with addition, only in
+convolutions, linear layers and attention.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class UNet:
     """The shape of an SDXL-like UNet, as the host's configuration has it.
 
     Attributes:
-        down: levels from the finest; for each residual block the depth of its transformer.
-        up: likewise, with one more block for each level.
+        down: by level, the finest first: the depth of each residual block's transformer.
+        up: the same, with one more block for each level.
     """
 
     inputs: int
@@ -37,7 +37,7 @@ class UNet:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> UNet:
-        """From the host's `unet_config`."""
+        """Read the shape from the host's `unet_config`."""
         blocks = config["num_res_blocks"]
         return cls(
             inputs=config["in_channels"],
@@ -66,7 +66,7 @@ class Work:
 
     Attributes:
         batch: latents asked for; tokens: of each identity; identities: applied to one model.
-        attention: what a FLOP of attention costs, in those of convolutions and linear layers.
+        attention: the price of an attention FLOP, in FLOPs of convolutions and linear layers.
     """
 
     height: int
@@ -79,7 +79,7 @@ class Work:
 
 
 def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluation) -> float:
-    """FLOPs of an evaluation; without a mode, of the plain model."""
+    """Return the FLOPs of an evaluation; without a mode, those of the plain model."""
     chunks = len(evaluation.conds)
     if mode is None:
         return chunks * work.batch * count_row(unet, work)
@@ -96,7 +96,7 @@ def count_limit(unet: UNet, work: Work, mode: Mode | None, evaluation: Evaluatio
 
 
 def count_step(unet: UNet, work: Work, mode: Mode | None) -> float:
-    """FLOPs of a step at guidance above 1, the mean over the mode's period."""
+    """Return the FLOPs of a step at guidance above 1, as the mean over the mode's period."""
     evaluations = list_evaluations(mode)
     return sum(n * count_limit(unet, work, mode, e) for e, n in evaluations.items())
 
@@ -132,7 +132,7 @@ def count_outermost(unet: UNet, work: Work) -> float:
 
 
 def count_attention(unet: UNet, work: Work) -> float:
-    """What of `count_row` is attention to the row itself and to the text."""
+    """Return the part of `count_row` that is attention to the row itself and to the text."""
     return sum(_attention(work, n, c, n + work.text) for n, c in list_layers(unet, work))
 
 
@@ -187,6 +187,6 @@ def _residual(cin: int, cout: int, embedding: int, pixels: int) -> int:
 def _transformer(width: int, depth: int, pixels: int, context: int, text: int) -> int:
     if not depth:
         return 0
-    # q, k, v and out; the other attention's q and out; 8 times as wide there, 4 times back.
+    # q, k, v and out; q and out of cross-attention; the feed-forward, 8 times as wide, then 4.
     linear = _linear(width, (4 + 2 + 8 + 4) * width, pixels) + _linear(context, 2 * width, text)
     return _linear(width, 2 * width, pixels) + depth * linear

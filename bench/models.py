@@ -1,4 +1,4 @@
-"""The models that are timed, and the people on them; random, so that nothing need be fetched."""
+"""The models and people for the timing. They are random, so that nothing must be downloaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .true_size import CONFIG
 
 TEXT_TOKENS = 77
 SIZE_EMBEDDING = 6 * 256  # SDXL is conditioned on six numbers
-# All of SDXL's 70 layers, at a tenth of their width: what is not arithmetic shows most here.
+# All of SDXL's 70 layers at a tenth of their width: here overhead has the largest share.
 CONFIGS: dict[str, Mapping[str, Any]] = {
     "sdxl": CONFIG,
     "small": CONFIG | {"model_channels": 32, "num_head_channels": 32},
@@ -42,7 +42,7 @@ class Subject:
 
     @property
     def kind(self) -> dict[str, str]:
-        """What figures of it are recorded under."""
+        """The keys under which its figures are recorded."""
         return {"model": self.name, "dtype": str(self.dtype).removeprefix("torch.")}
 
     @cached_property
@@ -64,7 +64,7 @@ class Subject:
 
 
 def make_subject(name: str, dtype: torch.dtype | None) -> Subject:
-    """SDXL at true size, or narrow; without a dtype, in the quicker one."""
+    """Make SDXL at true size, or narrow; without a given dtype, in the quicker one."""
     device = comfy.model_management.get_torch_device()
     dtype = dtype or _choose_dtype(device)
     config = CONFIGS[name]
@@ -75,7 +75,7 @@ def make_subject(name: str, dtype: torch.dtype | None) -> Subject:
 
 
 def _choose_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU whichever is quicker in one of SDXL's linear layers."""
+    """Return float16 on a GPU; on a CPU the quicker dtype in one of SDXL's linear layers."""
     if device.type != "cpu":
         return torch.float16
     seconds = {dtype: _time_linear(dtype) for dtype in (torch.bfloat16, torch.float32)}
@@ -97,7 +97,7 @@ def _time_linear(dtype: torch.dtype) -> float:
 
 @torch.no_grad()
 def fill(unet: nn.Module) -> None:
-    """Uniform by fan-in, norms at one, so that values stay finite and are not denormal."""
+    """Fill weights uniformly by fan-in, and norms with one: values stay finite and not denormal."""
     torch.manual_seed(0)
     for name, parameter in unet.named_parameters():
         if parameter.ndim > 1:

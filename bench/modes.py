@@ -1,4 +1,4 @@
-"""The ways to draw that are measured, each beside the plain model."""
+"""The modes that are measured, each against the plain model."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Evaluation(NamedTuple):
 class Mode:
     """A setting of Apply, with or without savings; `people` is the length of a sweep.
 
-    `is_alike` is for the same prompt as positive and as negative one. `target` is the most that a
-    step of one picture may cost, in plain steps.
+    `is_alike` means that the positive and the negative prompt are the same. `target` is the most
+    that a step of one picture may cost, in plain steps.
     """
 
     name: str
@@ -71,7 +71,7 @@ SAVINGS = (
 
 
 def list_evaluations(mode: Mode | None) -> dict[Evaluation, float]:
-    """The forwards of a step at guidance above 1, and how many of each there are in the mean."""
+    """Return the forwards of a step at guidance above 1, with the mean number of each."""
     both = (NEGATIVE, POSITIVE)
     if mode is None:
         return {Evaluation(both, has_text=False): 1.0}

@@ -1,4 +1,4 @@
-"""What is timed on a model: the modes, a peer's pack, and how the cost grows."""
+"""The timings of a model: the modes, a peer's pack, and the growth of the cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VARIED: dict[str, tuple[int, ...]] = {
 
 
 def time_modes(subject: Subject, modes: Sequence[Mode], size: int, repeats: int) -> dict[str, Any]:
-    """Ratios to plain, and those of a peer where there is one."""
+    """Return ratios of the modes to plain, and those of a peer if there is one."""
     ways = make_ways(subject, modes, IDENTITY_TOKENS)
     found: dict[str, Any] = {
         **subject.kind,
@@ -47,7 +47,7 @@ def time_modes(subject: Subject, modes: Sequence[Mode], size: int, repeats: int)
 
 
 def _project(subject: Subject) -> float:
-    """Seconds of the one projection of an identity's tokens to K', V' of all layers."""
+    """Time the projection of an identity's tokens to K', V' of all layers, in seconds."""
     clock = Clock(subject.model.load_device)
     identity = subject.draw_identity(1, IDENTITY_TOKENS)
     with clock:
@@ -56,7 +56,7 @@ def _project(subject: Subject) -> float:
 
 
 def _limit_modes(subject: Subject, modes: Sequence[Mode], size: int) -> dict[str, float]:
-    """The least FLOPs of a step of one picture, in plain steps."""
+    """Return the least FLOPs of a step of one picture, in plain steps."""
     work = replace(BASE, height=size // PIXELS, width=size // PIXELS)
     plain = count_step(subject.shape, work, None)
     return {
@@ -65,7 +65,7 @@ def _limit_modes(subject: Subject, modes: Sequence[Mode], size: int) -> dict[str
 
 
 def time_scaling(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Cost of a step when one thing grows, in plain steps at 512 px of one latent."""
+    """Time steps as one size grows, in units of a plain step of one latent at 512 px."""
     base = _time_point(subject, BASE, repeats)["plain"]["middle"]
     return {
         **subject.kind,

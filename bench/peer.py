@@ -1,4 +1,4 @@
-"""A peer's pack on the same model in the same run, with the same weights as ours.
+"""Runs a peer's pack on the same model in the same run, with the same weights as ours.
 
 `IPADAPTER_PLUS_PATH` is a checkout of ComfyUI_IPAdapter_plus; nothing of it is kept here.
 """
@@ -38,7 +38,7 @@ THEIRS, OURS = "ComfyUI_IPAdapter_plus", "ours, the same file"
 
 
 class Peers(NamedTuple):
-    """Ways to draw, and megabytes that each keeps beside the UNet."""
+    """Ways to draw by name, and the megabytes that each keeps beside the UNet."""
 
     ways: dict[str, Way]
     megabytes: dict[str, float]
@@ -46,13 +46,13 @@ class Peers(NamedTuple):
 
 @torch.inference_mode()
 def patch_by_both(subject: Subject) -> Peers:
-    """Identity attention of one file by the peer's nodes and by ours."""
+    """Patch the model with one file's identity attention, by the peer's nodes and by ours."""
     from ..miniature.host import register
     from ..miniature.random_weights import write
 
     register()
     unet = subject.model.model.diffusion_model
-    ip_adapter.SDXL = list_layers(unet)  # the small one's layers are as many, and narrower
+    ip_adapter.SDXL = list_layers(unet)  # the small model has as many layers, but narrower ones
     peer = peer_pack.import_peer(Path(os.environ[PEER]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Another pack's identity attention on a model: its folder imported, its own functions called.
+"""Imports another pack's folder, and calls its own functions to patch a model.
 
 Nothing of other packs is kept here.
 """
@@ -25,7 +25,7 @@ from ..infinite_id.identities.identity import Identity, Source
 
 WEIGHT = 0.8
 CLIP_WIDTH = 64
-TOKEN_WIDTH = 2048  # the peers tell SDXL by it
+TOKEN_WIDTH = 2048  # the peers recognise SDXL by it
 SIZE = 256
 # The five points of a face that fills a picture of 112 pixels.
 TEMPLATE = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
@@ -49,7 +49,7 @@ class FaceAnalysis:
 
 
 def import_peer(path: Path) -> ModuleType:
-    """A node pack by its folder, as the host imports it."""
+    """Import a node pack from its folder, as the host does."""
     name = f"peer_{path.name}"
     spec = importlib.util.spec_from_file_location(name, path / "__init__.py")
     assert spec is not None
@@ -62,7 +62,7 @@ def import_peer(path: Path) -> ModuleType:
 def patch_by_peer(
     peer: ModuleType, kind: str, file: Path, model: ModelPatcher, clip: Any, image: Tensor
 ) -> tuple[ModelPatcher, Tensor]:
-    """The model as the peer's own functions leave it, and the picture that its CLIP encoder saw."""
+    """Patch a model by the peer's own functions; return it and the picture that CLIP saw."""
     parts = {n.rpartition(".")[2]: m for n, m in sys.modules.items() if n.startswith(peer.__name__)}
     faces = FaceAnalysis()
     if kind == "InstantID":
@@ -98,5 +98,5 @@ def get_hooks(model: ModelPatcher) -> dict[Any, Any]:
 
 
 def measure(tensors: Iterable[Tensor]) -> float:
-    """Megabytes."""
+    """Return the size of tensors in megabytes."""
     return sum(x.numel() * x.element_size() for x in tensors) / 1e6

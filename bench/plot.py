@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """Points, with a line through `line`; `labels` stand beside the points."""
+    """Points, and a line through `line`; `labels` are written beside the points."""
 
     name: str
     points: Sequence[Point] = ()
@@ -37,7 +37,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel]) -> str:
-    """Panels side by side, and what the colours mean below them."""
+    """Draw panels side by side, with a legend of the colours below."""
     names = [series.name for series in panels[0].series if series.name]
     wide, high = panels[0].size
     width, height = wide * len(panels), high + 20 * len(names)
@@ -55,7 +55,7 @@ def draw(panels: Sequence[Panel]) -> str:
 
 
 def make_ticks(highest: float, count: int = 5) -> list[float]:
-    """From 0 past the highest value, at steps of 1, 2 or 5 times a power of ten."""
+    """Return ticks from 0 past the highest value, in steps of 1, 2 or 5 times a power of ten."""
     least = highest / (count - 1)
     power = 10 ** math.floor(math.log10(least))
     step = next(n * power for n in (1, 2, 5, 10) if n * power >= least)
@@ -77,14 +77,14 @@ def _draw_panel(panel: Panel, left: float) -> str:
         for index, (x, y) in enumerate(map(place, series.points)):
             parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{colour}'/>")
             if index < len(series.labels):
-                on_the_right = x > left + width / 2  # then the label has room on the left
+                on_the_right = x > left + width / 2  # on the left there is room for the label
                 at, anchor = (x - 7, "end") if on_the_right else (x + 7, "start")
                 parts.append(_text(at, y - 5, series.labels[index], anchor))
     return "\n".join(parts)
 
 
 def _scale(ticks: Sequence[float], is_log: bool) -> Callable[[float], float]:
-    """From the first tick, 0, to the last, 1."""
+    """Return a function that maps the first tick to 0 and the last to 1."""
     of = math.log if is_log else float
     first, last = of(ticks[0]), of(ticks[-1])
     return lambda value: (of(value) - first) / (last - first)

@@ -1,4 +1,4 @@
-"""The record of what was measured, and `docs/benchmark.md` drawn from it."""
+"""The record of measurements, and `docs/benchmark.md`, which is written from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Found = Mapping[str, Any]
 
 
 class Record:
-    """What was measured, part by part: parts that are measured again replace what they were."""
+    """Measurements, part by part. A part that is measured again replaces the earlier one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,7 +44,7 @@ class Record:
         return page
 
     def _list(self, part: str) -> list[Found]:
-        """What was measured of a part: by model, dtype and size."""
+        """List the measurements of a part, by model, dtype and size."""
         found = (each for name, each in self._parts.items() if name.partition("-")[0] == part)
         return sorted(found, key=lambda f: (f.get("model"), f.get("dtype"), f.get("size")))
 
@@ -250,7 +250,7 @@ def _draw_deviation(found: Found) -> list[Panel]:
 
 
 MODELS = {"sdxl": "SDXL at true size", "small": "SDXL's 70 layers, narrow"}
-TARGETED = ("sdxl", 512)  # what the modes' targets are for
+TARGETED = ("sdxl", 512)  # the modes' targets hold for this
 COLUMNS = ["wall", "processor", "MB more"]
 UP = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 SECTIONS: dict[str, Callable[[Found], str]] = {

@@ -1,9 +1,9 @@
-"""What `docs/benchmark.md` says around its figures."""
+"""The text of `docs/benchmark.md` around its figures."""
 
 from __future__ import annotations
 
 PEER = "IPADAPTER_PLUS_PATH"
-"""The variable that names a checkout of ComfyUI_IPAdapter_plus, to be compared with."""
+"""The environment variable with the path of a checkout of ComfyUI_IPAdapter_plus to compare."""
 
 
 def paragraph(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The pack's own nodes on a real server: what encoding, applying and queueing again take."""
+"""Times the pack's nodes on a real server: encoding, applying and queueing again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ENCODE, APPLY, SAMPLER = "InfiniteIDEncode", "InfiniteIDApply", "KSampler"
 
 
 def time_nodes(repeats: int) -> dict[str, Any]:
-    """Milliseconds of a node whose input has changed, and of a queue where nothing has.
+    """Return milliseconds of nodes with changed inputs, and of a queue without any change.
 
-    Everything is the miniature's, the face nets included; the first run loads them.
+    All models are the miniature's, the face nets included; the first run loads them.
     """
     small = miniature()
     prompt = to_prompt(read(workflow_file("separate_models"), small.values))
@@ -54,7 +54,7 @@ def _time(run: Run, node: str) -> float:
 
 
 def _read_milliseconds(server: Server, run: Run) -> float:
-    """From the start of the execution to its end, by the server's own clock."""
+    """Return milliseconds from start to end of the execution, by the server's own clock."""
     messages = server.get(f"/history/{run.prompt_id}")[run.prompt_id]["status"]["messages"]
     stamps = {name: data["timestamp"] for name, data in messages}
     return float(stamps["execution_success"] - stamps["execution_start"])

@@ -1,4 +1,4 @@
-"""Steps of every mode in turns, each between two plain ones: drifts of the machine cancel out."""
+"""Times the modes in turns, each step between two plain ones, so that drifts cancel out."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Around = Callable[[Callable[[], Any]], None]
 
 
 class Evaluations(comfy.samplers.Sampler):
-    """Makes no picture: hands each evaluation of both conds, at falling noise levels, to `around`.
+    """A sampler that makes no picture: it hands each evaluation of both conds to `around`.
 
-    So everything else is the host's own: guider, wrappers, batching of the conds.
+    Noise levels fall. All else is the host's own: guider, wrappers, batching of the conds.
     """
 
     def __init__(self, around: Around) -> None:
@@ -55,7 +55,7 @@ class Evaluations(comfy.samplers.Sampler):
 
 @dataclass(frozen=True)
 class Way:
-    """A patched model, how many steps are its period, and whether it has one prompt for both."""
+    """A patched model, its period in steps, and whether both conds have the same prompt."""
 
     model: ModelPatcher
     steps: int = 1
@@ -89,7 +89,7 @@ def make_ways(subject: Subject, modes: Sequence[Mode], tokens: int) -> dict[str,
 def compare(
     subject: Subject, ways: Mapping[str, Way], size: int, repeats: int, batch: int = 1
 ) -> dict[str, Any]:
-    """Ratios of each way's step to plain's, per picture, and what memory and syncs it takes."""
+    """Return ratios of each way's step to plain's, per picture, with its memory and syncs."""
     plain = Way(subject.model)
     noise = torch.zeros(batch, 4, size // PIXELS, size // PIXELS)
     facts = {name: _inspect(subject, way, noise) for name, way in {PLAIN: plain, **ways}.items()}
@@ -121,7 +121,7 @@ def compare(
 
 
 def time_step(subject: Subject, way: Way, noise: Tensor) -> tuple[float, float]:
-    """Seconds of a step on the wall and of the processors, means over the way's period."""
+    """Return wall-clock and processor seconds of a step, as means over the way's period."""
     clock = Clock(subject.model.load_device)
     found = []
 
@@ -135,7 +135,7 @@ def time_step(subject: Subject, way: Way, noise: Tensor) -> tuple[float, float]:
 
 
 def _inspect(subject: Subject, way: Way, noise: Tensor) -> dict[str, int]:
-    """The peak of what the evaluations allocate and their waits for the GPU; also warms up."""
+    """Return the peak memory of the evaluations, and their waits for the GPU; also warm up."""
     peaks, waits = [], []
 
     def around(evaluate: Callable[[], Any]) -> None:

@@ -1,7 +1,7 @@
-"""The true-size SDXL UNet, 2.57 billion weights, on a CUDA device that need not be there.
+"""The true-size SDXL UNet, 2.57 billion weights, on a CUDA device that need not exist.
 
-Fake tensors have a device, a dtype and a shape but no storage: whatever mixes devices or dtypes, or
-waits for a value (`.item()`, a branch on data), raises. FLOPs are counted exactly.
+Fake tensors have a device, a dtype and a shape but no storage. Code that mixes devices or dtypes,
+or that waits for a value (`.item()`, a branch on data), raises. FLOPs are counted exactly.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ IDENTITY_TOKENS = 258  # the CLIP tokens and one face token, as in the figures o
 
 @contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
-    """Tensors without storage on a device like any other; there is no memory to be pinned.
+    """Make tensors without storage on what looks like a real device; no memory can be pinned.
 
-    None outlives the mode that it belongs to.
+    No tensor outlives the mode that it belongs to.
     """
     try:
         with patch.object(HostMemory, "has_room", lambda *_: True), FakeTensorMode() as mode:
@@ -55,9 +55,9 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
 
 @contextmanager
 def without_storage() -> Iterator[None]:
-    """Everything on PyTorch's device of mere shapes, where nothing can be kept off the device.
+    """Make all tensors on PyTorch's `meta` device; nothing can be kept on another device.
 
-    Many times quicker than fake tensors, and enough for counting.
+    This is many times quicker than fake tensors, and enough for counting.
     """
     with (
         patch.object(projections, "_move", lambda values, _: values),
@@ -76,7 +76,7 @@ def make_sdxl(dtype: torch.dtype, device: torch.device = CUDA) -> comfy.model_ba
 def make_identity(
     people: int = 1, tokens: int = IDENTITY_TOKENS, device: torch.device = CPU
 ) -> Identity:
-    """In float32, as Encode Identity makes it, and the adapter likewise."""
+    """Make an identity and its adapter in float32, as Encode Identity does."""
     drawn = torch.zeros(people, tokens, 2048, device=device)
     return Identity(drawn, drawn[:1], _make_adapter(device))
 
@@ -94,7 +94,7 @@ def make_options(
     savings: Savings = NO_SAVINGS,
     conds: Sequence[int] = (NEGATIVE, POSITIVE),
 ) -> dict[str, Any]:
-    """The transformer options of a guided forward, made by the pack's own preparation."""
+    """Make the transformer options of a guided forward by the pack's own preparation."""
     patcher = SimpleNamespace(
         load_device=model.device, model=model, get_model_object=lambda name: getattr(model, name)
     )
@@ -126,7 +126,7 @@ def run_with(
     height: int,
     width: int,
 ) -> Tensor:
-    """One forward at guidance > 1, as the host calls it; without options, the host's own."""
+    """Run one forward at guidance > 1, as the host calls it; without options, unpatched."""
     device = model.device
     chunks = len(options.get("cond_or_uncond", (NEGATIVE, POSITIVE)))
     rows = chunks * (options[EVALUATION].streams.rows if options else 1)

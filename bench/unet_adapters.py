@@ -1,4 +1,4 @@
-"""Adapter files as published but for their layers' widths, which are those of a given UNet."""
+"""Makes adapter files like the published ones, but with the layer widths of a given UNet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RANK = 4
 
 
 def list_attentions(unet: Any) -> list[tuple[str, Any]]:
-    """All 140 with their names in the UNet, by their numbers in FaceID files."""
+    """List all 140 attentions with their names in the UNet, in the order of FaceID files."""
     names: dict[nn.Module, str] = {module: name for name, module in unet.named_modules()}
     transformers = [find_transformer(unet, block) for block, _ in LAYERS]
     return [(names[a], a) for t in transformers for a in (t.attn1, t.attn2)]
@@ -28,7 +28,7 @@ def find_transformer(unet: Any, block: str) -> Any:
 
 
 def make_file(unet: Any, kind: str, token_width: int, clip_width: int) -> Tensors:
-    """A file of a UNet with SDXL's 70 layers, all weights random; FaceID's with a LoRA."""
+    """Make a file for a UNet with SDXL's 70 layers, of random weights; FaceID's has a LoRA."""
     shapes = shape_projection(kind, token_width, clip_width)
     for number, (_, attention) in enumerate(list_attentions(unet)):
         if number % 2:
@@ -41,7 +41,7 @@ def make_file(unet: Any, kind: str, token_width: int, clip_width: int) -> Tensor
 
 
 def shape_projection(kind: str, token_width: int, clip_width: int) -> Shapes:
-    """The published `image_proj`, but for the width of the CLIP states that it reads."""
+    """Return the shapes of the published `image_proj`, with another width of CLIP states."""
     shapes = adapter_files.shape_projection(kind, token_width)
     reader = "perceiver_resampler.proj_in.weight" if kind == "FaceID PlusV2" else "proj_in.weight"
     if kind in POOLED:

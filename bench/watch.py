@@ -15,7 +15,7 @@ from ..infinite_id.count import Storages, count_flops, list_tensors
 ATTENTION = "scaled_dot_product"
 
 
-# The commonest operators that multiply no matrices: the counter would take them apart to see that.
+# Common operators without matrix products: the counter would decompose them to find that out.
 _NAMES = """
     add alias cat chunk dropout expand flatten gelu group_norm layer_norm mean mul reshape silu
     slice sub to transpose unsqueeze view
@@ -28,8 +28,8 @@ class Counts:
     """What was counted.
 
     Attributes:
-        bytes_moved: sizes of the tensors that the operators read and wrote, all but views.
-        peak: the most bytes that tensors made meanwhile took at once.
+        bytes_moved: bytes of the tensors that operators read and wrote, views excepted.
+        peak: the most bytes at once of tensors made in the block.
         calls: operators by name, such as 'linear'.
         attention: calls by `(rows, queries, keys)`.
     """

@@ -44,9 +44,9 @@ MISSING = (
 
 
 def chromium() -> Path:
-    """A Chromium's executable: `CHROME`, an installed one, or one that this installs.
+    """Return a Chromium's executable: `CHROME`, an installed one, or a newly installed one.
 
-    Raises SetUpError when there is none and none can be had.
+    Raises SetUpError if there is none and none can be installed.
     """
     if found := _find():
         return found
@@ -58,7 +58,7 @@ def chromium() -> Path:
 
 @contextmanager
 def open_page(url: str) -> Iterator[Page]:
-    """A page of a fresh headless Chromium at `url`. Raises SetUpError without a Chromium."""
+    """Open a page of a new headless Chromium at `url`. Raises SetUpError without a Chromium."""
     executable = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -77,12 +77,12 @@ def _flags() -> list[str]:
 
 
 def _root() -> bool:
-    """Chromium refuses its sandbox to root."""
+    """Whether this is root, for whom Chromium refuses its sandbox."""
     return sys.platform != "win32" and os.geteuid() == 0
 
 
 def _find() -> Path | None:
-    """A Chromium that is there. Raises SetUpError if `CHROME` is another thing."""
+    """Find an installed Chromium. Raises SetUpError if `CHROME` is something else."""
     if chosen := os.environ.get("CHROME"):
         if found := shutil.which(chosen):
             return Path(found)
@@ -94,13 +94,13 @@ def _find() -> Path | None:
 
 
 def _playwrights_own() -> Path:
-    """Where playwright keeps the Chromium that `playwright install` brings."""
+    """Return where playwright keeps the Chromium of `playwright install`."""
     with sync_playwright() as playwright:
         return Path(playwright.chromium.executable_path)
 
 
 def _install() -> list[str]:
-    """Playwright's own download first; on Debian as root, the distribution's package.
+    """Install playwright's own download; else, on Debian as root, the distribution's package.
 
     Returns why each command that failed did so.
     """

@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 
 def fingerprint(*parts: str | Path) -> str:
-    """Twelve hex digits over the texts, and over the contents of the paths."""
+    """Return twelve hex digits of a digest of the texts and of the contents of the paths."""
     digest = hashlib.sha256()
     for part in parts:
         text = part if isinstance(part, str) else part.read_text(encoding="utf-8")
@@ -42,11 +42,11 @@ def fingerprint(*parts: str | Path) -> str:
 
 
 def build(name: str, saying: str, make: Callable[[Path], None]) -> Path:
-    """The cache entry `name`, made by `make(folder)` where it is not there yet.
+    """Return the cache entry `name`; if it does not exist yet, make it by `make(folder)`.
 
     `make` fills a sibling folder that takes the entry's name only when `make` has returned, so a
-    broken download leaves nothing that looks complete. Of several processes that make the same
-    entry the first one's stays. `name` must state what the entry holds.
+    broken download leaves nothing that looks complete. If several processes make the same entry,
+    the first one's stays. `name` must state what the entry holds.
 
     Raises SetUpError when the cache cannot be written to.
     """
@@ -74,7 +74,7 @@ def _build(entry: Path, saying: str, make: Callable[[Path], None]) -> None:
 
 @contextmanager
 def writing(entry: Path) -> Iterator[None]:
-    """Raises SetUpError with what to do when the cache, or the drive that it is on, fails."""
+    """Raise a SetUpError that says what to do if the cache or its drive fails."""
     try:
         yield
     except OSError as error:

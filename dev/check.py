@@ -25,7 +25,7 @@ PACKAGES = ("infinite_id", "nodes", "miniature", "bench", "gallery", "dev", "tes
 def check(pytest_arguments: Sequence[str]) -> int:
     """Run every check, then pytest with these arguments; return the first failure's exit code.
 
-    Without arguments pytest runs a process on each core, and leaves to the night what it can.
+    Without arguments pytest runs a process on each core, without the nightly tests.
     """
     environment = {
         **os.environ,

@@ -20,7 +20,7 @@ _PARTS = ("main.py", "comfy", "requirements.txt")
 
 
 def host_folder() -> Path:
-    """ComfyUI's folder: `COMFYUI_PATH`, or the place of the downloaded one.
+    """Return ComfyUI's folder: `COMFYUI_PATH`, or the place of the downloaded one.
 
     Raises SetUpError when `COMFYUI_PATH` is not a ComfyUI or `INFINITE_ID_HOST` is unknown.
     """
@@ -29,13 +29,13 @@ def host_folder() -> Path:
 
 
 def typed_folder() -> Path:
-    """The ComfyUI that types are checked against: the user's own, or the default version."""
+    """Return the ComfyUI for the type check: the user's own, or the default version."""
     own = os.environ.get("COMFYUI_PATH")
     return host_folder() if own else _entry(DEFAULT)
 
 
 def requirements_key() -> str:
-    """What the environment depends on: the text of the host's requirements, or their version."""
+    """Return a key for the environment: the text of the host's requirements, or their version."""
     own = os.environ.get("COMFYUI_PATH")
     return (host_folder() / "requirements.txt").read_text(encoding="utf-8") if own else DEFAULT
 
@@ -93,7 +93,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _vendored(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members under `*/vendor/ComfyUI`, named from there on."""
+    """Yield the members under `*/vendor/ComfyUI`, with names relative to it."""
     for member in tar:
         _, found, name = member.name.partition("/vendor/ComfyUI/")
         if found:

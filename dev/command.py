@@ -1,9 +1,9 @@
-"""The commands of `python -m dev`: what each calls.
+"""The commands of `python -m dev`, and the function that each calls.
 
 The first Python makes an environment in the cache, and the command runs in that one.
 """
 
-# What the environment holds is imported inside the functions: this file runs before it exists.
+# Packages of the environment are imported inside functions: this file runs before it exists.
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
-    """End as with Ctrl-C, so that servers and temporary folders go too; once is enough."""
+    """End as with Ctrl-C, so that servers and temporary folders go too; ignore further signals."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -90,7 +90,7 @@ def _setup(_options: argparse.Namespace) -> int:
 
 
 def _fetch() -> None:
-    """What the tests need beyond the environment."""
+    """Fetch what the tests need beside the environment."""
     from .face_pack import face_root
     from .photos import photos
 

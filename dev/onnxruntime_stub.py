@@ -1,9 +1,9 @@
 """Makes `requirements/onnxruntime-*.whl`, a wheel that holds metadata only.
 
-insightface asks pip for `onnxruntime`. Where `onnxruntime-gpu` is wanted, that puts two
-distributions with the same files into the same folder, and whichever came last wins. This wheel
+insightface asks pip for `onnxruntime`. If `onnxruntime-gpu` is wanted, that puts two
+distributions with the same files into one folder, and the later one wins. This wheel
 satisfies the name without bringing files. Its version is above every `onnxruntime` 1.x, so that
-pip takes it where none is installed, and below 2, so that it satisfies what other packs ask for.
+pip takes it if none is installed, and below 2, so that it satisfies what other packs ask for.
 An exact version would have pip replace the onnxruntime that is there, and with it the files that
 onnxruntime-gpu shares. Run `python -m pack.dev.onnxruntime_stub` to write it anew;
 the bytes are the same every time.

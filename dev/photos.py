@@ -15,7 +15,7 @@ IN_SOURCE = "/tests/test_images/"
 
 
 def photos() -> dict[str, Path]:
-    """Name -> picture file, in the cache; fetches them where they are missing.
+    """Return picture files in the cache by name; fetch missing ones.
 
     One man: obama, obama2, obama3, obama_partial_face, obama_partial_face2 and, with an alpha
     channel, 32bit. Others: biden, astronaut. Six faces: group.
@@ -39,7 +39,7 @@ def _collect(folder: Path) -> None:
 
 
 def _package(name: str) -> Path:
-    """An installed package's folder, found without importing it."""
+    """Return an installed package's folder, without importing the package."""
     spec = find_spec(name)
     assert spec is not None
     assert spec.origin is not None

@@ -20,7 +20,7 @@ FIRST = "photo_to_person"
 
 
 def serve() -> int:
-    """Run a server until Ctrl-C; what it makes lies in a temporary folder."""
+    """Run a server until Ctrl-C; its output goes to a temporary folder."""
     small = gallery_models()
     with ExitStack() as stack:
         with step("Starting ComfyUI"):
@@ -36,6 +36,6 @@ def serve() -> int:
 
 
 def fit_templates(folder: Path, values: Mapping[str, Any]) -> None:
-    """Let an installed copy's workflows name the models that there are, and their sizes."""
+    """Change the workflows of an installed copy to the available models and their sizes."""
     for path in folder.glob("*.json"):
         save(read(path, values), path)

@@ -27,7 +27,7 @@ from .comfyui import host_folder
 from .server_api import Server, ServerError
 
 PACK = "ComfyUI-Infinite-ID"
-# What an installation out of the registry holds.
+# The files of an installation from the registry.
 PACK_CONTENTS = (
     "__init__.py",
     "nodes",
@@ -41,7 +41,7 @@ PACK_CONTENTS = (
 )
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 START_SECONDS = 300.0
-# The page greets a first-time user with a gallery over everything else.
+# At the first visit the page shows a gallery over everything else.
 SETTINGS = {"Comfy.TutorialCompleted": True}
 
 
@@ -53,7 +53,7 @@ def running_server(
     custom_nodes: Sequence[Path] = (),
     arguments: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """A ComfyUI server on loopback, ended with the block.
+    """Run a ComfyUI server on loopback, and end it with the block.
 
     `base` is a new or empty folder; without it, a temporary one that is removed at the end.
     `models` maps folders under `models/` to files or folders that go there. `custom_nodes` are
@@ -112,7 +112,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard links instead of copies of what may be gigabytes, where the file system allows."""
+    """Make hard links, not copies of gigabytes, if the file system allows it."""
     if source.is_dir():
         shutil.copytree(source, target, copy_function=_link_file)
     else:
@@ -174,11 +174,11 @@ def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started; the group is its own."""
+    """End the server and its child processes, which are its process group."""
     if sys.platform == "win32":
         kill = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
         subprocess.run(kill, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     else:
-        with suppress(ProcessLookupError):  # it died by itself, and so did all that it started
+        with suppress(ProcessLookupError):  # the server and its children have ended already
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()

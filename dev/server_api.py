@@ -1,4 +1,4 @@
-"""A running ComfyUI server, through its HTTP and websocket API. Runs inside the environment."""
+"""Calls a running ComfyUI server by its HTTP and websocket API. Runs inside the environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class NodeError:
-    """One complaint of the server: about a node's input before the run, or raised in the run."""
+    """One error of the server: about a node's input before the run, or raised in the run."""
 
     node: str
     kind: str
@@ -39,7 +39,7 @@ class NodeError:
 
 @dataclass
 class Run:
-    """What became of a queued prompt."""
+    """The outcome of a queued prompt."""
 
     prompt_id: str = ""
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Server:
-    """A server's address, base directory, log and process, and what can be asked of it."""
+    """A server: its address, base directory, log and process, and requests to it."""
 
     url: str
     base: Path
@@ -67,7 +67,7 @@ class Server:
         return True
 
     def get(self, path: str) -> Any:
-        """The JSON at a path of the API. Raises aiohttp.ClientError when there is none."""
+        """Return the JSON at a path of the API. Raises aiohttp.ClientError when there is none."""
         return _run(_get(self.url + path))
 
     def post(self, path: str, **body: Any) -> None:
@@ -75,7 +75,7 @@ class Server:
         _run(_post(self.url + path, body))
 
     def object_info(self, node: str = "") -> dict[str, Any]:
-        """What the server says about one node type, or about all. Raises aiohttp.ClientError."""
+        """Return the description of one node type, or of all. Raises aiohttp.ClientError."""
         info: dict[str, Any] = self.get(f"/object_info/{node}" if node else "/object_info")
         return info
 
@@ -87,15 +87,15 @@ class Server:
         return _run(_upload(self.url, image, name or image.name))
 
     def files(self, run: Run, node: str, kind: str = "images") -> list[Path]:
-        """The files that a node of that run saved or previewed."""
+        """Return the files that a node of that run saved or previewed."""
         entries = run.outputs[node][kind]
         return [self.base / e["type"] / e["subfolder"] / e["filename"] for e in entries]
 
     def queue(self, prompt: Prompt, timeout: float = 1800.0, report: Report | None = None) -> Run:
         """Queue a prompt in API form and follow it to its end.
 
-        What the server or a node complains about is in the result's `errors`. `report` gets each
-        websocket message's type and data.
+        Errors of the server or of a node are in the result's `errors`. `report` gets the type and
+        data of each websocket message.
         Raises ServerError when the server goes away, and TimeoutError after `timeout` seconds.
         """
         try:
@@ -105,7 +105,7 @@ class Server:
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, in a thread of its own: a browser's driver keeps a loop in this one."""
+    """Run a coroutine in another thread, as a browser's driver keeps an event loop in this one."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
@@ -149,7 +149,7 @@ async def _follow(url: str, prompt: Prompt, report: Report | None) -> Run:
 
 
 def _refusals(answer: dict[str, Any]) -> list[NodeError]:
-    """What validation found; without any node, the complaint about the prompt as a whole."""
+    """Return the errors of validation; without any node, the error of the prompt as a whole."""
     found = [
         NodeError(node, error["type"], error["message"], error["details"])
         for node, report in (answer.get("node_errors") or {}).items()
@@ -198,7 +198,7 @@ def _note(run: Run, clock: _Clock, event: str, data: dict[str, Any]) -> None:
 
 
 class _Clock:
-    """Adds up how long each node was the one that ran."""
+    """Adds up how long each node ran."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self.seconds = seconds
@@ -206,7 +206,7 @@ class _Clock:
         self.since = time.perf_counter()
 
     def turn(self, node: str | None) -> None:
-        """From now on, this node runs."""
+        """Note that from now on this node runs."""
         now = time.perf_counter()
         if self.node is not None:
             self.seconds[self.node] = self.seconds.get(self.node, 0.0) + now - self.since

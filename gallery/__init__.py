@@ -61,10 +61,10 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
 
 
 def draw_blueprint(info: Info) -> dict[str, Any]:
-    """The file in `subgraphs/`."""
+    """Draw the file in `subgraphs/`."""
     return Blueprint(info).file()
 
 
 def draw(info: Info) -> dict[str, dict[str, Any]]:
-    """Every workflow by name, as the page would save it; `info` is the server's word on nodes."""
+    """Draw all workflows by name, as the page would save them; `info` describes the nodes."""
     return {make.__name__: make(info).workflow(make.__name__) for make in TEMPLATES}

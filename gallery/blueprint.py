@@ -1,9 +1,9 @@
-"""The starter: one node, a subgraph, from a photo to a picture of that person.
+"""The starter: a subgraph that turns a photo into a picture of that person, as one node.
 
 ComfyUI offers files in `subgraphs/` in its node search and library. Hosts without
-`/global_subgraphs` do not list them: there the template holds the same subgraph. The page's
-frontend 1.47 finds a pack's subgraph by its name alone, as the host sends no search words of it;
-Infinite-ID Unified Loader is found by the same words meanwhile.
+`/global_subgraphs` do not list them: there the template holds the same subgraph. Frontend
+1.47 finds a pack's subgraph only by its name, as the host does not send its search words. Until
+that changes, Infinite-ID Unified Loader has the same search words.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INPUT, OUTPUT = -10, -20
 
 @dataclass(frozen=True)
 class Port:
-    """An input of the subgraph, or an output: its name, and the slots inside."""
+    """An input or output of the subgraph: its name, and the slots inside."""
 
     name: str
     slots: tuple[tuple[Node, str], ...]
@@ -49,12 +49,12 @@ class Port:
 
 @dataclass
 class Blueprint:
-    """A subgraph in the files' form: as the search takes it, and as a workflow around it."""
+    """A subgraph as a file: alone for the search, or inside a workflow."""
 
     info: Info
 
     def file(self) -> dict[str, Any]:
-        """What `subgraphs/` holds: the node alone, and its search words."""
+        """Return the file for `subgraphs/`: the node alone, and its search words."""
         definition, node = self._draw()
         return {
             "revision": 0,
@@ -71,7 +71,7 @@ class Blueprint:
         }
 
     def workflow(self, name: str) -> dict[str, Any]:
-        """A photo, the subgraph's node, and the picture."""
+        """Return a workflow: a photo, the subgraph's node, and the picture."""
         definition, node = self._draw()
         graph = Graph(self.info, DOWNLOADS)
         about = graph.group("About this workflow", GREY)
@@ -100,7 +100,7 @@ class Blueprint:
         return {**graph.workflow(name), "definitions": {"subgraphs": [definition]}}
 
     def _draw(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The subgraph's definition, and the node that stands for it."""
+        """Draw the subgraph's definition, and the node that stands for it."""
         graph = Graph(self.info, DOWNLOADS, start=FIRST)
         models = graph.group("Models", BLUE)
         checkpoint = models.add("CheckpointLoaderSimple", 0, ckpt_name=BASE)

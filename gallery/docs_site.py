@@ -1,8 +1,8 @@
-"""The hook of mkdocs.yml: the site's pages are the repository's documents, read where they lie.
+"""The hook of mkdocs.yml: it makes the site's pages of the repository's documents.
 
-To mkdocs a file's name is its path in the repository, so a link is right on the site if it is right
-there. Pictures keep that path on the site, and a page of docs/ lies as deep as it does there:
-`<img src=...>` in these and in the README is right in both places, too.
+To mkdocs a file's name is its path in the repository, so a link that works there works on the site.
+Pictures keep that path on the site, and a page of docs/ has the same depth there. So
+`<img src=...>` in these pages and in the README works in both places, too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SHOWN = (
 )
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]+)?\)")
 NEEDLESS = ["navigation", "toc"]
-"""What a page that is looked at, not read, has no room for."""
+"""The parts that are hidden on wide pages of pictures."""
 WIDE = ("README.md", "docs/workflows.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """All files of the site: the theme's, and of the repository those that are shown."""
+    """Return all files of the site: the theme's, and the shown files of the repository."""
     theme = [file for file in files if file.src_dir != config.docs_dir]
     paths = [path for pattern in SHOWN for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     ours = [_place(path.relative_to(ROOT).as_posix(), config) for path in paths]
@@ -42,7 +42,7 @@ def _place(path: str, config: MkDocsConfig) -> File:
 
 
 def _folder(path: PurePosixPath) -> str:
-    """Where a page lies: a node's help among the nodes, all others at the top."""
+    """Return a page's folder: a node's help is under `nodes`, all others are at the top."""
     if path.parts[0] == "nodes":
         return f"nodes/{path.stem}"
     if path.stem == "README":
@@ -51,7 +51,7 @@ def _folder(path: PurePosixPath) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Names pages by their titles, and leads into the repository where the site does not go."""
+    """Name linked pages by their titles; link into the repository if the site lacks a file."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def lead(link: re.Match[str]) -> str:

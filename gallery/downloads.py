@@ -1,4 +1,4 @@
-"""The public models that the workflows name, and where the page can offer to download them."""
+"""The public models that the workflows name, and the links from which the page downloads them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEEDED = (
     f"[{CLIP_VISION}](https://huggingface.co/{_PLACES[CLIP_VISION][1]}) (2.53 GB) in "
     "`models/clip_vision`",
 )
-"""What the first preset of `infinite_id.presets` needs, for a note."""
+"""The files that the first preset of `infinite_id.presets` needs, for a note."""
 
 DOWNLOADS = {
     name: {"url": f"https://huggingface.co/{path}", "directory": directory}

@@ -1,6 +1,6 @@
 """Writes `workflows/`: the graphs, the photos that they name, and their thumbnails.
 
-`docs/api` gets the first of them as a program would queue it.
+`docs/api` gets the first workflow in the form that a program queues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOR_PROGRAMS = "photo"
 
 
 def write_all(thumbnails: bool) -> None:
-    """Draw every workflow as the nodes of the running code have it; run it for its thumbnail."""
+    """Draw every workflow with the nodes of the running code; run it for its thumbnail."""
     draw_inputs()
     small = gallery_models()
     with running_gallery(small) as server:

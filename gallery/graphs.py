@@ -1,7 +1,7 @@
 """Draws workflows: nodes in columns, groups around them, saved as the page saves a graph.
 
-The server says which inputs and outputs a node has, so that a drawn file is what the page would
-write. Nodes are named by their ids, outputs by what the page shows, `_` for spaces.
+The server says which inputs and outputs a node has, so that a drawn file equals one that the page
+writes. Nodes are named by their ids, outputs by the names on the page with `_` for spaces.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Downloads = Mapping[str, Mapping[str, str]]  # a model's file name -> what the p
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SEEDS = {"seed", "noise_seed"}
 NOTE = "MarkdownNote"
-# How the page measures: what a node's title, sockets and widgets take, in pixels.
+# Sizes of a node's title, sockets and widgets on the page, in pixels.
 TITLE, SLOT, WIDGET, TEXT, EDGE, WIDTH = 30, 20, 24, 70, 16, 250
 VIEW = 1840, 920
-"""What a page of 1920x1080 leaves for the canvas between its bars."""
+"""The size of the canvas between the bars of a page of 1920x1080."""
 GROWING = "COMFY_AUTOGROW_V3"
-# How far apart things are. The gap between columns leaves room for the wires.
+# Distances in pixels. The gap between columns leaves room for the wires.
 NODE_GAP, COLUMN_GAP, GROUP_GAP, PADDING, HEADING = 30, 54, 50, 25, 40
 
 
@@ -83,7 +83,7 @@ class Group:
         colours: tuple[str, str] | None = None,
         **values: Any,
     ) -> Node:
-        """A node at the end of one of the graph's columns; values are wires or settings.
+        """Add a node at the end of one of the graph's columns; values are wires or settings.
 
         `rows` makes room for what the node shows: previews and long texts.
         """
@@ -107,13 +107,13 @@ class Group:
         return node
 
     def place(self, data: dict[str, Any], column: int, width: int) -> Node:
-        """A node that is drawn already, such as a subgraph's, of its own height."""
+        """Add a node that is drawn already, such as a subgraph's, with its own height."""
         node = {**data, "id": len(self.graph.nodes) + 1, "order": len(self.graph.nodes)}
         self.graph.nodes.append(node)
         return self._put(Node(node, column, 1, width, node["size"][1]))
 
     def note(self, title: str, text: str, column: int, span: int, height: int) -> None:
-        """An explanation, in Markdown."""
+        """Add an explanation in Markdown."""
         data = self.graph.new(NOTE, [], [], [text])
         data |= {"title": title, "color": "#432", "bgcolor": "#000"}
         self._put(Node(data, column, span, 0, height))
@@ -153,7 +153,7 @@ class Group:
 class Graph:
     """A workflow being drawn. A group lies below the earlier ones that share a column with it.
 
-    Nodes are numbered from behind `start`: the page numbers a subgraph's anew if they are taken.
+    Nodes get the numbers after `start`. The page renumbers a subgraph's nodes if they are taken.
     """
 
     info: Info
@@ -169,7 +169,7 @@ class Graph:
         return group
 
     def workflow(self, name: str) -> dict[str, Any]:
-        """What the page would save. The first group is the heading, above all others."""
+        """Return what the page would save. The first group is the heading, above all others."""
         workflow: dict[str, Any] = {
             "id": f"infinite-id-{name}",
             "revision": 0,
@@ -217,7 +217,7 @@ class Graph:
         self.links.append([number, *ids, output["type"]])
 
     def _properties(self, kind: str, values: list[Any]) -> dict[str, Any]:
-        """Whose node it is, for a manager that offers what is missing, and models to download."""
+        """Return the node's pack, for managers that offer missing packs, and models to download."""
         if kind == NOTE:
             return {}
         ours = self.info[kind]["python_module"].startswith("custom_nodes.")
@@ -236,7 +236,7 @@ class Graph:
             yield frame
 
     def _columns(self) -> dict[int, tuple[int, int]]:
-        """Each column's left and right edge, by the widest of its nodes."""
+        """Return each column's left and right edge, given by its widest node."""
         nodes = [node for group in self.groups for node in group.nodes]
         edges: dict[int, tuple[int, int]] = {}
         left = 0
@@ -254,7 +254,7 @@ CORE = {"cnr_id": "comfy-core", "ver": HOST_VERSION}
 
 @cache
 def pack_version() -> str:
-    """The version that this checkout is of."""
+    """Return the version of this checkout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 
@@ -289,7 +289,7 @@ class _Inputs:
                     self.sockets.append({"name": name, "type": type_, **optional, "link": None})
 
     def _growing(self, name: str, template: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """A socket for each wire that is given, as `name.slot`, and one more, as the page does."""
+        """Add a socket `name.slot` for each given wire, and one more, as the page does."""
         slots = [f"{name}.{slot}" for slot in template["names"]]
         ((type_, *_),) = template["input"]["required"].values()
         given = sum(slot in values for slot in slots)
@@ -297,7 +297,7 @@ class _Inputs:
             self.sockets.append({"name": slot, "type": type_, "shape": 7, "link": None})
 
     def height(self, outputs: int) -> int:
-        """As the page shows the node, without what it previews."""
+        """Return the height of the node on the page, without its preview."""
         return EDGE + SLOT * max(len(self.sockets), outputs) + self._widget_height
 
     def _widget(

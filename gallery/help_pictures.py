@@ -1,7 +1,7 @@
 """The pictures of the help pages: `python -m dev help_pictures` draws them in the real page.
 
-Each shows a node beside its neighbours, as they are when the miniature has run the workflow; one
-of a whole workflow is for the README. Runs inside the environment.
+Each picture shows a node beside its neighbours after the miniature has run the workflow. One
+picture of a whole workflow is for the README. Runs inside the environment.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _open(server: Server, page: Page, workflow: Workflow) -> None:
 
 def _queue(server: Server, page: Page) -> None:
     """Queue what is on the page and wait for its end. Raises RuntimeError when a node complains."""
-    server.post("/free", free_memory=True)  # or nodes that have run show no previews
+    server.post("/free", free_memory=True)  # else nodes that have run would show no previews
     before: dict[str, Any] = server.get("/history")
     page.evaluate("async () => await window.app.queuePrompt(0)")
     end = time.monotonic() + SECONDS
@@ -205,11 +205,11 @@ def _queue(server: Server, page: Page) -> None:
     status = server.get("/history")[new.pop()]["status"]
     if status["status_str"] != "success":
         raise RuntimeError(json.dumps(status)[:1000])
-    page.wait_for_timeout(1000)  # nodes grow as their previews arrive
+    page.wait_for_timeout(1000)  # nodes grow when their previews arrive
 
 
 def _shoot(page: Page, width: int, columns: tuple[str, ...] = ()) -> Image.Image:
-    """What is on the canvas; with columns, their nodes alone, side by side."""
+    """Take a picture of the canvas; with columns, of their nodes alone, side by side."""
     if columns:
         page.evaluate(ARRANGE, list(columns))
     area = [LEFT, TOP, VIEWPORT[0] - LEFT - RIGHT, VIEWPORT[1] - TOP - BOTTOM]

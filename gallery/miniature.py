@@ -27,13 +27,13 @@ NAME = "infinite-id-miniature"
 INPUTS = ROOT / "workflows" / "inputs"
 SCALE = 2  # the drawn photos are enlarged, so that they look like photos on the page
 
-# The published text encoders know no names: people by two words that they know.
+# The published text encoders know no names, so known pairs of words take their place.
 PEOPLE = "\n".join(
     f"{look} {person}"
     for look in ("young", "old", "tall", "happy", "sad", "bald", "blond")
     for person in ("man", "woman", "boy", "girl")
 )
-# File -> person and scene. Nobody of them was in a training picture.
+# File -> person and scene. None of these people is in a training picture.
 DRAWN = {
     "face.jpg": (1_000_019, 23),
     "face_1.jpg": (1_000_019, 25),
@@ -45,7 +45,7 @@ COUPLE = 1_000_007, 1_000_030
 
 
 def miniature() -> SmallModels:
-    """The trained miniature; pictures are 128 px and take a second or two on a CPU."""
+    """Return the trained miniature; pictures are 128 px and take a second or two on a CPU."""
     return SmallModels(
         models={
             "checkpoints": [WEIGHTS / f"{NAME}.safetensors"],
@@ -71,7 +71,7 @@ def miniature() -> SmallModels:
 
 
 def gallery_models() -> SmallModels:
-    """The miniature, and stand-ins for what some workflows load beside it."""
+    """Return the miniature, and stand-ins for other files that some workflows load."""
     from .stand_ins import CONTROL_NET, LORA, stand_ins
 
     small = miniature()
@@ -94,7 +94,7 @@ def gallery_models() -> SmallModels:
             "InfiniteIDLearnStagedIdentity.prompt": "a photo of V*",
             "InfiniteIDLearnStagedIdentity.noun": "woman",
             "InfiniteIDContactSheet.cell_size": 256,
-            # It has learnt pictures of one person: each gets the room of one.
+            # It has learnt pictures of one person, so each of two people gets the width of one.
             "two_people.EmptyLatentImage.width": 256,
             "places_from_a_picture.EmptyLatentImage.width": 256,
         },
@@ -112,7 +112,7 @@ def running_gallery(small: SmallModels) -> Iterator[Server]:
 
 
 def input_pictures() -> list[Path]:
-    """The pictures that the workflows name."""
+    """Return the pictures that the workflows name."""
     return sorted(INPUTS.glob("*.jpg"))
 
 

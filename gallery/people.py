@@ -108,7 +108,7 @@ def _draw_both(
     prompts: tuple[Output, Output],
     name: str,
 ) -> None:
-    """One person after the other, each in a mask, into one picture."""
+    """Apply one person after the other, each in a mask, and draw both in one picture."""
     group = scene.group("Picture")
     model = scene.model
     for person, mask in zip(people, masks, strict=True):

@@ -1,4 +1,4 @@
-"""What the workflows have in common: the models, a person, the prompts, a sampled picture."""
+"""The common parts of the workflows: the models, a person, the prompts, a sampled picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLES = (
 
 @dataclass
 class Scene:
-    """The graph that is being drawn, and what all workflows load.
+    """The graph while it is drawn, and the models that all workflows load.
 
     Column 0 has the models; `left` is the column where the person and the prompts begin.
     """
@@ -49,7 +49,7 @@ class Scene:
         return self.graph.group(title, colour)
 
     def person(self, photo: str, title: str = "Person", rows: int = PREVIEW) -> Output:
-        """A photo and the identity that is made of it, in a group of their own."""
+        """Add a photo and its identity, in a group of their own."""
         group = self.group(title, YELLOW)
         image = group.add("LoadImage", self.left, rows=rows, image=photo)
         return self.encode(group, self.left + 1, image["IMAGE"], rows=rows)
@@ -57,7 +57,7 @@ class Scene:
     def encode(
         self, group: Group, column: int, image: Output, *more: Output, rows: int = PREVIEW
     ) -> Output:
-        """An identity; photos beyond the first go to the node's growing input."""
+        """Encode an identity; photos beyond the first go to the node's growing input."""
         further: dict[str, Any] = {
             f"more_images.image_{n}": photo for n, photo in enumerate(more, start=2)
         }
@@ -69,7 +69,7 @@ class Scene:
     def prompts(
         self, text: str, column: int = 0, group: Group | None = None
     ) -> tuple[Output, Output]:
-        """Side by side above what is drawn by them, two columns right of the photo, if not said."""
+        """Add both prompts side by side; by default two columns to the right of the photo."""
         group = group or self.group("Prompt", OLIVE)
         column = column or self.left + 2
         positive, negative = (
@@ -104,7 +104,7 @@ class Scene:
         decoder: int | None = None,
         **settings: Any,
     ) -> Output:
-        """The picture: a sampler, and a decoder below it or in a column of its own."""
+        """Add a sampler, and a decoder below it or in another column; return the picture."""
         values = {
             "seed": SEED,
             "steps": STEPS,
@@ -135,7 +135,7 @@ class Scene:
         return node["LATENT"]
 
     def scaled(self, group: Group, column: int, picture: str) -> Output:
-        """A picture, and in the next column the same at about a megapixel, as SDXL wants it."""
+        """Add a picture, and in the next column the same at about a megapixel, SDXL's size."""
         loaded = group.add("LoadImage", column, rows=SMALL_PREVIEW, image=picture)
         scaled = group.add(
             "ImageScaleToTotalPixels", column + 1, image=loaded["IMAGE"], megapixels=1.0
@@ -156,7 +156,7 @@ class Scene:
         prompts: tuple[Output, Output],
         **values: Any,
     ) -> Graph:
-        """The end of most workflows: a group that applies an identity, samples and saves."""
+        """Draw the end of most workflows: a group that applies an identity, samples and saves."""
         group = self.group("Picture")
         model = self.apply(group, column, identity, **values)
         picture = self.sample(group, column + 1, model, prompts, self.empty(group, column))
@@ -179,7 +179,7 @@ def begin(
     more_models: str = "",
     sees_photos: bool = True,
 ) -> Scene:
-    """What most workflows start with: what it is for, what it needs, and the loaders.
+    """Draw the start of most workflows: their purpose, their needs, and the loaders.
 
     With a LoRA the models take two columns.
     """
@@ -200,7 +200,7 @@ def begin(
 
 
 def begin_apart(info: Info, title: str, text: str, *, draws: bool = True) -> Scene:
-    """The same with every model in a loader of its own; without pictures it needs no checkpoint."""
+    """Draw the same with a loader for each model; without pictures it needs no checkpoint."""
     checkpoint = [name_checkpoint(BASE, "any SDXL checkpoint")] if draws else []
     scene = _explain(info, title, text, checkpoint, True)
     adapter = scene.models.add("InfiniteIDLoadModel", 0, model_name=ADAPTER)
@@ -227,14 +227,14 @@ def _load_checkpoint(scene: Scene, name: str) -> Output:
 
 
 def write_models(models: list[str]) -> str:
-    """A note: what the workflow needs beside what the unified loader finds."""
+    """Write a note: the models that a workflow needs and the unified loader does not find."""
     listed = "\n".join(f"- {file}" for file in NEEDED)
     own = "\n".join(filter(None, models))
     return f"## Models\n\n{own}\n\n{LOADER_TEXT.format(files=listed)}"
 
 
 def name_checkpoint(name: str, kind: str) -> str:
-    """A line on the checkpoint, with its link."""
+    """Write a line on the checkpoint, with its link."""
     return CHECKPOINT_TEXT.format(name=name, url=DOWNLOADS[name]["url"], kind=kind)
 
 

@@ -1,4 +1,4 @@
-"""Workflows with a person as staged words: learning them, and what they go together with."""
+"""Workflows with a person as staged words: learning them, and combining them with other methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .scene import (
 from .words import FACE_NETS
 
 PERSON, OTHER = "person.safetensors", "other.safetensors"
-"""In `models/infinite_id_staged`."""
+"""Files in `models/infinite_id_staged`."""
 
 
 def learn_staged_identity(info: Info) -> Graph:

@@ -33,7 +33,7 @@ def make_thumbnail(server: Server, path: Path, values: Mapping[str, Any]) -> flo
 
 
 def _jpeg(picture: Image.Image) -> bytes:
-    """About as large as the browser shows it, and in no more bytes than a page should load."""
+    """Encode a picture at about the size in the browser, and in few bytes."""
     scale = SIDE / max(picture.size)
     size = (round(picture.width * scale), round(picture.height * scale))
     shown = picture.resize(size, Image.Resampling.BICUBIC)

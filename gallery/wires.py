@@ -1,6 +1,6 @@
-"""Leads wires that would run behind nodes around them, by points that the page calls reroutes.
+"""Leads wires around nodes that would hide them, by points that the page calls reroutes.
 
-Slots, curves and boxes are measured as the page's canvas has them, in pixels.
+Slots, curves and boxes have the sizes of the page's canvas, in pixels.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Path = list[Point]
 
 
 def box(node: Mapping[str, Any]) -> Box:
-    """A node's place, from its entry in a workflow file."""
+    """Return a node's place, from its entry in a workflow file."""
     (left, top), (width, height) = node["pos"], node["size"]
     return Box(left, top - TITLE, left + width, top + height)
 
 
 def ends(workflow: Mapping[str, Any], link: list[Any]) -> tuple[Point, Point]:
-    """Where a wire leaves one node and enters another."""
+    """Return where a wire leaves one node and enters another."""
     nodes = {node["id"]: node for node in workflow["nodes"]}
     _, source, output, target, input_, _ = link
     (x, y), (width, _) = nodes[source]["pos"], nodes[source]["size"]
@@ -55,7 +55,7 @@ def ends(workflow: Mapping[str, Any], link: list[Any]) -> tuple[Point, Point]:
 
 
 def draw(start: Point, end: Point) -> Path:
-    """The page's curve from an output to an input."""
+    """Return the page's curve from an output to an input."""
     reach = math.dist(start, end) / 4
     a, b = Point(start.x + reach, start.y), Point(end.x - reach, end.y)
     found = []
@@ -68,7 +68,7 @@ def draw(start: Point, end: Point) -> Path:
 
 
 def walk(corners: Path) -> Path:
-    """Points on straight lines between corners."""
+    """Return points on straight lines between corners."""
     found = []
     for (x, y), (x2, y2) in pairwise(corners):
         steps = max(2, int(math.dist((x, y), (x2, y2)) / 6))
@@ -77,7 +77,7 @@ def walk(corners: Path) -> Path:
 
 
 def hits(path: Path, boxes: list[Box], margin: float = 0) -> bool:
-    """Whether a path, but for its ends at the nodes that it joins, runs behind a box."""
+    """Whether a path runs behind a box; its two ends, at the joined nodes, do not count."""
     first, last = path[0], path[-1]
     free = [p for p in path if min(abs(p.x - first.x), abs(p.x - last.x)) > 2 or p.y != first.y]
     return any(b.holds(p, margin) for p in free for b in boxes)
@@ -119,7 +119,7 @@ def _find_way(
     own: list[Box],
     taken: list[tuple[float, float, float]],
 ) -> Path | None:
-    """Corners of the way with the lane nearest to both ends; the lane is taken from then on."""
+    """Return the corners of a way in the free lane nearest to both ends, and take the lane."""
     for lane in sorted(_lanes(others + own), key=lambda y: abs(y - start.y) + abs(y - end.y)):
         used = [y for y, left, right in taken if left < end.x and start.x < right]
         if any(abs(lane - y) < GAP for y in used):
@@ -141,7 +141,7 @@ def _find_way(
 
 
 def _lanes(boxes: list[Box]) -> Iterator[float]:
-    """Heights below nodes, and above the titles of the groups that nodes begin."""
+    """Yield heights below nodes, and heights above a group title over each node."""
     for b in boxes:
         for step in range(1, 6):
             yield b.top - GROUP_TITLE - GAP * step

@@ -1,4 +1,4 @@
-"""Workflow files: UI JSON as people save it, and the API form that a server queues."""
+"""Workflow files: UI JSON as the page saves it, and the API form that a server queues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTES = {"MarkdownNote", "Note"}
 
 
 def workflow_files() -> list[Path]:
-    """The workflows that the pack ships."""
+    """Return the workflows that the pack ships."""
     return sorted((ROOT / "workflows").glob("*.json"))
 
 
@@ -25,10 +25,10 @@ def workflow_file(name: str) -> Path:
 
 
 def read(path: Path, values: Mapping[str, Any]) -> Workflow:
-    """Read a workflow, with every widget that `values` names set to its value.
+    """Read a workflow, and set every widget that `values` names to its value.
 
-    Names are a widget's, with or without its node's and the file's before it: `width`,
-    `EmptyLatentImage.width`, `two_people.EmptyLatentImage.width`. The longer one counts.
+    A name is a widget's, maybe with the node's and the file's name before it: `width`,
+    `EmptyLatentImage.width`, `two_people.EmptyLatentImage.width`. The longest name wins.
     """
     workflow: Workflow = json.loads(path.read_text(encoding="utf-8"))
     for node in list_nodes(workflow):
@@ -43,7 +43,7 @@ def read(path: Path, values: Mapping[str, Any]) -> Workflow:
 
 
 def list_nodes(workflow: Workflow) -> list[dict[str, Any]]:
-    """All nodes, those inside subgraphs, too."""
+    """Return all nodes, including those inside subgraphs."""
     return [
         *workflow["nodes"],
         *(node for graph in _subgraphs(workflow).values() for node in graph["nodes"]),
@@ -55,7 +55,7 @@ def _subgraphs(workflow: Workflow) -> dict[str, Any]:
 
 
 def to_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
-    """A workflow in API form: what the page's Queue button would send.
+    """Return a workflow in API form, as the page's Queue button would send it.
 
     Nodes in a subgraph are named by the subgraph's node and their own, as in `2:5`.
     """
@@ -113,7 +113,7 @@ def _inputs(node: dict[str, Any], sources: Mapping[int, Any]) -> dict[str, Any]:
 
 
 def _positions(names: list[str], values: Any) -> Iterator[tuple[int, str]]:
-    """Where each widget's value stands: the page adds one behind a seed, for what it does next."""
+    """Yield the position of each widget's value. After a seed the page adds a value of its own."""
     index = 0
     for name in names:
         yield index, name

@@ -1,4 +1,4 @@
-"""A tiny SDXL-shaped world for demo and tests, loaded by the host's stock loader nodes.
+"""A tiny model of SDXL's shape for demo and tests; the host's stock loader nodes load it.
 
 A development package: put it into a server's `custom_nodes/` to make the server recognise the
 miniature's files. It brings no nodes of its own.

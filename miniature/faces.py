@@ -26,7 +26,7 @@ from .world.styles import STYLES, Drawing, Image
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A rendered person and the truth about it; landmarks and box are in pixels.
+    """A rendered person with its true landmarks and box, in pixels.
 
     `pixels` is `(256, 256, 3)` RGB. The box is left, top, right, bottom around the face.
     """
@@ -38,7 +38,7 @@ class Picture:
     box: Points
 
     def resized(self, side: int) -> Picture:
-        """The same picture, smaller."""
+        """Return the same picture at a smaller size."""
         small: Any = cv2.resize(self.pixels, (side, side), interpolation=cv2.INTER_AREA)
         scale = side / len(self.pixels)
         return replace(self, pixels=small, landmarks=self.landmarks * scale, box=self.box * scale)
@@ -68,7 +68,7 @@ def render(identity: Identity, scene: Scene) -> Picture:
 
 
 def _draw_subject(face: head.Face, frame: Frame) -> tuple[Image, Image]:
-    """The person `(256, 256, 4)`, alpha last, and the lines `(256, 256, 1)` of the drawing."""
+    """Draw the person `(256, 256, 4)`, alpha last, and the lines `(256, 256, 1)` of the drawing."""
     pixels, scene = np.zeros((SIDE, SIDE, 4), np.uint8), face.scene
     x, y = frame.origin
     upper = Canvas(pixels, frame)
@@ -84,7 +84,7 @@ def _draw_subject(face: head.Face, frame: Frame) -> tuple[Image, Image]:
 
 
 def _outside(eyes: Points, unit: float) -> Image:
-    """Eyes are drawn with lines of their own; more would blacken them. `(256, 256, 1)`."""
+    """Return a mask `(256, 256, 1)` that keeps lines off the eyes, which have their own."""
     steps, near = np.arange(SIDE), np.zeros((SIDE, SIDE))
     for x, y in eyes:
         across = np.exp(-(((steps - x) / (0.24 * unit)) ** 2))
@@ -124,7 +124,7 @@ def _light(scene: Scene, frame: Frame, face: head.Face) -> Image:
 
 
 def _tone(image: Image, scene: Scene) -> Image:
-    """Brightness of the whole picture, and a warm or cold cast."""
+    """Change the brightness of the whole picture, and add a warm or cold cast."""
     cast = 0.04 * scene.warmth * np.array([1.0, 0.0, -1.0])
     strength = 0.3 if scene.style == "pencil" else 1.0
     return image * (1 + strength * (scene.brightness - 1 + cast)).astype(np.float32)

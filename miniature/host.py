@@ -16,7 +16,7 @@ PATCHES_KEY = "vision_model.embeddings.patch_embedding.weight"
 
 
 class Miniature(comfy.supported_models.SDXL):
-    """SDXL with a narrow context. Channels and depths are free: they come from the file."""
+    """SDXL with a narrow context. Channels and depths come from the file."""
 
     unet_config: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "use_linear_in_transformer": True,
@@ -34,7 +34,7 @@ class Miniature(comfy.supported_models.SDXL):
 
 
 def register() -> None:
-    """Puts the miniature in front of the host's models, once however often it is called."""
+    """Puts the miniature before the host's models; further calls change nothing."""
     models = comfy.supported_models.models
     if Miniature in models:
         return
@@ -45,7 +45,9 @@ def register() -> None:
 
 
 def _recognise_miniature(load: Any) -> Any:
-    """The host knows CLIP vision models by their number of layers; ours is known by its patches."""
+    """Return a loader that recognises the miniature's encoder by the shape of its patches.
+
+    The host tells CLIP vision models apart by their number of layers."""
     config = clip_vision_config()
     width, side = config["hidden_size"], config["patch_size"]
     shape = (width, config["num_channels"], side, side)

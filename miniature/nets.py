@@ -42,9 +42,9 @@ def text_encoders() -> MiniatureClipModel:
 
 @contextmanager
 def half_precision() -> Iterator[None]:
-    """Convolutions and matrix products in bfloat16, if the processor has instructions for it.
+    """Run convolutions and matrix products in bfloat16, if the processor has instructions for it.
 
-    A CPU is several times as fast with them, and without them many times slower than in single.
+    With them a CPU is several times as fast as in single precision; without, many times slower.
     """
     if torch.cuda.is_available():
         with torch.autocast("cuda", torch.bfloat16):
@@ -58,7 +58,7 @@ def half_precision() -> Iterator[None]:
 
 
 class _SinglePrecisionAttention(TorchFunctionMode):
-    """Attention's backward pass in bfloat16 takes a CPU seven times as long as in single."""
+    """Runs attention in single precision: on a CPU its backward pass in bfloat16 is 7x slower."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -84,7 +84,7 @@ def clip_vision() -> CLIPVisionModelProjection:
 
 
 def checkpoint(variant: str, unet: Tensors, text: Tensors, vae: Tensors) -> Tensors:
-    """The checkpoint's tensors from the three networks' state dicts."""
+    """Return the checkpoint's tensors, given the three networks' state dicts."""
     model = Miniature(UNETS[variant].config())
     return as_half(
         model.process_unet_state_dict_for_saving(unet)

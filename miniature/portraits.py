@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _draw(path: Path) -> None:
-    """A row for each person: the photo, then each prompt without and with the person."""
+    """Draw a row for each person: the photo, then each prompt without and with the person."""
     import numpy as np
 
     from ..infinite_id.application import Application

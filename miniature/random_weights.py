@@ -1,4 +1,4 @@
-"""Writes the miniature's files with random weights, the same for the same seed.
+"""Writes the miniature's files with random weights; the same seed gives the same files.
 
 `python -m pack.miniature.random_weights --host PATH --out DIR --variant deep`
 """
@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from .shapes import UNETS
 
-# Spread of a layer's output for an input of spread one, by the end of its name; 1 for the rest.
-# Residual branches are small, as in a trained net, and queries and keys stay at 1: sharper
-# attention makes seventy layers chaotic, so that a rounding error changes the picture.
+# Standard deviation of a layer's output at input 1, by the end of its name; 1 for all others.
+# Residual branches are small, as in a trained net. Queries and keys stay at 1: sharper attention
+# makes seventy layers chaotic, so that a rounding error changes the picture.
 GAINS = {
     "position_embedding.weight": 0.3,
     "label_emb.0.0.weight": 3.0,  # the pooled prompt is 96 of 1632 inputs
@@ -57,7 +57,7 @@ def randomise(module: torch.nn.Module, seed: int) -> Tensors:
 
 
 def _draw(name: str, like: torch.Tensor, seed: int) -> torch.Tensor:
-    """Seeded by the name as well, so that no tensor depends on the order of the others."""
+    """Draw a tensor. The name is part of the seed, so the order of the tensors does not matter."""
     if like.ndim == 0:
         return like  # a setting, such as the scale of the latents
     generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
@@ -111,7 +111,7 @@ def _route(
     rest: float = 0.0,
     taps: slice | None = None,
 ) -> None:
-    """Makes a convolution's first outputs this mix of its first inputs, plus `rest` of before."""
+    """Makes a convolution's first outputs a mix of its first inputs, plus `rest` of the old."""
     rows, inputs = tensors[layer + ".weight"][: len(mix)], mix.shape[1]
     centre = rows.shape[-1] // 2
     taps = taps or slice(centre, centre + 1)

@@ -26,7 +26,7 @@ class TextShape:
     activation: str
 
     def config(self) -> dict[str, Any]:
-        """The part of a CLIP text config that the host reads."""
+        """Return the part of a CLIP text config that the host reads."""
         return {
             "hidden_size": self.width,
             "num_attention_heads": self.heads,
@@ -53,7 +53,7 @@ class UNetShape:
     blocks: int = 2  # residual blocks per level, one more on the way up
 
     def config(self) -> dict[str, Any]:
-        """What the host's detection reads from such a UNet's tensors."""
+        """Return what the host's detection reads from such a UNet's tensors."""
         return {
             "image_size": 32,
             "in_channels": LATENT_CHANNELS,
@@ -81,7 +81,7 @@ UNETS = {
     "deep": UNetShape(channels=32, mult=(1, 2, 4), depths=(0, 2, 10)),  # SDXL's 70 layers
     # Groups of one channel would normalise a picture's colours away: the host's norms have 32.
     "tiny": UNetShape(channels=64, mult=(1, 1, 2), depths=(0, 1, 2), blocks=1),
-    # Style is at stake where self-attention sees it: 16x16 and 8x8 tokens of a 256 px picture.
+    # Self-attention carries style, here at 16x16 and 8x8 tokens of a 256 px picture.
     "portrait": UNetShape(channels=64, mult=(1, 2, 2), depths=(0, 2, 4), blocks=1),
 }
 

@@ -14,7 +14,7 @@ from .tokenizer import END, PAD, START, WordTokenizer, load_vocabulary
 
 
 class SmallVocabularyTextModel(CLIPTextModel):
-    """The host's CLIP text model always makes 49408 embeddings; here they are few."""
+    """The host's CLIP text model with few embeddings; the host always makes 49408."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class SmallVocabularyTextModel(CLIPTextModel):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """The published weights are of a vocabulary without its last words."""
+        """Load weights. The published ones lack rows for the last words of the vocabulary."""
         key = f"{prefix}text_model.embeddings.token_embedding.weight"
         missing = len(load_vocabulary()) - len(state_dict[key])
         state_dict[key] = torch.nn.functional.pad(state_dict[key], (0, 0, 0, missing))
@@ -38,7 +38,7 @@ class SmallVocabularyTextModel(CLIPTextModel):
 
 
 class MiniatureClipModel(SDXLClipModel):
-    """`clip_l` and `clip_g`; the context is both, the pooled vector is `clip_g`'s."""
+    """`clip_l` and `clip_g`. The context joins both; the pooled vector is `clip_g`'s."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Words to numbers: a small list of words, everything else spelt letter by letter."""
+"""Turns words into numbers: a small list of words; all others are spelt letter by letter."""
 
 from __future__ import annotations
 

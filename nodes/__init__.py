@@ -28,7 +28,7 @@ from .training import RefineIdentity, TrainAdapter
 
 
 class InfiniteIDExtension(ComfyExtension):
-    """What the host loads: it registers the folders and lists the nodes."""
+    """The extension that the host loads: it registers the folders and lists the nodes."""
 
     async def on_load(self) -> None:
         folders.register()
@@ -68,5 +68,5 @@ class InfiniteIDExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> InfiniteIDExtension:
-    """Called once by the host."""
+    """Return the extension; the host calls this once."""
     return InfiniteIDExtension()

@@ -160,7 +160,7 @@ def _level(name: str, stage: str) -> io.Float.Input:
 
 
 def _check_tokens(identity: Identity) -> None:
-    """Refuse what would make the whole picture NaN.
+    """Refuse tokens and shares that would make the whole picture NaN.
 
     Raises:
         ValueError: if the identity's tokens or shares hold NaN or infinite values.
@@ -177,7 +177,7 @@ def _check_tokens(identity: Identity) -> None:
 
 
 def _check_mask(mask: torch.Tensor) -> torch.Tensor:
-    """A mask as `(batch, height, width)` in 0..1.
+    """Return a mask as `(batch, height, width)` in 0..1.
 
     Raises:
         ValueError: if it is empty or holds NaN or infinite values.

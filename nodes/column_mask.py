@@ -53,7 +53,7 @@ class ColumnMask(Node):
 
     @classmethod
     def validate_inputs(cls, column: int | None = None, columns: int | None = None) -> bool | str:
-        """A value that comes by a wire is None here, and is checked when the node runs."""
+        """Check typed values. A value from a wire is None here; the run checks it."""
         if column is None or columns is None:
             return True
         return _explain(column, columns) or True

@@ -1,4 +1,4 @@
-"""What the nodes that look for faces share: their input, and the way through their photos."""
+"""Shared parts of the nodes that look for faces: their inputs, and the loop over photos."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from . import sockets
 
 
 def face_analysis_input(advice: str = "", optional: bool = False) -> io.MultiType.Input:
-    """The input of a face analysis, this pack's or another's."""
+    """The input for a face analysis of this pack or of another one."""
     tooltip = "From Load Face Analysis, or another pack's InsightFace loader."
     return io.MultiType.Input(
         "face_analysis",
@@ -27,7 +27,7 @@ def face_analysis_input(advice: str = "", optional: bool = False) -> io.MultiTyp
 
 
 def person_inputs() -> list[io.Input]:
-    """Whose face others are compared with: the face analysis that judges, and photos."""
+    """Inputs for the person that faces are compared with: a face analysis, and photos."""
     return [
         face_analysis_input(
             "Best another pack than the identity was encoded with: it judges without favour."
@@ -43,7 +43,7 @@ def person_inputs() -> list[io.Input]:
 def look_through(
     face_analysis: Any, photos: dict[str, Photo], min_confidence: float = MIN_CONFIDENCE
 ) -> Iterator[tuple[str, Photo, list[Face]]]:
-    """Each photo's name, the photo, and its faces, largest first; shows progress on the node.
+    """Yield each photo's name, the photo, and its faces, largest first; show progress on the node.
 
     Raises:
         comfy.model_management.InterruptProcessingException: before the next photo.
@@ -67,10 +67,10 @@ def _log_turned(name: str, faces: list[Face]) -> None:
 
 
 def read_faces(face_analysis: Any, reference: torch.Tensor) -> list[Face]:
-    """The largest face of each photo of an IMAGE batch.
+    """Return the largest face of each photo of an IMAGE batch.
 
     Raises:
-        FaceError: naming the photo without a face.
+        FaceError: if a photo has no face; the message names it.
     """
     largest = []
     for name, _, faces in look_through(face_analysis, read_photos([reference], "reference")):
@@ -81,5 +81,5 @@ def read_faces(face_analysis: Any, reference: torch.Tensor) -> list[Face]:
 
 
 def read_person(face_analysis: Any, reference: torch.Tensor) -> Vector:
-    """The mean face vector of an IMAGE batch, of the largest faces. Raises FaceError likewise."""
+    """Return the mean face vector of the largest faces. Raises FaceError as `read_faces` does."""
     return average_person(read_faces(face_analysis, reference))

@@ -1,4 +1,4 @@
-"""What one needs to know to help somebody, as a text to copy."""
+"""A report on the installation, as a text to copy when asking for help."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -44,7 +44,7 @@ class Diagnose(Node):
 
 
 def compose() -> str:
-    """The whole report, without the name of the user's home folder."""
+    """Return the whole report, without the name of the user's home folder."""
     sections: dict[str, list[Iterable[str]]] = {
         "Presets": [inventory.list_presets()],
         "Versions": [inventory.list_versions()],
@@ -69,7 +69,7 @@ def compose() -> str:
 
 
 def _read(part: Iterable[str]) -> Iterator[str]:
-    """A part of the report as far as the machine lets it be read; the other parts are not lost."""
+    """Yield the lines of one part of the report. An OSError ends this part alone, with a line."""
     try:
         yield from part
     except OSError as error:
@@ -77,7 +77,7 @@ def _read(part: Iterable[str]) -> Iterator[str]:
 
 
 def shorten_home(text: str) -> str:
-    """Replace the user's home folder, which mostly bears a name, by ~."""
+    """Replace the user's home folder, which often contains the user's name, by ~."""
     try:
         own = Path.home()
     except RuntimeError:  # a container's account may have none

@@ -1,4 +1,4 @@
-"""From photos to an identity: what both nodes for it share."""
+"""Shared parts of the two nodes that turn photos into an identity."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ MOST_PHOTOS = 16
 COMBINE = {"stack": stack, "average": average}
 ERROR, SKIP = "error", "skip"
 MUCH_MEMORY = 10**9
-"""Bytes of keys and values from which on the user is told."""
+"""The user is told if keys and values take more bytes than this."""
 _SMALLEST, _LARGEST = 1e-6, 1e6
 """Weights of photos: float32 holds them, and sums of them."""
 EXPLAIN_MORE_IMAGES = (
@@ -35,11 +35,11 @@ EXPLAIN_MORE_IMAGES = (
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says about the photos.
+    """The user's settings for the photos.
 
     Attributes:
         combine: a key of `COMBINE`; weights: text for `read_weights`.
-        index: which face, from 0; first: what the user counts it from.
+        index: the number of the face, from 0; first: the number that the user counts from.
     """
 
     combine: str
@@ -52,12 +52,12 @@ class Wishes:
 
 
 def image_input() -> io.Image.Input:
-    """The photos that there must be."""
+    """The input for the photos, which is required."""
     return io.Image.Input("image", tooltip="One photo, or a batch of photos of one person.")
 
 
 def wish_inputs(number: io.Int.Input) -> list[io.Input]:
-    """Further photos, and how to choose a face; `number` is which one."""
+    """Inputs for further photos and for the choice of a face, whose number is read by `number`."""
     return [
         io.Image.Input(
             "reference",
@@ -126,7 +126,7 @@ def wish_inputs(number: io.Int.Input) -> list[io.Input]:
 
 
 def outputs() -> list[io.Output]:
-    """The identity, and what was seen of the photos."""
+    """The outputs: the identity, and what was seen of the photos."""
     return [
         sockets.Identity.Output(
             "identity", display_name="identity", tooltip="For Apply Infinite-ID."
@@ -163,10 +163,10 @@ def encode(
     reference: torch.Tensor | None,
     wishes: Wishes,
 ) -> io.NodeOutput:
-    """Both nodes' result.
+    """Encode photos and return the result of either node.
 
     Args:
-        batches: the photos, each `(b, h, w, c)`; masks are given for the first.
+        batches: the photos, each `(b, h, w, c)`; masks are returned for the first batch only.
 
     Raises:
         FaceError: if a photo has no usable face and none may be skipped, or none is left.
@@ -231,7 +231,7 @@ def check_more_images(more_images: Any) -> bool | str:
 def read_more(
     more_images: dict[str, torch.Tensor] | torch.Tensor | None, others: dict[str, Any]
 ) -> list[torch.Tensor]:
-    """Further IMAGE batches `(n, h, w, c)`, whatever an API prompt calls them.
+    """Return further IMAGE batches `(n, h, w, c)`, whatever an API prompt calls them.
 
     Args:
         others: inputs that the node does not have.
@@ -264,10 +264,10 @@ def _warn_of_memory(identity: Identity) -> list[str]:
 
 
 def read_weights(text: str, count: int) -> list[float]:
-    """Numbers between commas, one for each photo; all 1 if there is nothing.
+    """Read numbers between commas, one for each photo; all are 1 if the text is empty.
 
     Raises:
-        ValueError: if they are no such numbers, or not as many.
+        ValueError: if a number is not valid, or if there are not as many as photos.
     """
     if not text.strip():
         return [1.0] * count

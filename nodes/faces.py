@@ -319,7 +319,7 @@ def _choose_small(faces: list[Face], max_face: int) -> list[Face]:
 
 
 def _stand_in(shape: tuple[int, int], found: list[list[Face]], context: float) -> Cut:
-    """The largest face of all pictures, or the middle of the first one, not to be pasted."""
+    """Cut out the largest face, or the first picture's middle; Paste Faces leaves it out."""
     areas = [math.prod(faces[0].size) if faces else 0.0 for faces in found]
     index = areas.index(max(areas))
     return cut_untouched(index, shape, found[index][0] if found[index] else None, context)

@@ -1,4 +1,4 @@
-"""The models of a preset among the user's files, found by what they are, whatever their names."""
+"""Finds the models of a preset among the user's files by their contents, not by their names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def list_face_packs(face_model: str) -> list[str]:
 
 
 def list_gaps(name: str, face_pack: str | None = None) -> list[str]:
-    """What a preset lacks on this machine, each with its name, size, link and folder.
+    """List what a preset lacks on this machine, with name, size, link and folder.
 
     Args:
         face_pack: a pack that the user chose instead of the preset's own.
@@ -104,7 +104,7 @@ def _list_gaps(name: str, preset: Preset, face_pack: str | None) -> Iterator[str
 
 
 def stamp(name: str) -> list[tuple[str, int, int]]:
-    """Changes if another file would be loaded."""
+    """Return a value that changes if another file would be loaded."""
     files = [folders.find_adapter(file.choice) for file in list_adapter_files(name)]
     clip = find_clip_vision(PRESETS[name].clip_model)
     return [(str(path), *_stamp(path)) for path in [*files, *([clip] if clip else [])]]

@@ -20,16 +20,16 @@ ADAPTERS = (OWN, "ipadapter", "instantid")
 IDENTITIES = "infinite_id_identities"
 
 EMBEDDINGS = "embeddings"
-"""The host's own folder of what prompts name by `embedding:`."""
+"""The host's own folder of embeddings, which prompts name by `embedding:`."""
 STAGED = "infinite_id_staged"
 """Staged words, which are no embeddings."""
 MAPPERS = "infinite_id_mappers"
-"""What learned embeddings were made by; a folder of its own, or prompts would find them as well."""
+"""Mappers of learned embeddings. Prompts would find them if they were in the same folder."""
 
 DATASETS = "datasets"
-"""The host's own folder of what models are trained on."""
+"""The host's own folder of training data."""
 PREPARED = "index.jsonl"
-"""What `prepare` writes last."""
+"""The file that `prepare` writes last."""
 TRAINED, RUNS = "infinite_id", "infinite_id_runs"
 """In the output folder: adapters that were trained here, and what a run needs to go on."""
 
@@ -38,7 +38,7 @@ _IDENTITY_EXTENSION = ".safetensors"
 
 
 def register() -> None:
-    """Add the pack's folders; ones that another pack or the user has set are kept."""
+    """Add the pack's folders, and keep those that another pack or the user has set."""
     for name in ADAPTERS:
         _add(name, _ADAPTER_EXTENSIONS)
     output = Path(folder_paths.get_output_directory())
@@ -64,7 +64,7 @@ def roots(name: str) -> list[Path]:
 
 
 def list_files(name: str) -> list[str]:
-    """The host's list of a kind of model; where the host fails, what can be read of it."""
+    """Return the host's list of a kind of model. If the host fails, list what can be read."""
     try:
         return ask(name, lambda: folder_paths.get_filename_list(name))
     except OSError:
@@ -127,7 +127,7 @@ def find_pack(name: str) -> Path:
 
 
 def list_adapters() -> list[str]:
-    """Adapter files: the pack's own by their names, others behind their folder's name."""
+    """List adapter files: the pack's own by name, others by their folder's name and their own."""
     return [
         file if name == OWN else f"{name}/{file}"
         for name in ADAPTERS
@@ -145,10 +145,10 @@ def find_adapter(choice: str) -> Path:
 
 
 def find_file(folder: str, file: str, kind: str, node: str) -> Path:
-    """A file of the host's list of a kind of model.
+    """Return a file of the host's list of a kind of model.
 
     Raises:
-        FileNotFoundError: saying what could not be read and what to do.
+        FileNotFoundError: if it is not there; the message says what to do.
     """
     problems = []
     inside = Path("/", file).relative_to("/") if ".." not in Path(file).parts else Path()
@@ -258,7 +258,7 @@ def find_identity(choice: str) -> Path:
     """The file that an entry of `list_identities` stands for; no other is ever opened.
 
     Raises:
-        FileNotFoundError: if it is no entry, or no longer.
+        FileNotFoundError: if it is not an entry, or is one no longer.
     """
     if choice not in list_identities():
         elsewhere = [problem for _, (_, found) in _look_for_identities() for problem in found]
@@ -281,8 +281,10 @@ def find_identity(choice: str) -> Path:
 
 
 def check(find: Callable[[str], Path], choice: str | None) -> bool | str:
-    """For a node's `validate_inputs`: whether a chosen file is here, or the sentence that says why
-    not. None comes from another node, and is not known yet."""
+    """For a node's `validate_inputs`: True if a chosen file is here, else why not in a sentence.
+
+    None stands for a value from another node, which is not known yet.
+    """
     if choice is not None:
         try:
             find(choice)
@@ -292,9 +294,9 @@ def check(find: Callable[[str], Path], choice: str | None) -> bool | str:
 
 
 def fingerprint(find: Callable[[str], Path], choice: str | None) -> Any:
-    """For a node's `fingerprint_inputs`: what changes with a chosen file.
+    """For a node's `fingerprint_inputs`: a value that changes with a chosen file.
 
-    None comes from another node, which says when it changes.
+    None stands for a value from another node, which has a fingerprint of its own.
     """
     if choice is None:
         return None

@@ -96,7 +96,7 @@ class SaveIdentity(Node):
 
 
 def _is_name(text: str) -> bool:
-    """Whether a file system has letters for it."""
+    """Whether the file system can encode the text as a name."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -104,7 +104,7 @@ def _is_name(text: str) -> bool:
 
 
 def _save_numbered(identity: Identity, path: Path, number: int, thumbnails: bool) -> Path:
-    """Write under the first number from this one on that is free, whoever else saves just now."""
+    """Write under the first free number from `number` on, even if others save at the same time."""
     while True:
         numbered = path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
         try:
@@ -116,7 +116,7 @@ def _save_numbered(identity: Identity, path: Path, number: int, thumbnails: bool
 
 
 NOTHING_SAVED = "no identity file yet"
-"""Stands in an empty list, where the page would show `undefined`."""
+"""The entry of an empty list, for which the page would show `undefined`."""
 
 
 class LoadIdentity(Node):

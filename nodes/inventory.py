@@ -1,4 +1,4 @@
-"""What is on this machine, in lines for a report. Of a model's file only the header is read."""
+"""Lists what is on this machine, for a report. Only the headers of model files are read."""
 
 import json
 import platform
@@ -47,7 +47,7 @@ def list_presets() -> Iterator[str]:
 
 
 def list_versions() -> Iterator[str]:
-    """Versions of the pack, the host and the packages that both stand on."""
+    """Versions of the pack, the host and the packages that both depend on."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     own = re.findall(r'^version = "(.+)"', project, re.MULTILINE)
     frontend = _find_version("comfyui-frontend-package")
@@ -90,7 +90,7 @@ def list_face_runtime() -> Iterator[str]:
 
         yield f"providers: {', '.join(onnxruntime.get_available_providers())}"
         working = find_working_provider()
-    except Exception as error:  # half an installation fails in any way it likes
+    except Exception as error:  # an incomplete installation can raise any error
         repair = (
             again if found else "Install `pip install -r requirements.txt` in this pack's folder"
         )
@@ -149,7 +149,7 @@ def _describe_adapter(path: Path) -> str:
 
 
 def _count_tokens(adapter: Adapter) -> str:
-    """Told by the mapper itself, of features without contents."""
+    """Return the number of tokens in words. The mapper runs on meta tensors to find it."""
     recipe = adapter.config.mapper.recipe
     one, two = (
         adapter.mapper(
@@ -203,7 +203,7 @@ def list_face_packs() -> Iterator[str]:
 
 
 def list_gaps() -> Iterator[str]:
-    """What the pack's workflows name and this machine lacks, and which of them are ready."""
+    """Yield what the workflows need and this machine lacks, then the workflows that are ready."""
     gaps: dict[str, list[str]] = {}
     ready = []
     for path in sorted((ROOT / "workflows").glob("*.json")):
@@ -246,7 +246,7 @@ def _list_inputs(kind: Any) -> dict[str, Any]:
 def _list_choices(
     node: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Sequence[str]]]:
-    """A node's chosen values, each with the choices that there are."""
+    """Yield the chosen value of each list of a node, with the choices that there are."""
     values = iter(node.get("widgets_values", ()))
     for entry in node.get("inputs", ()):
         if "widget" not in entry:

@@ -34,7 +34,7 @@ PERSON = "*"
 
 
 def name_inputs(default: str) -> list[io.Input]:
-    """How an embedding is to be called."""
+    """Inputs for the name of an embedding, and for what to do if it is taken."""
     return [
         io.String.Input(
             "name",
@@ -311,8 +311,8 @@ def check_prompt(prompt: str) -> None:
 
 
 def encode_prompt(clip: Any, prompt: str, person: str) -> Any:
-    """The host's CLIP Text Encode of a prompt with the person's embedding for each `*`."""
-    # The host knows an embedding by the space before it.
+    """Encode a prompt by the host's CLIP Text Encode, with the person's embedding for each `*`."""
+    # The host recognises an embedding by the space before it.
     text = prompt.replace(PERSON, f" {person} ")
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 

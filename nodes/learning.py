@@ -1,4 +1,4 @@
-"""What the nodes that learn share: their category, inputs, the loss, and where a run lies."""
+"""Shared parts of the nodes that learn: category, inputs, the loss, and a run's folder."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ def rate_input(default: float, least: float, tooltip: str) -> io.Float.Input:
 
 
 def seed_input(learnt: str) -> io.Int.Input:
-    """The seed of a run that learns this.
+    """The input for the seed of a run; `learnt` names what the run learns.
 
-    It is not named `seed`: the page would change it at each queue, and no run would go on.
+    It is not named `seed`: the page would change it at each queue, and no run could be resumed.
     """
     return io.Int.Input(
         "training_seed",
@@ -38,7 +38,7 @@ def seed_input(learnt: str) -> io.Int.Input:
 
 
 def checkpointing_input() -> io.Boolean.Input:
-    """Whether activations are computed twice."""
+    """The input that says whether activations are computed twice."""
     return io.Boolean.Input(
         "gradient_checkpointing",
         default=True,
@@ -47,10 +47,10 @@ def checkpointing_input() -> io.Boolean.Input:
 
 
 def loss_output() -> io.Output:
-    """The loss of each step, as the host's own training nodes give it."""
+    """The output with the loss of each step, as the host's own training nodes have it."""
     return LossMap.Output("loss_map", display_name="loss_map", tooltip="For Plot Loss Graph.")
 
 
 def output_folder(folder: str) -> Path:
-    """A folder in the host's output folder."""
+    """Return the path of a folder in the host's output folder."""
     return Path(folder_paths.get_output_directory(), folder)

@@ -88,7 +88,7 @@ class LoadInfiniteIDModel(Node):
 
 
 def describe(adapter: Adapter) -> str:
-    """What an adapter is and what it wants, in one line."""
+    """Describe in one line what an adapter is and what it needs."""
     recipe = adapter.config.mapper.recipe
     finder = "no face model" if recipe.crop is Crop.WHOLE else "a face model to find faces"
     wants = [

@@ -1,4 +1,4 @@
-"""All models of a person's side in one node."""
+"""One node that loads all models that an identity needs."""
 
 import logging
 from typing import Any
@@ -140,10 +140,10 @@ def _tell(preset: str, gaps: list[str]) -> str:
 
 
 def _load_adapter(model: Any, preset: str) -> Adapter:
-    """The first adapter of the kind that fits the model; if none does, the first.
+    """Load the first adapter of this preset that fits the model; if none fits, the first.
 
     Raises:
-        FileNotFoundError: if there is none: what comes by a wire was not checked before.
+        FileNotFoundError: if there is none. A value from a wire was not checked before.
     """
     if preset not in PRESETS:
         raise FileNotFoundError(_describe_unknown(preset))
@@ -156,10 +156,10 @@ def _load_adapter(model: Any, preset: str) -> Adapter:
 
 
 def _choose_pack(recipe: Recipe, choice: str) -> str | None:
-    """The name of the face model's folder; None if no faces are looked for.
+    """Return the name of the face model's folder; None if no faces are looked for.
 
     Raises:
-        ValueError: if only the user can know which it is.
+        ValueError: if there are several, and the adapter does not say which it needs.
     """
     if recipe.crop is Crop.WHOLE:
         return None

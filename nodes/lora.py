@@ -54,10 +54,10 @@ class ApplyFaceIDLoRA(Node):
 
 
 def add_lora(model: Any, adapter: Adapter, strength: float) -> Any:
-    """A copy of the model with the adapter's LoRA.
+    """Return a copy of the model with the adapter's LoRA.
 
     Raises:
-        ValueError: if it does not fit the model: the host would leave out what does not.
+        ValueError: if it does not fit the model. The host would leave out the parts that do not.
     """
     assert adapter.lora is not None
     check_fits(adapter, *read_unet(model))

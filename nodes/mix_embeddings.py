@@ -52,7 +52,7 @@ class MixEmbeddings(Node):
 
     @classmethod
     def fingerprint_inputs(cls, first: str | None, second: str | None, **_: Any) -> Any:
-        """Either may be learnt further under its name."""
+        """Either file changes under the same name if it is learnt further."""
         find = partial(find_learned, folders.EMBEDDINGS)
         return [folders.fingerprint(find, choice) for choice in (first, second)]
 

@@ -1,4 +1,4 @@
-"""Several identities as one, and the row of in-betweens."""
+"""Combines several identities into one, and two into a row from one to the other."""
 
 from collections.abc import Callable, Sequence
 

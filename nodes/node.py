@@ -1,4 +1,4 @@
-"""What all nodes of the pack share: values out of range are refused, wherever they come from."""
+"""The base of all nodes: it refuses values out of range, wherever they come from."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from server import PromptServer
 
 
 class Node(io.ComfyNode):
-    """A node whose `execute` gets values that its schema allows, or is not called.
+    """A node whose `execute` is called only with values that its schema allows.
 
-    The host checks what is typed in, and lets NaN pass; what comes by a wire it does not check.
+    The host checks typed values, but lets NaN pass. It does not check values from wires.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -35,15 +35,15 @@ def _check_first(execute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
-    """Raises ValueError naming the node, the input and what it may be."""
+    """Raise a ValueError that names the node, the input and the allowed values."""
     schema = cls.define_schema()
-    own = inspect.signature(cls.validate_inputs).parameters  # as the host does: left to the node
+    own = inspect.signature(cls.validate_inputs).parameters  # the node checks these itself
     for entry in schema.inputs:
         value = values.get(entry.id)
         if value is None:
             continue
         if isinstance(entry, io.Int.Input | io.Float.Input):
-            fits = entry.min <= value <= entry.max  # also not where it is NaN
+            fits = entry.min <= value <= entry.max  # False for NaN, too
             allowed = f"from {entry.min:g} to {entry.max:g}"
         elif isinstance(entry, io.Combo.Input) and entry.id not in own:
             fits = value in entry.options
@@ -58,7 +58,7 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
 
 
 def tell(cls: type[io.ComfyNode], text: str) -> None:
-    """Show a line of text on the node in the page. Its schema asks for `unique_id`."""
+    """Show a line of text on the node in the page. Its schema must ask for `unique_id`."""
     if cls.hidden is not None:  # else it is called by a program, not by a graph
-        server: Any = PromptServer  # which learns of its instance as it starts
+        server: Any = PromptServer  # it has an instance once it has started
         server.instance.send_progress_text(text, cls.hidden.unique_id)

@@ -1,4 +1,4 @@
-"""The best pictures of a batch, and what pictures score."""
+"""Nodes that score pictures and pick the best ones of a batch."""
 
 from typing import Any
 
@@ -179,7 +179,7 @@ class ScorePictures(Node):
 def _compare(
     face_analysis: Any, reference: torch.Tensor, images: torch.Tensor
 ) -> tuple[Scores, list[str]]:
-    """Each picture's similarity, NaN without a face, and its name."""
+    """Return each picture's similarity, which is NaN without a face, and each picture's name."""
     person = read_person(face_analysis, reference)
     names, scores = [], []
     for name, _, faces in look_through(face_analysis, read_photos([images], "image")):
@@ -193,7 +193,7 @@ def _most_alike(faces: list[Face], person: Vector) -> float:
 
 
 def _rank(score: float) -> float:
-    """No face comes last."""
+    """Return a sort key: pictures without a face come last."""
     return float("-inf") if np.isnan(score) else score
 
 
@@ -208,7 +208,7 @@ def _score_whole(
     clip_vision: Any,
     reference: torch.Tensor | None,
 ) -> dict[str, Scores]:
-    """CLIP-T, if there are a prompt and a text encoder, and CLIP-I, if there is a reference."""
+    """Return CLIP-T if there are a prompt and text encoder, and CLIP-I if there is a reference."""
     pictures = host_clip.see(clip_vision, photos)
     scores = {}
     if clip is not None and prompt.strip():

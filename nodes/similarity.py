@@ -1,4 +1,4 @@
-"""How alike pictures are to a person."""
+"""Measures how similar the faces in pictures are to a person."""
 
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,17 @@ from .detection import look_through, person_inputs, read_faces
 from .node import Node
 
 THRESHOLD = 0.4
-"""Between the least that photos of one person score, .5, and the most that strangers do, .35."""
+"""Photos of one person score at least 0.5 and strangers at most 0.35; this lies between."""
 PACK_THRESHOLDS = {
     "rec_fr.onnx": 0.40,
     "w600k_r50.onnx": 0.32,
     "glintr100.onnx": 0.32,
 }
-"""By the recogniser's file: where 1 in 1000 strangers passes for yunet-fr (docs/metrics.md), and
-for InsightFace's buffalo_l and antelopev2 the distance .68 that ArcFace is used with."""
+"""Thresholds by the recogniser's file. At yunet-fr's, 1 in 1000 strangers passes (docs/metrics.md).
+For InsightFace's buffalo_l and antelopev2 it is the distance 0.68 that ArcFace is used with."""
 OWN, OF_PACK = "threshold", "face model"
 SMALLEST_PICTURE = 512
-"""In pixels: in what is smaller the numbers would hide the face."""
+"""In pixels. In a smaller picture the numbers would hide the face."""
 
 
 class FaceSimilarity(Node):
@@ -135,9 +135,9 @@ class FaceSimilarity(Node):
 
 
 def find_baseline(own: list[Face]) -> float | None:
-    """How alike the person's photos are to their mean, each left out in turn.
+    """Return the mean similarity of each of the person's photos to the mean of the others.
 
-    None for one photo, and for photos so unlike that no percentage of it means anything.
+    None for a single photo, and if it is not above 0: then no percentage of it means anything.
     """
     if len(own) < 2:
         return None
@@ -147,7 +147,7 @@ def find_baseline(own: list[Face]) -> float | None:
 
 
 def pack_threshold(face_analysis: Any) -> float:
-    """Where the recogniser of a pack tells people apart.
+    """Return the similarity above which a pack's recogniser takes two faces for one person.
 
     Raises:
         FaceError: if it is not known.

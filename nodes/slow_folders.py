@@ -1,7 +1,7 @@
 """Folders that may be locked, gone, on a drive that is down, or on one that never answers.
 
-What cannot be read is a sentence beside what can, and never an exception: the host asks for the
-lists as it starts, and a node whose list fails would be missing.
+A folder that cannot be read becomes a sentence beside the list, never an exception. The host asks
+for the lists when it starts, and a node whose list fails would be missing.
 """
 
 import errno
@@ -25,14 +25,14 @@ _unanswered: dict[object, Thread] = {}
 
 
 def ask(key: object, question: Callable[[], T]) -> T:
-    """The answer of a function that reads folders, which a dead network drive may never give.
+    """Return the answer of a function that reads folders; a dead network drive may never answer.
 
     Args:
         key: names the question. It is not asked again while it is unanswered.
 
     Raises:
-        TimeoutError: if there is none in `PATIENCE`.
-        OSError: the function's own.
+        TimeoutError: if there is no answer in `PATIENCE`.
+        OSError: if the function raises it.
     """
     thread = _unanswered.get(key)
     if thread is not None and thread.is_alive():
@@ -62,7 +62,7 @@ def _no_answer() -> TimeoutError:
 
 
 def describe_failure(place: Path | str, error: OSError) -> str:
-    """What cannot be read, why, and what to do."""
+    """Say what cannot be read, why, and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error, PermissionError):
         advice = "Give the account that runs ComfyUI the right to read it"
@@ -77,7 +77,7 @@ def describe_failure(place: Path | str, error: OSError) -> str:
 
 
 def show(name: Path | str) -> str:
-    """A name on one line, in letters that every log can hold."""
+    """Return a name on one line, in characters that every log can hold."""
     text = str(name)
     return text if text.isprintable() else ascii(text)[1:-1]
 
@@ -85,11 +85,11 @@ def show(name: Path | str) -> str:
 def walk(
     root: Path, note: Callable[[Path, OSError], object], deep: bool = True, links: bool = True
 ) -> Iterator[Path]:
-    """Every file below a folder. Each folder is entered once, whatever links lead to it.
+    """Yield every file below a folder. Each folder is entered once, whatever links lead to it.
 
     Args:
-        deep: enter folders in it; links: those that are links, too.
-        note: told of each folder that cannot be read; one that is not there is just empty.
+        deep: enter its subfolders; links: enter subfolders that are links, too.
+        note: called for each folder that cannot be read; a missing one counts as empty.
     """
 
     def failed(error: OSError) -> None:
@@ -123,5 +123,5 @@ def find_below(root: Path, name: str) -> Path | None:
 
 @cache
 def warn(sentence: str) -> None:
-    """Say it in the log, once."""
+    """Write a sentence to the log, once."""
     logging.warning("Infinite-ID: %s", sentence)

@@ -11,7 +11,7 @@ from .node import Node
 
 NONE = "[None]"
 NOTHING_LEARNT = "no staged identity yet"
-"""Stands in an empty list, where the page would show `undefined`."""
+"""The entry of an empty list, for which the page would show `undefined`."""
 FURTHER = ("identity_2", "identity_3", "identity_4")
 """The inputs for `V2*`, `V3*` and `V4*`."""
 

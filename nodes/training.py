@@ -1,4 +1,4 @@
-"""Nodes that train, in the host's conventions for such nodes."""
+"""Nodes that train; they follow the host's conventions for training nodes."""
 
 from pathlib import Path
 from typing import Any

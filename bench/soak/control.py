@@ -13,7 +13,7 @@ NAME = "soak-controlnet.safetensors"
 
 
 def write_control(folder: Path) -> Path:
-    """In a process of its own: the host looks at its command line when it is imported."""
+    """Write it in a separate process: the host reads its command line when it is imported."""
     command = [
         sys.executable,
         "-m",

@@ -1,7 +1,7 @@
-"""A custom node for the soak's server alone: what is still held when everything has been freed.
+"""A custom node for the soak's server only: it reports what is held after all has been freed.
 
-Between prompts an allocator keeps what it may need again, and cyclic garbage waits for its turn, so
-resident memory alone rises and falls by hundreds of megabytes. Here both are given back first.
+Between prompts the allocator keeps memory that it may need again, and cyclic garbage waits for its
+collection. So resident memory varies by hundreds of megabytes. Here both are freed first.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import torch
 from aiohttp import web
 from server import PromptServer
 
-_server: Any = PromptServer  # which learns of its instance as it starts
+_server: Any = PromptServer  # it has an instance once it has started
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 
 

@@ -12,14 +12,14 @@ from ...dev.server_api import Prompt
 Link = list[Any]
 
 MANY = 30
-"""Photos at once where the encoding is to be interrupted: it then lasts a while."""
+"""Number of photos if the encoding is to be interrupted, so that it takes a while."""
 SIZES = (64, 96, 104, 128, 160, 192)
 SLOW = {"dpm_adaptive"}  # takes as many steps as it likes
 SUBJECTS = ("a man", "a woman")
 CLOTHES = ("a red sweater", "a blue shirt", "a black suit", "a green jacket")
 PLACES = ("on the beach", "in the snow", "in the city", "in the library")
 KINDS = {"none": 1, "photo": 4, "stack": 2, "average": 2, "mix": 2, "sweep": 3, "file": 1}
-"""Where the identity comes from, and how often."""
+"""Sources of the identity, and how often each is drawn."""
 PATCHES: dict[str, dict[str, Any]] = {
     "FreeU_V2": {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2},
     "PerturbedAttentionGuidance": {"scale": 2.0},
@@ -31,7 +31,7 @@ PATCHES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What the server has to choose from."""
+    """The choices that the server offers."""
 
     samplers: Sequence[str]
     schedulers: Sequence[str]
@@ -43,7 +43,7 @@ class Choices:
 
 @dataclass
 class Plan:
-    """A prompt, what it is made of, and the nodes that matter."""
+    """A prompt, its traits, and its important nodes."""
 
     prompt: Prompt = field(default_factory=dict)
     traits: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Plan:
         return node
 
     def rename(self, change: Callable[[str], str]) -> Plan:
-        """The same plan with photos of other names."""
+        """Return the same plan with other names of photos."""
         prompt = {
             node: entry
             if entry["class_type"] != "LoadImage"
@@ -68,7 +68,7 @@ class Plan:
 
 
 class Drawing:
-    """One prompt being drawn by lot."""
+    """A prompt while it is drawn at random."""
 
     def __init__(self, rng: random.Random, choices: Choices, kind: str = "") -> None:
         self.rng, self.choices, self.plan = rng, choices, Plan()
@@ -79,7 +79,7 @@ class Drawing:
         self.width, self.height = rng.choice(SIZES), rng.choice(SIZES)
 
     def node(self, kind: str, **inputs: Any) -> Link:
-        """The first output of a new node."""
+        """Add a node and return its first output."""
         return [self.plan.add(kind, **inputs), 0]
 
     def maybe(self, chance: float) -> bool:
@@ -92,7 +92,7 @@ class Drawing:
         return self.node("LoadImage", image=self.rng.choice(self.choices.photos))
 
     def draw(self, photos: int = 0) -> Plan:
-        """`photos` of one identity, if given; else by lot."""
+        """Draw the prompt, with `photos` photos of one identity if given, else a random number."""
         self.note("identity", self.kind)
         if self.kind != "none":
             self._apply(photos)
@@ -104,7 +104,7 @@ class Drawing:
     # --- The person ---
 
     def load(self) -> None:
-        """What encoding needs."""
+        """Add the nodes that encoding needs."""
         values = self.choices.values
         self.adapter = self.node(
             "InfiniteIDLoadModel", model_name=values["model_name"], shortcut_scale=1.0
@@ -277,7 +277,7 @@ class Drawing:
         return controlled, [controlled[0], 1]
 
     def _latent(self) -> tuple[Link, float]:
-        """An empty latent, or a photo to change as a whole or in part."""
+        """Add an empty latent, or a photo to change as a whole or in part."""
         start = self.rng.choice(("empty", "empty", "photo", "inpaint"))
         self.note("start", start)
         if start == "empty":
@@ -300,14 +300,14 @@ class Drawing:
 
 
 def draw(rng: random.Random, choices: Choices, interrupt: str = "") -> Plan:
-    """A prompt; where it shall be interrupted, one of the kind that has something there."""
+    """Draw a prompt. If it is to be interrupted, its kind has the step to interrupt."""
     if interrupt == "encoding":
         return Drawing(rng, choices, "stack").draw(MANY)
     return Drawing(rng, choices, "sweep" if interrupt == "sweep" else "").draw()
 
 
 def identity_to_save(choices: Choices) -> Plan:
-    """Saves the person whom prompts of the kind 'file' load."""
+    """Return a prompt that saves the person whom prompts of the kind 'file' load."""
     drawing = Drawing(random.Random(0), choices, "photo")
     drawing.load()
     drawing.plan.picture = drawing.plan.add(

@@ -1,4 +1,4 @@
-"""What the soak found: a summary, `docs/soak.md` and its plot."""
+"""Reports the results of the soak: a summary, `docs/soak.md` and its plot."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .prompts import Plan
 
 WARM_UP = 50
 HELD_EVERY = 20
-"""Prompts from one look at what is held to the next."""
+"""Prompts between two measurements of what the server holds."""
 TOLERANCE = 0.03
-"""How much of the memory after the warm-up 1,000 prompts may add."""
+"""The allowed growth over 1,000 prompts, as a share of the memory after the warm-up."""
 BLOCKS = 8
-"""Neighbouring prompts leave similar memory, so that the trend is taken over means of blocks."""
+"""The trend is taken over means of this many blocks, as memory of adjacent prompts is similar."""
 STUDENT = 2.447
 """Two-sided 95% of Student's t with BLOCKS - 2 degrees of freedom."""
 DOCUMENT = ROOT / "docs" / "soak.md"
@@ -27,11 +27,11 @@ KINDS = {"new": "grey", "repeat": "tab:blue", "interrupt": "tab:red"}
 
 @dataclass(frozen=True)
 class Held:
-    """What the server held when everything had been freed.
+    """What the server still held after everything had been freed.
 
     Attributes:
         resident, tensors: megabytes, of the process and of all tensors.
-        objects: how many the garbage collector knows.
+        objects: the number that the garbage collector knows.
     """
 
     resident: float
@@ -41,7 +41,7 @@ class Held:
 
 @dataclass
 class Turn:
-    """What became of one prompt."""
+    """The outcome of one prompt."""
 
     number: int
     kind: str  # "new", "repeat" or "interrupt"
@@ -50,8 +50,8 @@ class Turn:
     memory: float = 0.0  # the server's resident megabytes afterwards
     problem: str = ""
     stopped_at: str = ""  # the class of the node that an interrupt stopped
-    held: Held | None = None  # looked for behind some prompts
-    way: str = ""  # how a repeat was made to be computed anew, or what was interrupted
+    held: Held | None = None  # measured after some prompts only
+    way: str = ""  # what made a repeat compute anew, or what was interrupted
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Memory:
     """The server's memory after the warm-up, in megabytes."""
 
     before: float  # the median of the first prompts after it
-    after: float  # the median of as many at the end
+    after: float  # the median of as many prompts at the end
     window: int
     trend: float  # per 100 prompts
-    margin: float  # half of the trend's interval of 95%
+    margin: float  # half of the trend's 95% interval
     highest: float
 
     @property
@@ -76,12 +76,12 @@ class Memory:
 
     @property
     def grows(self) -> bool:
-        """Whether the interval rules out that the memory stays as it is, and flat is not shown."""
+        """Whether the interval rules out constant memory, and `is_flat` does not hold."""
         return self.trend - self.margin > 0 and not self.is_flat
 
 
 def judge(memory: Sequence[float], every: int = 1) -> Memory | None:
-    """The memory after each prompt, or after every n-th; nothing can be said of too few."""
+    """Judge the memory after each prompt, or after every n-th; None for too few prompts."""
     warm_up = WARM_UP // every
     late = memory[warm_up:]
     if len(late) < BLOCKS:
@@ -99,7 +99,7 @@ def judge(memory: Sequence[float], every: int = 1) -> Memory | None:
 
 
 def find_trend(memory: Sequence[float]) -> tuple[float, float]:
-    """The slope per prompt, and half of its interval of 95%, from means of equal blocks."""
+    """Return the slope per prompt, and half of its 95% interval, from means of equal blocks."""
     size = len(memory) // BLOCKS
     starts = range(len(memory) - BLOCKS * size, len(memory), size)
     levels = [fmean(memory[start : start + size]) for start in starts]

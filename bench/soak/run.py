@@ -1,7 +1,7 @@
 """`python -m dev soak`: hundreds of random prompts through one server, some interrupted.
 
-What must hold: every prompt that comes back computed anew gives the same bits, whatever ran in
-between; an interrupt stops the prompt where it fell; and the server's memory does not grow.
+It checks three things. A repeated prompt gives the same bits when it is computed anew, whatever ran
+in between. An interrupt stops the prompt at the current node. The server's memory does not grow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEED = 6
 PEOPLE = 12
 INTERRUPTS = ("sampling", "encoding", "sweep")
 ARGUMENTS = ("--cache-classic",)
-"""Newer hosts keep the results of all prompts while there is memory, and so grow by design."""
+"""Newer hosts keep the results of all prompts while memory lasts, and so grow by design."""
 SMALL = {
     "1": {
         "class_type": "EmptyImage",
@@ -42,12 +42,12 @@ SMALL = {
 }
 PROBE = Path(__file__).with_name("probe.py")
 OTHER = "again-"
-"""Before a photo's name: the same photo, which the host takes for another one."""
+"""A prefix of a photo's name. The host takes the same photo for another one."""
 
 
 @dataclass
 class Soak:
-    """One server, and what has come out of it so far."""
+    """One server, and its results so far."""
 
     server: Server
     choices: Choices
@@ -56,7 +56,7 @@ class Soak:
     pictures: list[tuple[Plan, str]] = field(default_factory=list)
 
     def run(self, prompts: int) -> None:
-        """Ctrl-C ends it early."""
+        """Run prompts; Ctrl-C ends the run early."""
         with suppress(KeyboardInterrupt):
             for number in range(1, prompts + 1):
                 turn = self._take(number)
@@ -73,17 +73,17 @@ class Soak:
         return turn
 
     def _look(self) -> Held:
-        """What the server holds without its models, the last results and the prompts it ran.
+        """Measure what the server holds without its models, the last results and the history.
 
-        Of the last 10,000 prompts ComfyUI keeps what they were, for the page's history.
+        For the page's history ComfyUI keeps the last 10,000 prompts.
         """
         self._free(unload=True)
         self.server.post("/history", clear=True)
         return Held(**self.server.get("/soak/held"))
 
     def _choose(self, number: int) -> Turn:
-        """Of six prompts one is interrupted and one repeated; every other interrupt is followed
-        by a repeat, which would show what it left behind."""
+        """Interrupt one of six prompts and repeat one. After every other interrupt comes a repeat,
+        which would show what the interrupt left behind."""
         if number % 6 == 3:
             return self._interrupt(number, INTERRUPTS[number // 6 % len(INTERRUPTS)])
         if self.pictures and (number % 6 == 0 or number % 12 == 4):
@@ -112,7 +112,7 @@ class Soak:
         return turn
 
     def _free(self, unload: bool) -> None:
-        """The server looks at what it shall free behind a prompt: a small one sees to it."""
+        """Free memory. The server does so only after a prompt, so a small prompt is queued."""
         self.server.post("/free", free_memory=True, unload_models=unload)
         self.server.queue(SMALL)
 
@@ -128,14 +128,14 @@ class Soak:
         return turn
 
     def _stop(self, turn: Turn, node: str, event: str, data: dict[str, Any]) -> None:
-        """At the node's first step interrupt; note where the server says that it stopped."""
+        """Interrupt at the node's first step; note where the server says that it stopped."""
         if event == "progress" and data["node"] == node and data["value"] == 1:
             self.server.post("/interrupt")
         elif event == "execution_interrupted":
             turn.stopped_at = data["node_type"]
 
     def _finish(self, turn: Turn, run: Run) -> str:
-        """The digest of the pictures that a run saved."""
+        """Return the digest of the pictures that a run saved."""
         if run.errors:
             turn.problem = f"{run.errors[0].kind}: {run.errors[0].message}"
             return ""
@@ -167,7 +167,7 @@ def soak(prompts: int) -> int:
 
 
 def _ask(server: Server, photos: list[str], values: dict[str, Any]) -> Choices:
-    """What this host offers, with an identity file that is saved first."""
+    """Ask for the choices of this host, after an identity file is saved."""
     info = server.object_info()
     options = partial(_options, info)
     choices = Choices(
@@ -189,13 +189,13 @@ def _ask(server: Server, photos: list[str], values: dict[str, Any]) -> Choices:
 
 
 def _options(info: dict[str, Any], node: str, name: str) -> list[str]:
-    """The choices of a node's widget, in either of the forms in which hosts state them."""
+    """Return the choices of a node's widget, from either of the forms that hosts use."""
     kind, *rest = info[node]["input"]["required"][name]
     return list(kind) if isinstance(kind, list) else list(rest[0]["options"])
 
 
 def _draw_photos(folder: Path) -> list[Path]:
-    """People of the miniature's world, of whom none was in a training picture."""
+    """Draw people of the miniature's world who are in no training picture."""
     from ...miniature.faces import render
     from ...miniature.world.identity import draw_identity
     from ...miniature.world.scene import draw_scene

@@ -1,2 +1,2 @@
-"""What works on which host: `run` runs the tests, `features` names what they show, `document`
+"""Reports what works on which host: `run` runs the tests, `features` names them, `document`
 writes `docs/compatibility.md`."""

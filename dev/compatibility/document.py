@@ -1,4 +1,4 @@
-"""Writes `docs/compatibility.md` out of what the tests did."""
+"""Writes `docs/compatibility.md` from the results of the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .features import LIMITS, REFUSALS, SECTIONS, Limit, Section
 from .results import Feature, Host, Result, describe
 
 TRACEBACK = re.compile(r'\s+File ".*')
-"""What the server sends behind a message."""
+"""The traceback that the server sends after a message."""
 DOCUMENT = ROOT / "docs" / "compatibility.md"
 BY_HAND = ROOT / "tests" / "interop" / "combined.md"
 BY_HAND_HEAD = """Checkouts of other packs, beside the pack in one process: the head of
@@ -27,7 +27,7 @@ brackets is their number. Behind each row is the test that checks it; run one by
 
 
 def write_document(hosts: Sequence[Host]) -> None:
-    """Raises SetUpError when a row has no test any more."""
+    """Write the document. Raises SetUpError if a row has no test any more."""
     check_rows(hosts)
     tests = _unite(hosts)
     parts = [HEAD]
@@ -51,7 +51,7 @@ def write_document(hosts: Sequence[Host]) -> None:
 
 
 def check_rows(hosts: Sequence[Host]) -> None:
-    """Every row must have tests in the files that were run."""
+    """Raise SetUpError if a row has no tests in the files that were run."""
     tests = _unite(hosts)
     run = {test.file for test in tests}
     for feature in _all_features():
@@ -74,13 +74,13 @@ def _files(feature: Feature) -> set[str]:
 
 
 def _unite(hosts: Sequence[Host]) -> list[Result]:
-    """Each test once, as the newest host that ran it has it."""
+    """Return each test once, with the result of the newest host that ran it."""
     found = {test.nodeid: test for host in hosts for test in host.tests}
     return list(found.values())
 
 
 def _list_rest(tests: Sequence[Result]) -> Section:
-    """Tests without a row, by the titles of their files."""
+    """List the tests without a row, by the titles of their files."""
     features = _all_features()
     rest: dict[str, dict[str, None]] = {}
     for test in tests:
@@ -109,12 +109,12 @@ def _limit_cells(limit: Limit, hosts: Sequence[Host]) -> tuple[str, ...]:
 
 
 def _say(test: Result) -> str:
-    """The errors that a test expects."""
+    """Return the messages of the errors that a test expects."""
     return " / ".join(TRACEBACK.sub("", text) for text in test.said)
 
 
 def _name_checks(checks: Sequence[str]) -> str:
-    """Short: many tests of one file are named by the file."""
+    """Name tests briefly: many tests of one file are named by the file."""
     files = dict.fromkeys(check.partition("::")[0] for check in checks)
     names = checks if len(checks) <= 3 else list(files)
     return ", ".join(f"`{name.removesuffix('::*')}`" for name in names)
@@ -146,7 +146,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _escape(cell: str) -> str:
-    """As a table can hold it, and without the folders of this machine."""
+    """Escape a cell for a table, and remove the folders of this machine."""
     for folder in (ROOT, cache_root()):
         cell = cell.replace(str(folder), folder.name)
     return cell.replace("|", "\\|").replace("\n", "<br>")

@@ -1,7 +1,7 @@
 """The rows of `docs/compatibility.md`, and the tests behind each.
 
-Where a test has a parameter for it, each of its values makes a row: what the tests gain, the table
-gains. A row whose tests are gone is an error; tests without a row are listed by their files.
+If a feature names a parameter of its tests, each value makes a row: new values in the tests become
+new rows. A row whose tests are gone is an error. Tests without a row are listed by their files.
 """
 
 from __future__ import annotations
@@ -154,12 +154,12 @@ REFUSALS = (
     Feature("", ("host/test_refusals.py::*",)),
     Feature("", ("server/test_server.py::test_bad_input",)),
 )
-"""Whose messages are shown, by the tests' names where none is given."""
+"""Features whose messages are shown. Those without a title are named by their tests."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that is known not to work, why, and the tests that show it."""
+    """A known limit, its reason, and the tests that show it."""
 
     what: str
     why: str

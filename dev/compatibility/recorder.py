@@ -1,7 +1,7 @@
-"""Runs pytest and keeps what each test did. A script: it sees pytest and the tests, not the pack.
+"""A script that runs pytest and stores the results. It imports pytest and tests, not the pack.
 
 `python recorder.py '{"tests/host/test_x.py": "result.json", ...}'` runs these files; each
-result is written as soon as its file is through, so that a run that breaks off keeps the rest.
+result is written when its file is done, so that an interrupted run keeps earlier results.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Recorder:
     def _keep_messages(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What the expected errors say."""
+        """Keep the messages of expected errors."""
         raises = pytest.raises
 
         @contextmanager
@@ -56,7 +56,7 @@ class Recorder:
             }
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file that cannot be imported, or skips itself, has no tests: it is one itself."""
+        """Record a file without tests, which cannot be imported or skips itself, as one test."""
         if report.passed or report.nodeid not in self.targets:
             return
         found = {"outcome": "passed", "said": [], "seconds": 0.0, "parameters": {}}
@@ -95,7 +95,7 @@ def _file(nodeid: str) -> str:
 
 
 def _parameters(item: pytest.Item) -> dict[str, str]:
-    """Each parameter as a word for a table."""
+    """Return each parameter as a word for a table."""
     call = getattr(item, "callspec", None)
     return {} if call is None else {name: _name(value) for name, value in call.params.items()}
 

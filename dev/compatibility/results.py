@@ -1,4 +1,4 @@
-"""What the tests did on a host, and what a row of the table says about it."""
+"""The results of tests on a host, and their summary in a row of the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class Result:
-    """What one test did."""
+    """The result of one test."""
 
     nodeid: str
     title: str  # of its file
@@ -32,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Host:
-    """A version of ComfyUI and what the tests did on it."""
+    """A version of ComfyUI and the results of the tests on it."""
 
     version: str
     tests: list[Result]
@@ -43,13 +43,13 @@ class Host:
 
 @dataclass(frozen=True)
 class Feature:
-    """A row of the table, or one for each value of a parameter: the checks that stand behind it."""
+    """A row of the table, or one for each value of a parameter, and the checks behind it."""
 
     name: str  # with {} for the parameter's value
     checks: Sequence[str]  # such as "host/test_layers.py::test_guiders"; `*` stands for anything
     by: str = ""  # the parameter whose values make rows of their own
     value: str = ""  # of that parameter
-    only: str = ""  # what the parameters' part of a test's id must hold
+    only: str = ""  # the parameters in a test's id must contain this
 
     def covers(self, test: Result) -> bool:
         parameters = test.nodeid.removeprefix(test.check)
@@ -60,7 +60,7 @@ class Feature:
         )
 
     def split(self, tests: Sequence[Result]) -> list[Feature]:
-        """The rows, in the tests' order."""
+        """Return the rows, in the order of the tests."""
         if not self.by:
             return [self]
         values = dict.fromkeys(test.parameters[self.by] for test in tests if self.covers(test))
@@ -68,7 +68,7 @@ class Feature:
 
 
 def describe(tests: Sequence[Result], good: str = "works") -> str:
-    """A cell: what the tests of one feature did on one host."""
+    """Return a cell: the results of the tests of one feature on one host."""
     if not tests:
         return "not run"
     outcomes = Counter(test.outcome for test in tests)

@@ -1,8 +1,8 @@
 """`python -m dev compatibility`: the host part of the suite on several versions of ComfyUI.
 
 Results are kept in the cache, one file for each test file and host, under a key of all that the
-test depends on. What passed is not run again, so hosts can be run one by one, and a run that broke
-off goes on where it stopped.
+test depends on. Passed files are not run again. So hosts can be run one by one, and an interrupted
+run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SOURCES = (
     "tests/unit/corrupt_files.py",
     "tests/unit/test_mappers.py",
 )
-"""What the tests run or read, beside what lies in their own folders."""
+"""Files that the tests run or read outside their own folders."""
 
 
 def compatibility(versions: Sequence[str]) -> int:
-    """Run what has not passed yet on these versions and write the table of all.
+    """Run the files that have not passed yet on these versions, and write the whole table.
 
     Returns 1 if a test failed on any of them.
     """
@@ -83,7 +83,7 @@ def test_files() -> list[Path]:
 
 
 def _kept(path: Path, version: str) -> Path:
-    """Where the result of a test file lies; two folders have a file of the same name."""
+    """Return the path of a test file's result; it has the folder, as two files share a name."""
     folder = cache_root() / "compatibility" / version / path.parent.name
     key = hashlib.sha256(_helpers(path.parent).encode() + path.read_bytes()).hexdigest()[:12]
     return folder / f"{path.stem}-{key}.json"
@@ -91,7 +91,7 @@ def _kept(path: Path, version: str) -> Path:
 
 @cache
 def _helpers(folder: Path) -> str:
-    """The key of everything but the test file itself."""
+    """Return a key of all that a test file depends on, but not of the file itself."""
     digest = hashlib.sha256()
     for path in list_sources(folder):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
@@ -99,7 +99,7 @@ def _helpers(folder: Path) -> str:
 
 
 def list_sources(folder: Path) -> Iterator[Path]:
-    """The files that all tests of a folder depend on."""
+    """Yield the files that all tests of a folder depend on."""
     for pattern in SOURCES:
         for found in sorted(ROOT.glob(pattern)):
             files = sorted(found.rglob("*")) if found.is_dir() else [found]
@@ -119,7 +119,7 @@ def _has_passed(file: Path) -> bool:
 
 
 def _read(version: str) -> list[Result]:
-    """The results of a host that hold for the code as it is."""
+    """Read the results of a host that are valid for the current code."""
     files = [file for path in test_files() if (file := _kept(path, version)).exists()]
     return [
         Result(nodeid, content["title"], **test)
@@ -129,7 +129,7 @@ def _read(version: str) -> list[Result]:
 
 
 def _estimate(paths: list[Path]) -> str:
-    """By how long each file took the last time, on any host."""
+    """Estimate the duration from the last time of each file, on any host."""
     known = [seconds for path in paths if (seconds := _last_seconds(path)) is not None]
     if not known:
         return "no earlier run to estimate the time by"

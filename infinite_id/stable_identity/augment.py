@@ -1,7 +1,7 @@
 """Augmentation of a headshot, with its masks (StableIdentity, section 4.1, and its code).
 
-What is drawn is a function of the generator alone. The face vector is of the photo as it is, or of
-its mirror image: all else happens to the target and its masks only.
+The random choices depend on the generator alone. The face vector comes from the photo or from its
+mirror image; all other changes apply to the target and its masks only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COLOUR, _HUE, _ASPECT = 0.2, 0.01, 0.1
 
 @dataclass(frozen=True)
 class Jitter:
-    """Factors of brightness, contrast and saturation, and a turn of the hue in turns."""
+    """Factors for brightness, contrast and saturation, and a rotation of the hue in turns."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -31,11 +31,11 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a square target of some side, in this order.
+    """The changes to a square target, in the order in which they are made.
 
     Attributes:
         mirrored: left to right; the face vector is then that of the mirror image.
-        crop: top and left of what is kept, which is scaled back to the whole side.
+        crop: top and left of the part that is kept; it is scaled back to the whole side.
         size: height and width to which it is shrunk.
         place: top and left where it is put on black.
     """
@@ -48,7 +48,7 @@ class Augmentation:
 
 
 def draw_augmentation(side: int, random: Generator) -> Augmentation:
-    """Draw what happens to a target of so many pixels a side."""
+    """Draw the changes to a target whose side has `side` pixels."""
     room = side - crop_side(side)
     height = int(side * _uniform(_SMALLEST, 1.0, random))
     width = min(int(height * _uniform(1 - _ASPECT, 1 + _ASPECT, random)), side)
@@ -80,7 +80,7 @@ def _index(count: int, random: Generator) -> int:
 def augment(
     image: Tensor, face: Tensor, hair: Tensor, how: Augmentation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Change a target `(3, s, s)` in 0..1 and its masks `(1, s, s)` alike; colours are its own."""
+    """Change a target `(3, s, s)` in 0..1 and its masks `(1, s, s)`; colours of the target only."""
     planes = torch.cat([change_colours(image, how.jitter), face, hair])
     if how.mirrored:
         planes = planes.flip(-1)

@@ -1,7 +1,7 @@
 """The celeb space: where the names of well-known people lie among CLIP's token embeddings.
 
-StableIdentity, section 3.1. A name is two words of one token each; learned words take the place
-of such a name, and land among the statistics of the names' rows.
+StableIdentity, section 3.1. A name is two words of one token each. Learned words take the place
+of such a name, and their rows follow the statistics of the names' rows.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 WORDS = 2
-"""Words of a name, and rows of a learned identity."""
+"""The number of words of a name, and of rows of a learned identity."""
 FEWEST = 16
-"""Names from which statistics are taken."""
+"""The least number of names that statistics are taken of."""
 _SHIPPED = Path(__file__).with_name("names.txt")
 
 Name = tuple[str, str]
 Tokenise = Callable[[str], Sequence[int]]
-"""A word -> its tokens, without start and end."""
+"""Returns the tokens of a word, without start and end."""
 
 
 @dataclass(frozen=True)
 class CelebSpace:
-    """Mean and unbiased standard deviation of names' rows, each `(2, d)`: per word and channel."""
+    """Mean and unbiased standard deviation of names' rows by word and channel, each `(2, d)`."""
 
     mean: Tensor
     std: Tensor
@@ -40,10 +40,10 @@ class NamesError(ValueError):
 
 
 def read_names(text: str) -> list[Name]:
-    """Names of two words, one a line or with commas between; the shipped list for no text.
+    """Read names of two words, separated by lines or commas; no text means the shipped list.
 
     Raises:
-        NamesError: naming one that has not two words.
+        NamesError: if a name does not have two words.
     """
     if not text.strip():
         text = _SHIPPED.read_text(encoding="utf-8")
@@ -58,10 +58,10 @@ def read_names(text: str) -> list[Name]:
 
 
 def find_tokens(names: Sequence[Name], tokenise: Tokenise, table: Tensor) -> dict[Name, list[int]]:
-    """The tokens of those names whose words are one token each, with a row that was trained.
+    """Return the tokens of the names whose words are one token each, with trained rows.
 
     Args:
-        table: `(vocabulary, d)`; rows of zeros are of words that were never trained.
+        table: `(vocabulary, d)`; a row of zeros belongs to a word that was never trained.
     """
     found = {}
     for name in names:
@@ -82,10 +82,10 @@ def check_known(known: Collection[Name], names: Sequence[Name]) -> None:
 
 
 def measure(rows: Tensor) -> CelebSpace:
-    """Statistics of names' rows `(names, 2, d)`."""
+    """Measure the statistics of names' rows `(names, 2, d)`."""
     return CelebSpace(rows.mean(dim=0), rows.std(dim=0, correction=1))
 
 
 def take_rows(table: Tensor, tokens: Sequence[Sequence[int]]) -> Tensor:
-    """Rows `(names, 2, d)` float32 of a table of token embeddings `(vocabulary, d)`."""
+    """Return rows `(names, 2, d)` float32 of a table of token embeddings `(vocabulary, d)`."""
     return table[torch.tensor(tokens)].float()

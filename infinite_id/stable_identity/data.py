@@ -1,4 +1,4 @@
-"""What a person is learnt from: augmented headshots in memory, and the batch of a step."""
+"""The training data of a person: augmented headshots in memory, and the batch of a step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .masks import Masks, shrink_mask
 from .templates import TEMPLATES
 
 VARIANTS = 512
-"""Augmented targets of a run. Longer runs meet them again, with other noise and timesteps."""
+"""The number of augmented targets. Longer runs use them again, with other noise and timesteps."""
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """A photo of the person, ready to be learnt from.
+    """A photo of the person, prepared for training.
 
     Attributes:
         name: for messages.
@@ -79,7 +79,7 @@ class Batch:
 
 
 def list_needed(begun: int, settings: Settings) -> list[int]:
-    """The numbers of the variants that the steps after `begun` ask for; one step is read ahead."""
+    """Return the numbers of the variants that the steps after `begun` need; one is read ahead."""
     batch = settings.run.batch
     numbers = range(begun * batch, (settings.run.steps + 1) * batch)
     return sorted({number % VARIANTS for number in numbers[:VARIANTS]})
@@ -88,7 +88,7 @@ def list_needed(begun: int, settings: Settings) -> list[int]:
 def make_target(
     portraits: Sequence[Portrait], number: int, seed: int
 ) -> tuple[Portrait, Tensor, Tensor, Tensor, Tensor]:
-    """A variant before it is encoded.
+    """Make a variant before it is encoded.
 
     Returns:
         Its portrait, the face vector `(width,)`, the picture `(3, side, side)`, and the masks of
@@ -105,13 +105,13 @@ def make_target(
 def make_variant(
     portrait: Portrait, vector: Tensor, latents: Tensor, face: Tensor, hair: Tensor
 ) -> Variant:
-    """A variant of its latents `(c, h, w)` and of masks at any size."""
+    """Return a variant with these latents `(c, h, w)`, and masks that may have any size."""
     size = (latents.shape[-2], latents.shape[-1])
     return Variant(portrait.name, vector, latents, shrink_mask(face, size), shrink_mask(hair, size))
 
 
 class Targets:
-    """A run's variants; which of them a step has is a function of its number."""
+    """A run's variants; the number of a step determines its variants."""
 
     def __init__(self, variants: Mapping[int, Variant], plain: Variant) -> None:
         """
@@ -134,7 +134,7 @@ class Targets:
         return _stack(drawn)
 
     def show(self, time: int) -> Batch:
-        """The first photo at a timestep, always with the same noise and prompt."""
+        """Return the first photo at a timestep, always with the same noise and prompt."""
         return _stack([(self._plain, time, TEMPLATES[0], generator(0, "show"))])
 
 

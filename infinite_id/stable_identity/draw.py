@@ -1,4 +1,4 @@
-"""Pictures of the person while the words are learnt, for the likeness to a photo held out."""
+"""Draws the person while the words are learnt, to compare with a held-out photo."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STEPS, GUIDANCE = 20, 5.0
 
 @torch.no_grad()
 def draw(frozen: Frozen, rows: Rows, shape: tuple[int, int, int], number: int) -> Tensor:
-    """Latents `(1, c, h, w)` in the model's own scale, by DDIM without noise of its own.
+    """Draw latents `(1, c, h, w)` in the model's own scale, by deterministic DDIM.
 
     Song et al. (2021), equation 12 with sigma 0. The negative prompt is empty.
 
     Args:
         rows: `(1, 2, d)` of each text encoder.
-        number: of the picture: seeds its noise.
+        number: of the picture; it seeds the noise.
     """
     device = frozen.alphas_cumprod.device
     alphas = frozen.alphas_cumprod.float()

@@ -1,4 +1,4 @@
-"""A run that looks at the likeness to a photo held out, and ends when it rises no more."""
+"""A run that measures the likeness to a held-out photo, and ends when it rises no more."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..training.loop import Loop
 from ..training.stats import Silent, Stats
 
 PATIENCE = 4
-"""Looks without a better one after which a run ends."""
+"""A run ends after this many looks without a better likeness."""
 
 
 class LookingLoop(Loop):
     """A run that keeps the state of the greatest likeness."""
 
     look: Callable[[], float] | None = None
-    """Gives the likeness of the weights as they are, -1 to 1; None: nothing is held out."""
+    """Returns the likeness at the current weights, -1 to 1; None if no photo is held out."""
     best_step = 0
 
     @property
     def likeness(self) -> float:
-        """The greatest one; minus infinity before the first look."""
+        """The greatest likeness so far; minus infinity before the first look."""
         return -self.lowest
 
     @property

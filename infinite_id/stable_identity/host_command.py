@@ -1,4 +1,4 @@
-"""The command's verbs, with the models by ComfyUI's own loaders."""
+"""The command's verbs; ComfyUI's own loaders load the models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .mapper_file import Learned
 from .objective import Phases
 
 MAPPERS, RUNS = "infinite_id_mappers", "infinite_id_runs"
-"""As the nodes name them: in ComfyUI's models folder, and in its output folder."""
+"""Names as in the nodes: a folder in ComfyUI's models folder, and one in its output folder."""
 
 
 def learn(options: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def learn(options: argparse.Namespace) -> int:
 
 
 def words(options: argparse.Namespace) -> int:
-    """`words`: further photos -> an embedding, by a mapper that is there. Raises UserError."""
+    """`words`: further photos -> an embedding, by an existing mapper. Raises UserError."""
     name = f"{check_name(options.learned)}.safetensors"
     path = next((root / name for root in _mapper_folders() if (root / name).is_file()), None)
     if path is None:
@@ -61,7 +61,7 @@ def words(options: argparse.Namespace) -> int:
 
 
 def mix(options: argparse.Namespace) -> int:
-    """`mix`: an embedding between two. Raises UserError."""
+    """`mix`: two embeddings -> one between them. Raises UserError."""
     if not 0 <= options.share <= 1:
         raise UserError(f"--share is {options.share}; it must be 0 to 1.")
     a, b = (

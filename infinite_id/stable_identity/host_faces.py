@@ -1,4 +1,4 @@
-"""Photos -> portraits: headshot, masks and face vectors, by the nets that are there."""
+"""Photos -> portraits (headshot, masks and face vectors), by the nets that the user connects."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _HAIR = 1.6
 
 @dataclass(frozen=True, eq=False)
 class Nets:
-    """What sees faces; one of the two at least.
+    """The nets that see faces; at least one of the two.
 
     Attributes:
-        analysis: an InsightFace FaceAnalysis: finds faces, and tells who it is if there is no
-            image encoder.
-        clip_vision: an image encoder that tells who it is, as the paper's does.
+        analysis: an InsightFace FaceAnalysis. It finds faces, and makes the face vectors if
+            there is no image encoder.
+        clip_vision: an image encoder that makes the face vectors, as in the paper.
     """
 
     analysis: Any
@@ -61,7 +61,7 @@ class Nets:
 
     @property
     def encoder(self) -> str:
-        """Which net gives the face vectors, with a digest that tells it from others."""
+        """Which net makes the face vectors, with a digest of its weights."""
         if self.clip_vision is not None:
             weight = next(self.clip_vision.model.parameters()).detach().cpu().contiguous()
             digest = sha256(weight.view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -71,13 +71,13 @@ class Nets:
 
     @property
     def finder(self) -> str:
-        """Which net finds faces and at which size, with a digest; nothing if none does."""
+        """Which net finds faces and at which size, with a digest; empty without such a net."""
         return "" if self.analysis is None else describe_finder(self.analysis)
 
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:
-    """The user's masks for one photo, in its pixels; None where there is none."""
+    """The user's masks for one photo, in its pixels; None for a mask that is not given."""
 
     face: Mask | None = None
     hair: Mask | None = None
@@ -90,11 +90,11 @@ def read_masks(
     hair: Tensor | None = None,
     person: Tensor | None = None,
 ) -> list[GivenMasks]:
-    """MASK batches `(n, h, w)`, one mask for each photo, as masks of the photos.
+    """Read MASK batches `(n, h, w)`, which hold one mask for each photo.
 
     Raises:
-        MaskError: if there are not as many, they are of other sizes than the photos, or hold
-            values that are not numbers.
+        MaskError: if there are not as many masks as photos, if their sizes differ from the
+            photos', or if values are not numbers.
     """
     columns = [
         _read_batch(kind, batch, photos)
@@ -127,7 +127,7 @@ def _read_batch(kind: str, batch: Tensor | None, photos: dict[str, Photo]) -> li
 
 @dataclass(frozen=True)
 class Looked:
-    """Portraits, and a line for the user about each."""
+    """Portraits, with a line for the user about each."""
 
     portraits: list[Portrait]
     lines: list[str]
@@ -148,7 +148,7 @@ def look(
         masked: whether only face and hair are learnt.
 
     Raises:
-        FaceError: if a photo has no face that can be found.
+        FaceError: if no face is found in a photo.
     """
     portraits, lines = [], []
     for (name, photo), own in zip(photos.items(), given, strict=True):
@@ -165,7 +165,7 @@ def look(
 
 
 def encode_face(nets: Nets, name: str, photo: Photo, side: int) -> Tensor | None:
-    """The face vector `(w,)` of a picture, for its likeness; None if there is no face."""
+    """Return the face vector `(w,)` of a drawn picture; None if there is no face."""
     try:
         face, _ = _find(nets, name, photo)
     except FaceError:
@@ -181,7 +181,7 @@ def _size(photo: Photo) -> tuple[int, int]:
 
 
 def _find(nets: Nets, name: str, photo: Photo) -> tuple[Face | None, str]:
-    """The largest face, and what was found, in words; None if nothing looks for faces."""
+    """Return the largest face, and what was found in words; None if no net finds faces."""
     if nets.analysis is None:
         return None, "its middle square (no face analysis)"
     faces = detect(nets.analysis, photo)
@@ -196,7 +196,7 @@ def _find(nets: Nets, name: str, photo: Photo) -> tuple[Face | None, str]:
 
 
 def _encode(nets: Nets, photo: Photo, face: Face | None, headshot: Tensor) -> Tensor:
-    """Face vectors of a photo and of its mirror image, `(2, w)`."""
+    """Return the face vectors of a photo and of its mirror image, `(2, w)`."""
     if nets.clip_vision is not None:
         seen = cut_recognised(headshot)
         both = torch.cat([seen, seen.flip(2)])

@@ -1,4 +1,4 @@
-"""*Learn Identity Embedding*: the parts put together, with the models by ComfyUI."""
+"""*Learn Identity Embedding*: puts the parts together with ComfyUI's models."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ from .objective import Phases
 from .word_file import Words
 
 LOOK_EVERY = 50
-"""Steps between looks at the likeness to a photo held out."""
+"""Steps between measurements of the likeness to a held-out photo."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user decides.
+    """The user's settings.
 
     Attributes:
         side: of the headshot in pixels.
@@ -76,7 +76,7 @@ class Wishes:
     masked: bool = True
 
     def settings(self, looks: bool) -> Settings:
-        """The trainer's settings; `looks` if there is a photo held out."""
+        """Return the trainer's settings; `looks` says whether a photo is held out."""
         return Settings(
             optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
             run=Run(
@@ -96,12 +96,12 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Material:
-    """What is learnt from.
+    """The photos to learn from.
 
     Attributes:
         photos: of one person, by their names for the user.
         masks: one for each photo.
-        held_out: a photo of the person that is not learnt from, to end by.
+        held_out: a photo of the person that is not learnt from; its likeness ends the run.
     """
 
     photos: dict[str, Photo]
@@ -111,7 +111,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Who learns what: the host's models, the nets, and what the user gave.
+    """All inputs of a run: the host's models, the nets, and what the user gave.
 
     Attributes:
         start: a mapper to begin with.
@@ -133,7 +133,7 @@ class Result:
     Attributes:
         portraits: what was learnt from.
         lines: what was seen of each photo, in words.
-        likeness: the greatest one to the photo held out, if there is one.
+        likeness: the greatest likeness to the held-out photo, if there is one.
         whole: whether it was not interrupted.
     """
 
@@ -161,10 +161,10 @@ class Result:
 
 
 def describe(lesson: Lesson) -> dict[str, Any]:
-    """All that decides what is learnt, but the number of steps.
+    """Return everything that determines the result, except the number of steps.
 
     Raises:
-        ClipError: if no words can be learnt for the model, or not with this CLIP.
+        ClipError: if words cannot be learnt for the model, or not with this CLIP.
         FaceError: if the mapper does not fit, or there is nothing to learn.
         UserError: if there is no autoencoder.
     """
@@ -214,14 +214,14 @@ def learn(
     tell: Tell,
     follow: Follow,
 ) -> Result:
-    """Learn the words of a person, or go on; without steps, tell them by the mapper that is there.
+    """Learn the words of a person, or go on; without steps, make them by the mapper in `start`.
 
     Args:
         origin: from `describe`.
-        runs: a folder for states; the same inputs go on where they were stopped.
+        runs: a folder for states; a run with the same inputs goes on where it was stopped.
 
     Raises:
-        FaceError, MaskError, NamesError: saying what to do about the inputs.
+        FaceError, MaskError, NamesError: if inputs do not fit; the message says what to do.
         UserError: if the loss is not finite, or the disk is full.
     """
     model, clip, vae, nets = lesson.model, lesson.clip, lesson.vae, lesson.nets
@@ -297,7 +297,7 @@ def _encode(
     settings: Settings,
     tell: Tell,
 ) -> tuple[Targets, Variant]:
-    """The augmented targets that a run asks for, and the first photo as it is."""
+    """Encode the augmented targets that a run needs, and the first photo as it is."""
     first = portraits[0]
 
     def encode(picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The likeness of drawn pictures to a photo of the person that is not learnt from."""
+"""Measures the likeness of drawn pictures to a photo that is held out from learning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PICTURES = 2
 
 
 def see_held_out(nets: Nets, photo: Photo, side: int) -> Tensor:
-    """The face vector `(w,)` of that photo. Raises FaceError if there is no face in it."""
+    """Return the face vector `(w,)` of the held-out photo. Raises FaceError if it has no face."""
     vector = encode_face(nets, "held_out", photo, side)
     if vector is None:
         raise FaceError(
@@ -34,10 +34,10 @@ def see_held_out(nets: Nets, photo: Photo, side: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """Draws the person, and compares.
+    """Draws the person, and compares the pictures with the held-out photo.
 
     Attributes:
-        person: the face vector `(w,)` of the photo held out.
+        person: the face vector `(w,)` of the held-out photo.
         shape: of latents, `(c, h, w)`.
         side: of the headshots that face vectors are made of, in pixels.
     """
@@ -51,9 +51,9 @@ class Likeness:
     side: int
 
     def measure(self, rows: Rows) -> float:
-        """The mean cosine of some pictures; one without a face counts as 0.
+        """Return the mean cosine of some pictures; one without a face counts as 0.
 
-        The models may have to make way for the autoencoder: place them again.
+        The autoencoder may push the models off the device: place them again afterwards.
         """
         return sum(self._score(rows, number) for number in range(_PICTURES)) / _PICTURES
 

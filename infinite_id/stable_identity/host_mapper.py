@@ -1,4 +1,4 @@
-"""The mapper of a run: what it begins with, whether it fits, and the words that it makes."""
+"""The mapper of a run: its initial weights, whether it fits, and the words that it makes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .word_file import Words
 def make_mapper(
     spaces: Mapping[str, CelebSpace], width: int, landing: Landing, seed: int, start: Learned | None
 ) -> Mapper:
-    """The mapper that a run begins with: a copy of `start`, or a fresh one.
+    """Return the mapper that a run begins with: a copy of `start`, or a new one.
 
     Args:
         spaces: of the text encoders.
@@ -54,11 +54,11 @@ def check_start(start: Learned, clip: CLIP, nets: Nets) -> None:
 def make_words(
     learned: Learned, portraits: Sequence[Portrait], run: str, origin: Mapping[str, Any]
 ) -> Words:
-    """The words of the photos as they are, by the mean of their face vectors."""
+    """Make the words of the photos, without augmentation, from the mean of their face vectors."""
     rows: Rows = learned.mapper(average(portraits)[None])
     return Words({key: x[0].clone() for key, x in rows.items()}, learned.tables, run, origin)
 
 
 def average(portraits: Sequence[Portrait]) -> Tensor:
-    """The mean direction of the photos' face vectors, `(w,)`: each photo counts alike."""
+    """Return the mean direction `(w,)` of the photos' face vectors; each photo counts alike."""
     return scale_face(torch.stack([p.vectors[0] for p in portraits])).mean(dim=0)

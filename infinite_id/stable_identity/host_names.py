@@ -12,7 +12,7 @@ from .celebs import CelebSpace, Name, check_known, find_tokens, measure, take_ro
 
 
 def measure_names(clip: CLIP, names: Sequence[Name]) -> dict[str, CelebSpace]:
-    """The celeb space of each text encoder, of the names that all of them know.
+    """Measure the celeb space of each text encoder over the names that all of them know.
 
     Raises:
         NamesError: if too few names are known.

@@ -1,4 +1,4 @@
-"""Where what was learnt goes: the embedding, and the mapper under the same name."""
+"""Stores a learned identity: the embedding, and the mapper under the same name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Place:
     """Where a learned identity is kept.
 
     Attributes:
-        name: as a prompt has it, behind `embedding:`.
-        words, mapper: files.
+        name: as a prompt has it after `embedding:`.
+        words, mapper: the paths of the two files.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Place:
 def choose_place(
     embeddings: Sequence[Path], mappers: Path, name: str, if_taken: IfTaken, run: str
 ) -> Place:
-    """Choose before anything is computed. Raises TakenError for a bad name, or one that is taken.
+    """Choose the place before learning. Raises TakenError if a name is bad or already taken.
 
     Args:
         embeddings: the folders that the host looks in; the first is written to.

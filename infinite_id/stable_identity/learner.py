@@ -27,23 +27,23 @@ class Frozen(Protocol):
     prediction: Prediction
 
     def scale(self, latents: Tensor) -> Tensor:
-        """The autoencoder's latents -> what the model works on."""
+        """The autoencoder's latents -> latents in the model's own scale."""
         ...
 
     def predict(
         self, noised: Tensor, times: Tensor, rows: Rows | None, prompts: Sequence[str]
     ) -> Tensor:
-        """`(b, c, h, w)` float32: the prediction, with gradients to the rows.
+        """Return the prediction `(b, c, h, w)` float32, with gradients to the rows.
 
         Args:
-            rows: `(b, 2, d)` of each text encoder, where the prompts have `{}`; None: they have
-                none.
+            rows: `(b, 2, d)` of each text encoder, for the `{}` in the prompts; None if the
+                prompts have no `{}`.
         """
         ...
 
 
 class WordLearner(Trained):
-    """A mapper learns to make the words of one person."""
+    """Trains a mapper to make the words of one person."""
 
     def __init__(self, mapper: Mapper, frozen: Frozen, phases: Phases = Phases.BOTH) -> None:
         super().__init__(mapper)
@@ -62,7 +62,7 @@ class WordLearner(Trained):
 
     @torch.no_grad()
     def denoise(self, batch: Batch) -> Tensor:
-        """The model's idea of a batch's pictures `(b, c, h, w)`, in its own scale of latents."""
+        """Return the model's estimate `(b, c, h, w)` of a batch's latents, in its own scale."""
         at = self._add_noise(batch)
         return estimate_z0(at.noised, self._predict(batch, at), at.alpha, self._frozen.prediction)
 

@@ -1,7 +1,7 @@
 """The mapper: a face vector becomes two rows in the token table of each text encoder.
 
-StableIdentity, section 3.2, and its official code for what the paper leaves open. Each text
-encoder has a head of its own with its own statistics; a model with one text encoder has one.
+StableIdentity, section 3.2, and its official code where the paper is silent. Each text encoder has
+a head and statistics of its own; a model with one text encoder has one head.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from ..words.files import Rows
 from .celebs import WORDS, CelebSpace
 
 RATE = 0.1
-"""What equalised layers multiply their weights by."""
+"""The factor by which equalised layers multiply their weights."""
 _SPREAD = 0.02
 _SLOPE = 0.2
 _EPSILON = 1e-5
 
 
 class Landing(Enum):
-    """How the mapper's output comes to lie among the names."""
+    """How the mapper's output is brought to the statistics of the names."""
 
     JOINT = "joint"
     """`mu + sigma LN(x)`, one affine LayerNorm over both rows: the official code."""
     EACH = "per word"
     """`sigma (x - mean(x)) / std(x) + mu` for each row: the paper, equation 3."""
     NONE = "none"
-    """Not at all: the paper's ablation without AdaIN."""
+    """The output is left as it is: the paper's ablation without AdaIN."""
 
 
 class EqualLinear(nn.Module):
-    """A linear layer whose weights count a tenth, so that its rate is a tenth of what it says."""
+    """A linear layer that multiplies its weights by 0.1, and so learns at a tenth of the rate."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Head(nn.Module):
 
 
 def normalise(rows: Tensor) -> Tensor:
-    """Rows `(..., d)` of mean 0 and unbiased standard deviation 1, each."""
+    """Scale each row `(..., d)` to mean 0 and unbiased standard deviation 1."""
     mean = rows.mean(dim=-1, keepdim=True)
     variance = rows.var(dim=-1, keepdim=True, correction=1)
     return (rows - mean) / (variance + _EPSILON).sqrt()
@@ -90,7 +90,7 @@ def normalise(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """What a mapper is, but for its weights.
+    """The configuration of a mapper: all but its weights.
 
     Attributes:
         face_width: of the face encoder's vectors.
@@ -116,7 +116,7 @@ class Mapper(nn.Module):
         self.heads: Any = nn.ModuleDict(heads)
 
     def spaces(self) -> dict[str, CelebSpace]:
-        """Among which names the rows land."""
+        """The statistics of names that the rows are brought to, by text encoder."""
         return {key: CelebSpace(head.mean, head.std) for key, head in self.heads.items()}
 
     def forward(self, face: Tensor) -> Rows:
@@ -128,15 +128,16 @@ class Mapper(nn.Module):
 def new_mapper(
     face_width: int, spaces: Mapping[str, CelebSpace], landing: Landing, seed: int
 ) -> Mapper:
-    """A mapper to begin with, a function of the seed."""
+    """Return an untrained mapper; the seed determines its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Mapper(face_width, spaces, landing)
 
 
 def scale_face(face: Tensor) -> Tensor:
-    """Face vectors `(b, w)` of mean square 1, whatever the length that their encoder gives them.
+    """Scale face vectors `(b, w)` to mean square 1, whatever length their encoder gives them.
 
-    The official encoder's are about so long. A unit vector would drown in the LayerNorm's epsilon.
+    The official encoder's vectors have about this length. Beside a unit vector the LayerNorm's
+    epsilon would be large.
     """
     return functional.normalize(face, dim=-1) * face.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""A learned mapper as a file: with it, further photos of the person need no training.
+"""A learned mapper as a file. With it, further photos of the person need no training.
 
 A `.safetensors` of the mapper's weights and of the statistics that its rows land among, with the
 metadata `format`, `version`, `config` (face_width, widths, landing), `tables` (see `words.files`)
@@ -26,11 +26,11 @@ FORMAT, VERSION = "stable-identity-mapper", "1"
 
 @dataclass(frozen=True)
 class Learned:
-    """A mapper and what it was learnt with.
+    """A mapper, and the models that it was learnt with.
 
     Attributes:
         tables: digests of the token tables by text encoder.
-        face_encoder: what its vectors must come from.
+        face_encoder: the net that the face vectors must come from.
     """
 
     mapper: Mapper

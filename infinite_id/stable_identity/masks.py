@@ -1,4 +1,4 @@
-"""Masks of face and hair, in the headshot's pixels and in the latents'."""
+"""Masks of face and hair, at the headshot's size and at the latents' size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MaskError(ValueError):
 
 @dataclass(frozen=True)
 class Masks:
-    """What of a headshot is learnt.
+    """The parts of a headshot that are learnt.
 
     Attributes:
         face, hair: `(1, side, side)` float32 in 0..1; they do not overlap.
@@ -37,12 +37,12 @@ class Masks:
 
 
 def mask_nothing(side: int) -> Masks:
-    """The whole picture as the face: the paper's ablation without masks."""
+    """Return masks that take the whole picture for the face: the paper's ablation without masks."""
     return Masks(torch.ones(1, side, side), torch.zeros(1, side, side), _EVERYWHERE, "none")
 
 
 def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(..., h, w)` in 0..1 -> 0 and 1 at the latents' size, bicubic and cut at one half."""
+    """Resize a mask `(..., h, w)` in 0..1 to the latents' size, bicubic, and cut it at 0.5."""
     planes = mask.reshape(-1, 1, *mask.shape[-2:])
     small = interpolate(planes, size, mode="bicubic", align_corners=True)
     return (small >= _THRESHOLD).float().reshape(*mask.shape[:-2], *size)

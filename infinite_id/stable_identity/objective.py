@@ -1,8 +1,8 @@
 """The masked two-phase diffusion loss (StableIdentity, section 3.3).
 
-Early in denoising, where the layout is decided, the loss compares predictions; later, where the
-face is drawn, it compares the latents without noise that the predictions speak of. Both look at
-the face, and a little at the hair, and at nothing else of the photo.
+Early in denoising, when the layout is decided, the loss compares predictions. Later, when the face
+is drawn, it compares the latents without noise that the predictions imply. Both losses weigh the
+face fully and the hair a little, and ignore the rest of the photo.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 from ..training.objective import Prediction, estimate_z0, make_target
 
 BORDER = 0.6
-"""Share of the timesteps above which the loss compares predictions."""
+"""The loss compares predictions above this share of the timesteps."""
 HAIR = 0.1
-"""How much the hair counts."""
+"""The weight of the hair."""
 _Z0 = 1 / 0.18215**2
-"""How much latents without noise count: SD's own scale, for SDXL as well."""
+"""The weight of the loss on latents without noise: SD's scale factor, for SDXL as well."""
 
 
 class Phases(Enum):
-    """Which of the two losses there are; the paper's ablations have one at all timesteps."""
+    """Which of the two losses are used; the paper's ablations use one at all timesteps."""
 
     BOTH = "two phases"
     NOISE = "noise alone"
@@ -33,10 +33,10 @@ class Phases(Enum):
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch in the middle of a step.
+    """A batch with its noise added.
 
     Attributes:
-        latents, noise, noised: `(b, c, h, w)`: without noise, the noise, and both.
+        latents, noise, noised: `(b, c, h, w)`; `noised` is the latents with the noise.
         alpha: `(b,)`, the schedule's cumulative product.
         is_early: `(b,)` bool: whether the timestep is above the border.
     """
@@ -49,7 +49,7 @@ class Noised:
 
 
 def choose_phase(times: Tensor, count: int, phases: Phases) -> Tensor:
-    """`(b,)` bool: whether predictions are compared at these of `count` timesteps."""
+    """Return `(b,)` bool: whether predictions are compared at `times`, of `count` timesteps."""
     if phases is Phases.BOTH:
         return times > BORDER * count
     return torch.full_like(times, phases is Phases.NOISE, dtype=torch.bool)
@@ -58,12 +58,12 @@ def choose_phase(times: Tensor, count: int, phases: Phases) -> Tensor:
 def two_phase_loss(
     output: Tensor, at: Noised, face: Tensor, hair: Tensor, prediction: Prediction
 ) -> Tensor:
-    """The loss of each sample `(b,)`; its mean over the batch is the loss of the step.
+    """Return the loss of each sample `(b,)`; the mean over the batch is the loss of the step.
 
-    The samples of each phase are averaged apart, and the two means add.
+    The samples of each phase are averaged separately, and the two means are added.
 
-    Early, the output is compared with what the model should predict, noise or velocity, as the
-    official code does it. Later, `z0` is derived from either.
+    Early, the output is compared with what the model should predict, noise or velocity, as in the
+    official code. Later, `z0` is derived from either.
 
     Args:
         output: `(b, c, h, w)` float32, as the model gives it.

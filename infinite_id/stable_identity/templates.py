@@ -1,4 +1,4 @@
-"""The prompts that a person is learnt with: `{}` stands for the two words."""
+"""The training prompts; `{}` stands for the two words."""
 
 TEMPLATES = (
     "a photo of {}",

@@ -37,7 +37,7 @@ class Words:
     Attributes:
         rows: `(2, d)` float32 of each text encoder.
         tables: digests of the token tables that they were learnt among.
-        provenance: plain values; nothing is decided by them.
+        provenance: plain values, for information only.
     """
 
     rows: Rows
@@ -94,7 +94,7 @@ def _check_shapes(file: TensorFile) -> None:
 
 
 def read_run(path: Path) -> str | None:
-    """The digest of the run that a file is of; None for any other file."""
+    """Return the digest of the run that wrote a file; None for any other file."""
     try:
         return load(path).run
     except (FormatError, OSError):
@@ -102,7 +102,7 @@ def read_run(path: Path) -> str | None:
 
 
 def mix(a: Words, b: Words, share: float, run: str) -> Words:
-    """Interpolate two learned identities' rows; a share of 0 is the first, 1 the second.
+    """Interpolate the rows of two learned identities; share 0 gives the first, 1 the second.
 
     Raises:
         FormatError: if they are for different CLIPs.

@@ -1,6 +1,6 @@
-"""The command: `learn` makes staged words of photos, `export` an ordinary embedding of them.
+"""The command: `learn` turns photos into staged words, `export` those into an embedding.
 
-The same as the nodes do; what is interrupted goes on with the same command.
+It does the same as the nodes. An interrupted run goes on with the same command.
 """
 
 # torch and ComfyUI are imported inside the functions: `--help` needs neither.
@@ -28,7 +28,7 @@ _EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI logs much
     try:
         launch.use_host(launch.read_options(options))
         from . import host_command

@@ -1,4 +1,4 @@
-"""What a person is learnt from: photos and their mirror images as latents, and a step's batch."""
+"""The training data of a person: latents of photos and mirror images, and the batch of a step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Batch:
 
 
 class Targets:
-    """A run's photos; which of them a step has is a function of its number."""
+    """A run's photos; the number of a step determines its photos."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = targets
@@ -64,7 +64,7 @@ class Targets:
         return _stack(drawn)
 
     def show(self, time: int) -> Batch:
-        """The first photo at a timestep, always with the same noise."""
+        """Return the first photo at a timestep, always with the same noise."""
         return _stack([(self._targets[0], 0, time, generator(0, "show"))])
 
 

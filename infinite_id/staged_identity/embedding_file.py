@@ -26,7 +26,7 @@ def save(staged: Staged, path: Path) -> None:
 
 
 def read_run(path: Path) -> str | None:
-    """The digest of the run that an embedding is of; None for any other file."""
+    """Return the digest of the run that an embedding is from; None for any other file."""
     try:
         check_header(path)
         with open_tensors(path) as file:

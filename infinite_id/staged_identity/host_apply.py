@@ -1,9 +1,9 @@
-"""A model whose cross-attention reads staged words: of each noise level, for keys and for values.
+"""A model whose cross-attention reads staged words by noise level, for keys and for values.
 
-The conditioning goes through the host as the mean of all stages, which is what ControlNets and
-other nodes read. Beside it, from the evaluation of the conds on, two more contexts go with its
-rows, wherever the host and other nodes take them. At the UNet they are put in the place of the
-context, before other nodes' patches.
+The conditioning in the host is the mean of all stages; ControlNets and other nodes read this mean.
+When the conds are evaluated, two contexts are added to each cond, one for keys and one for values.
+The host batches and splits them with the cond's rows. In the UNet they replace the context, before
+other nodes' patches.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ..host.run import STAGED
 from .stages import Contexts
 
 KEY = "staged_identity"
-"""The contexts of a conditioning, in its dictionary."""
+"""The contexts' key in a conditioning's dictionary."""
 _STRENGTH, _AWAITED, _FOUND = (f"{KEY}_{name}" for name in ("strength", "awaited", "contexts"))
-"""In the host's transformer options."""
+"""Keys in the host's transformer options."""
 _SIDES = (f"{KEY}_keys", f"{KEY}_values")
-"""The contexts of a forward, among the conds that the host hands to the model."""
+"""The names of the contexts among the conds that the host hands to the model."""
 
 
 def apply_staged(model: ModelPatcher, strength: float) -> ModelPatcher:
-    """A clone of the model that reads staged words; the model is not changed.
+    """Return a clone of the model that reads staged words; the model is not changed.
 
     Args:
         strength: 1 is the words of each stage, 0 their mean.
@@ -77,9 +77,9 @@ def _calc_cond_batch(
 
 
 def read_share(sampling: Any, sigma: Tensor) -> Fraction:
-    """The share of the model's timesteps at a noise level, 0 without noise.
+    """Return a noise level as a share of the model's timesteps, 0 without noise.
 
-    Models without timesteps of their own count the places in their table of noise levels.
+    For a model without discrete timesteps it is the share of its table of noise levels.
     """
     first = sigma.flatten()[:1]
     by_time = isinstance(sampling, ModelSamplingDiscrete)
@@ -91,10 +91,10 @@ def read_share(sampling: Any, sigma: Tensor) -> Fraction:
 
 
 def _add(cond: dict[str, Any], share: Fraction, strength: float) -> dict[str, Any]:
-    """A copy of a cond with a context for keys and one for values; its own, if it is not staged.
+    """Return a copy of a cond with a context for keys and one for values.
 
-    Nor is a copy of a staged one staged that the host makes for its area in the negative prompt:
-    that has the negative prompt's context.
+    If the cond is not staged, both are its own context. The host copies a staged cond for its area
+    in the negative prompt; the copy has the negative prompt's context, and so is not staged.
     """
     given: Tensor = cond["model_conds"]["c_crossattn"].cond
     pair = given, given
@@ -107,10 +107,10 @@ def _add(cond: dict[str, Any], share: Fraction, strength: float) -> dict[str, An
 def _choose(
     contexts: Contexts, share: Fraction, strength: float, given: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The contexts at a share of the timesteps, in place of the one that is given.
+    """Return the contexts at a share of the timesteps, to replace the given context.
 
     Raises:
-        ValueError: if another node has changed that one.
+        ValueError: if another node has changed the given context.
     """
     mean = contexts.mean.to(given)
     length = mean.shape[1]
@@ -143,10 +143,10 @@ def _diffusion_model(
     transformer_options: dict[str, Any] = {},  # noqa: B006  # the host's own signature
     **kwargs: Any,
 ) -> Any:
-    """Put the contexts in the place of the UNet's.
+    """Replace the UNet's context by the contexts for keys and for values.
 
     Raises:
-        ValueError: if another node has lost them on the way.
+        ValueError: if another node has not passed them on.
     """
     options = transformer_options
     if _AWAITED in options:
@@ -163,7 +163,7 @@ def _diffusion_model(
     return executor(x, timesteps, context, y, control, options, **kwargs)
 
 
-# A function of the module, not a closure: a compiled model is compiled anew for other functions.
+# Not a closure: a compiled model would be compiled anew for each new function.
 def _read_staged(
     n: Tensor, _context: Tensor, _value: Tensor, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The command's verbs, with the models by ComfyUI's own loaders."""
+"""The command's verbs; ComfyUI's own loaders load the models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .host_learn import Lesson, Wishes, check_prompt, describe
 from .host_learn import learn as learn_words
 
 STAGED, RUNS = "infinite_id_staged", "infinite_id_runs"
-"""As the nodes name them: in ComfyUI's models folder, and in its output folder."""
+"""Names as in the nodes: a folder in ComfyUI's models folder, and one in its output folder."""
 
 
 def learn(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The frozen diffusion model as ComfyUI has it, read by words for keys and words for values."""
+"""The frozen diffusion model of ComfyUI, with separate words for keys and for values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Texts:
 
 
 class StagedFrozen(HostFrozen):
-    """What `learner.Frozen` asks for."""
+    """ComfyUI's model, as `learner.Frozen` asks for it."""
 
     def __init__(
         self, model: BaseModel, prompts: Prompts, texts: Texts, side: int, twice: bool
@@ -66,7 +66,7 @@ class StagedFrozen(HostFrozen):
 
     @torch.no_grad()
     def _pool(self, words: Words, count: int) -> Tensor:
-        """The pooled vector of the middle stage's keys, as in prompts."""
+        """Return the pooled vector of the middle stage's words for keys, as in prompts."""
         rows, _ = words.at(find_stage(MIDDLE, words.stages))
         pooled = self._prompts.encode(self._texts.person, rows)[1]
         return pooled.expand(count, -1)
@@ -91,7 +91,7 @@ def _make_split(values: Tensor) -> Any:
 def _make_comparing(
     block: Block, to_k: Any, reference: Tensor, errors: dict[Block, Tensor]
 ) -> Replacement:
-    """A cross-attention that is as ever, and notes how far it is from the reference's."""
+    """Return an unchanged cross-attention that notes its difference from the reference's."""
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""*Learn Staged Identity*: the parts put together, with the models by ComfyUI."""
+"""*Learn Staged Identity*: puts the parts together with ComfyUI's models."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from .staged_file import Staged
 from .stages import Words
 
 PERSON = "V*"
-"""What the prompt of the learning says in the person's place."""
+"""The mark for the person in the training prompt."""
 PROMPT, NOUN = "a photo of the face of V*", "person"
 """The published prompt and class word."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user decides.
+    """The user's settings.
 
     Attributes:
         side: of the pictures in pixels.
@@ -62,7 +62,7 @@ class Wishes:
         split: whether keys and values have words of their own.
         attention: lambda of the attention loss.
         prompt: with `PERSON` for the person.
-        noun: the class word, which the words begin as; it is in the reference prompt.
+        noun: the class word; it initialises the words, and is in the reference prompt.
         twice: compute activations twice, for less memory.
     """
 
@@ -95,7 +95,7 @@ class Wishes:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What decides the words, but the number of steps."""
+        """Return the settings that determine the words, except the number of steps."""
         names = ("rate", "seed", "side", "stages", "split", "attention", "prompt", "noun")
         return {name: getattr(self, name) for name in names}
 
@@ -138,10 +138,10 @@ def check_prompt(prompt: str) -> None:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Who learns what: the host's models, and what the user gave.
+    """All inputs of a run: the host's models, and what the user gave.
 
     Attributes:
-        analysis: an InsightFace FaceAnalysis that cuts faces out upright; None: middle squares.
+        analysis: an InsightFace FaceAnalysis to cut out upright faces; None for middle squares.
         photos: of one person, by their names for the user.
     """
 
@@ -154,7 +154,7 @@ class Lesson:
 
 
 def describe(lesson: Lesson) -> dict[str, Any]:
-    """All that decides what is learnt, but the number of steps.
+    """Return everything that determines the result, except the number of steps.
 
     Raises:
         ClipError: if no words can be learnt for the model, or not with this CLIP or class word.
@@ -183,10 +183,10 @@ def learn(
 
     Args:
         origin: from `describe`.
-        runs: a folder for states; the same inputs go on where they were stopped.
+        runs: a folder for states; a run with the same inputs goes on where it was stopped.
 
     Raises:
-        FaceError: if a face is looked for, and there is none.
+        FaceError: if a face is looked for and not found.
         UserError: if the loss is not finite, or the disk is full.
     """
     clip, wishes = lesson.clip, lesson.wishes
@@ -221,10 +221,10 @@ def learn(
 def cut_pictures(
     photos: Mapping[str, Photo], analysis: Any, side: int
 ) -> tuple[list[Tensor], list[str]]:
-    """Square pictures `(3, side, side)`, and what was seen of each photo, in words.
+    """Cut square pictures `(3, side, side)`, and say what was seen of each photo.
 
     Raises:
-        FaceError: if a face is looked for, and there is none.
+        FaceError: if a face is looked for and not found.
     """
     pictures, lines = [], []
     for name, photo in photos.items():
@@ -245,7 +245,7 @@ def cut_pictures(
 
 
 def _encode(lesson: Lesson, pictures: Mapping[str, Tensor], tell: Tell) -> Targets:
-    """The pictures and their mirror images as latents."""
+    """Encode the pictures and their mirror images as latents."""
     targets = []
     with torch.inference_mode():
         for done, (name, picture) in enumerate(pictures.items(), start=1):
@@ -260,7 +260,7 @@ def _encode(lesson: Lesson, pictures: Mapping[str, Tensor], tell: Tell) -> Targe
 
 
 def detach(words: Words) -> Words:
-    """The words without their gradients."""
+    """Return the words without their gradients."""
     keys, values = (
         {key: x.detach().clone() for key, x in side.items()} for side in (words.keys, words.values)
     )

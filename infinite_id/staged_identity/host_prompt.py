@@ -1,4 +1,4 @@
-"""Prompts with staged words: through the text encoders, a context for each stage and side."""
+"""Prompts with staged words: the text encoders make a context for each stage, key and value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .stages import MIDDLE, Contexts, Words, find_stage, list_starts
 Conditioning = list[list[Any]]
 
 PLACES = ("V*", "V2*", "V3*", "V4*")
-"""What a prompt says in the place of the people, in their order."""
+"""The marks for people in a prompt, in order."""
 
 
 class PlaceError(ValueError):
@@ -27,13 +27,13 @@ class PlaceError(ValueError):
 
 
 def encode(clip: CLIP, prompt: str, people: Mapping[str, Words]) -> Conditioning:
-    """The host's CLIP Text Encode of the mean of all stages; with it go the contexts of each stage.
+    """Encode the mean of all stages by the host's CLIP Text Encode, and add each stage's contexts.
 
     Args:
-        people: by what the prompt says in their place, one of `PLACES`.
+        people: words by their mark in the prompt, one of `PLACES`.
 
     Raises:
-        PlaceError: if somebody has no place in the prompt, or a place is nobody's.
+        PlaceError: if a person has no mark in the prompt, or a mark has no person.
         ClipError: if the text encoders are of another kind.
     """
     for place, words in people.items():
@@ -67,7 +67,7 @@ def encode(clip: CLIP, prompt: str, people: Mapping[str, Words]) -> Conditioning
 
 
 class _Encoder:
-    """Encodes a text with rows; the same rows once."""
+    """Encodes a text with rows; equal rows are encoded once."""
 
     def __init__(self, clip: CLIP, text: str) -> None:
         self._clip, self._text = clip, text
@@ -87,7 +87,7 @@ def _read_bytes(x: Tensor) -> bytes:
 
 
 def _put_marks(prompt: str, places: Sequence[str]) -> str:
-    """The prompt with a mark in each place. Raises PlaceError if a place is missing or empty."""
+    """Return the prompt with a mark in each place. Raises PlaceError if one is missing or empty."""
     text = prompt
     for number, place in enumerate(places):
         text, count = _find(place).subn(mark(number), text)

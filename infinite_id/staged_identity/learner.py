@@ -27,28 +27,28 @@ class Frozen(Protocol):
     prediction: Prediction
 
     def scale(self, latents: Tensor) -> Tensor:
-        """The autoencoder's latents -> what the model works on."""
+        """The autoencoder's latents -> latents in the model's own scale."""
         ...
 
     def predict_staged(
         self, noised: Tensor, times: Tensor, words: Words, stages: Sequence[int], compares: bool
     ) -> tuple[Tensor, Tensor]:
-        """The prediction `(b, c, h, w)` and the attention's error `(b,)`, float32.
+        """Return the prediction `(b, c, h, w)` and the attention's error `(b,)`, float32.
 
         Args:
             stages: of each sample.
-            compares: whether the attention is compared with the reference's; else 0.
+            compares: whether the attention is compared with the reference's; else its error is 0.
         """
         ...
 
 
 class StagedLearner(Trained):
-    """A token network learns to make the words of one person."""
+    """Trains a token network to make the words of one person."""
 
     def __init__(self, network: TokenNetwork, frozen: Frozen, attention: float) -> None:
         """
         Args:
-            attention: lambda, how much the attention loss counts.
+            attention: lambda, the weight of the attention loss.
         """
         super().__init__(network)
         self._frozen = frozen  # no module of this one: nothing of it is trained or stored
@@ -66,12 +66,12 @@ class StagedLearner(Trained):
 
     @torch.no_grad()
     def denoise(self, batch: Batch) -> Tensor:
-        """The model's idea of a batch's pictures `(b, c, h, w)`, in its own scale of latents."""
+        """Return the model's estimate `(b, c, h, w)` of a batch's latents, in its own scale."""
         _, noised, alpha, output, _ = self._predict(batch, compares=False)
         return estimate_z0(noised, output, alpha, self._frozen.prediction)
 
     def _predict(self, batch: Batch, compares: bool) -> tuple[Tensor, ...]:
-        """Scaled latents, noised ones, alpha `(b,)`, the output, and the attention's error."""
+        """Return scaled latents, noised ones, alpha `(b,)`, output, and the attention's error."""
         frozen, words = self._frozen, self.network()
         latents = frozen.scale(batch.latents)
         alphas = frozen.alphas_cumprod.to(latents)

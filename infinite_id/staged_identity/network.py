@@ -1,4 +1,4 @@
-"""The token network: from one row of the token table, a pair of rows for each stage.
+"""The token network: it turns one row of the token table into a pair of rows for each stage.
 
 "Beyond Inserting", figure 'stage-based': a trainable self-attention block makes the pairs from the
 embedding of the person. Its layers are not published; these are two blocks of self-attention and a
@@ -23,7 +23,7 @@ _BLOCKS = 2
 
 
 class SelfAttention(nn.Module):
-    """LayerNorm, self-attention, and what was there before."""
+    """LayerNorm and self-attention, with a residual connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 class Head(nn.Module):
-    """The pairs of one text encoder."""
+    """Makes the pairs of rows of one text encoder."""
 
     def __init__(self, row: Tensor, stages: int, sides: int) -> None:
         """
@@ -89,7 +89,7 @@ class TokenNetwork(nn.Module):
 
 
 def new_network(rows: Mapping[str, Tensor], stages: int, split: bool, seed: int) -> TokenNetwork:
-    """A network to begin with, a function of the seed."""
+    """Return an untrained network; the seed determines its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TokenNetwork(rows, stages, split)

@@ -1,8 +1,8 @@
 """The face-wise attention loss ("Beyond Inserting", figure 'face-wise attention loss').
 
 In each cross-attention the same queries meet the keys of two prompts: the one with the person, and
-a reference with the class word in the person's place. Both give a map of where each token acts;
-the person's is pulled to the reference's, so that it acts where a face is and nowhere else.
+a reference with the class word in the person's place. Both give a map of where each token acts.
+The loss pulls the person's map to the reference's, so that the person's words act on the face only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from einops import rearrange
 from torch import Tensor
 
 LAMBDA = 0.003
-"""How much the attention counts, the published best of 1e-4 to 5e-2."""
+"""The weight of the attention loss, the published best of 1e-4 to 5e-2."""
 
 
 def attention_error(q: Tensor, k: Tensor, k_reference: Tensor, heads: int) -> Tensor:
-    """The squared difference of two attentions before the softmax, `(b,)` float32.
+    """Return the mean squared difference of two attentions before the softmax, `(b,)` float32.
 
     The mean is over heads, places and tokens. The reference gets no gradient.
 

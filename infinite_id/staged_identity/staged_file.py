@@ -99,7 +99,7 @@ def _check_shapes(file: TensorFile) -> None:
 
 
 def read_run(path: Path) -> str | None:
-    """The digest of the run that a file is of; None for any other file."""
+    """Return the digest of the run that wrote a file; None for any other file."""
     try:
         return load(path).origin.run
     except (FormatError, OSError):

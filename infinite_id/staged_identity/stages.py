@@ -16,11 +16,11 @@ from torch import Tensor
 from ..words.files import Rows
 
 MIDDLE = Fraction(1, 2)
-"""Share of the timesteps in whose stage the pooled vector is taken, from the prompt for keys."""
+"""The pooled vector is taken from the words for keys, in the stage at this share of timesteps."""
 
 
 def find_stage(share: Fraction, count: int) -> int:
-    """The stage of `count` at a share of the timesteps, 0 without noise: `floor(count * share)`."""
+    """Return the stage, of `count`, at a share of the timesteps: `floor(count * share)`."""
     return min(int(count * share), count - 1)
 
 
@@ -29,8 +29,8 @@ class Words:
     """A person's words.
 
     Attributes:
-        keys, values: `(stages, m, d)` float32 of each text encoder: what the cross-attention's
-            keys and values are made of.
+        keys, values: `(stages, m, d)` float32 of each text encoder; the cross-attention makes
+            its keys and values of them.
     """
 
     keys: Rows
@@ -41,13 +41,13 @@ class Words:
         return len(next(iter(self.keys.values())))
 
     def at(self, stage: int) -> tuple[Rows, Rows]:
-        """The rows `(m, d)` of one stage, for keys and for values."""
+        """Return the rows `(m, d)` of one stage, for keys and for values."""
         return _pick(self.keys, stage), _pick(self.values, stage)
 
     def mean(self) -> Rows:
-        """The mean of all stages, keys and values, `(m, d)`: an ordinary embedding.
+        """Return the mean of all stages, keys and values, `(m, d)`: an ordinary embedding.
 
-        In float64: the mean of equal rows is these rows.
+        It is computed in float64, so that the mean of equal rows is exactly these rows.
         """
         both = {key: torch.cat([x, self.values[key]]) for key, x in self.keys.items()}
         return {key: x.double().mean(dim=0).float() for key, x in both.items()}
@@ -58,7 +58,7 @@ def _pick(rows: Rows, stage: int) -> Rows:
 
 
 def list_starts(counts: Sequence[int]) -> list[Fraction]:
-    """The shares at which a stage of any of several people begins, rising from 0."""
+    """List the shares at which a stage of any of several people begins, rising from 0."""
     return sorted({Fraction(stage, count) for count in counts for stage in range(count)})
 
 
@@ -68,7 +68,7 @@ class Contexts:
 
     Attributes:
         starts: the shares of the timesteps at which the stages begin, rising from 0.
-        pairs: for each, the contexts `(1, l, width)` for keys and for values.
+        pairs: for each start, the contexts `(1, l, width)` for keys and for values.
         mean: the context without stages, as the conditioning has it.
     """
 
@@ -77,5 +77,5 @@ class Contexts:
     mean: Tensor
 
     def at(self, share: Fraction) -> tuple[Tensor, Tensor]:
-        """The contexts for keys and values at a share of the timesteps."""
+        """Return the contexts for keys and values at a share of the timesteps."""
         return self.pairs[sum(start <= share for start in self.starts) - 1]

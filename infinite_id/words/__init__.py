@@ -1,1 +1,1 @@
-"""What the methods share that make words of CLIP: prompts with rows, names, files, learning."""
+"""Shared by the methods that learn words of CLIP: prompts with rows, names, files, learning."""

@@ -1,10 +1,10 @@
-"""What files of words have in common: which text encoders they are for, and where they came from.
+"""The common part of files of words: their text encoders and their origin.
 
 The metadata of each has, beside its format and version:
 
-    run: digest of all that decides what is learnt, but the number of steps
-    tables: JSON, digests of the token tables by encoder: on these CLIPs the words hold
-    provenance: JSON, such as steps, digests of the photos, settings; nothing is decided by them
+    run: digest of all that determines what is learnt, except the number of steps
+    tables: JSON, digests of the token tables by encoder; the words fit CLIPs with these tables
+    provenance: JSON, such as steps, digests of the photos, settings; for information only
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from ..tensor_files import FormatError, TensorFile, read_start
 
 KEYS = ("clip_l", "clip_g", "clip_h")
-"""What the host calls the text encoders, in its tokenizers and files."""
+"""The host's names of the text encoders, in its tokenizers and files."""
 WIDEST = 8192
-"""Of a token's row."""
+"""The greatest width of a token's row."""
 _MAX_HEADER = 1 << 20  # bytes
 
 Rows = dict[str, Tensor]
@@ -31,7 +31,7 @@ Rows = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where words came from.
+    """The origin of words.
 
     Attributes:
         tables: digests of the token tables that they were learnt among.
@@ -42,7 +42,7 @@ class Origin:
     provenance: Mapping[str, Any]
 
     def write(self) -> dict[str, str]:
-        """It as metadata."""
+        """Return the origin as metadata."""
         return {
             "run": self.run,
             "tables": json.dumps(dict(self.tables), sort_keys=True),
@@ -51,13 +51,13 @@ class Origin:
 
 
 def check_header(path: Path) -> None:
-    """Raises FormatError if a header is too long to be read."""
+    """Raise FormatError if a header is too long to be read."""
     if int.from_bytes(read_start(path, 8), "little") > _MAX_HEADER:
         raise FormatError(f"{path.name} holds no words: its header is too long for such a file.")
 
 
 def read_origin(file: TensorFile) -> Origin:
-    """Raises FormatError if the metadata is damaged."""
+    """Read the origin. Raises FormatError if the metadata is damaged."""
     texts = [file.metadata.get(name, "") for name in ("tables", "provenance")]
     try:
         tables, provenance = (dict(json.loads(text)) for text in texts)
@@ -68,7 +68,7 @@ def read_origin(file: TensorFile) -> Origin:
 
 
 def read_rows(file: TensorFile) -> Rows:
-    """All tensors in float32. Raises FormatError if they are not finite."""
+    """Return all tensors in float32. Raises FormatError if they are not finite."""
     rows = {key: file.read(key).float().clone() for key in file.shapes}
     if not all(x.isfinite().all() for x in rows.values()):
         raise FormatError(f"{file.path.name} holds values that are not numbers. Learn it again.")

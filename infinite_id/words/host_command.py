@@ -1,4 +1,4 @@
-"""What the commands share that learn words: checkpoints, photos, progress in the terminal."""
+"""Shared by the commands that learn words: checkpoints, photos, progress in the terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .host_follow import Tell
 
 
 def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
-    """Follows a run; Ctrl-C ends it with its state kept."""
+    """Train a run to its end; Ctrl-C ends it with its state kept."""
     del begun, patcher, show
     with watch_signals() as watch:
         return loop.train(watch) or loop.is_settled
 
 
 def make_tell() -> Tell:
-    """Shows how many photos are encoded."""
+    """Return a function that shows how many photos are encoded."""
     bars: list[Any] = []
 
     def tell(done: int, count: int) -> None:
@@ -43,7 +43,7 @@ def make_tell() -> Tell:
 
 
 def load_checkpoint(choice: str) -> tuple[Any, Any, Any]:
-    """Model, CLIP and autoencoder. Raises UserError if one is missing."""
+    """Load model, CLIP and autoencoder. Raises UserError if one is missing."""
     path = find_file("--model", "checkpoints", choice)
     folders = folder_paths.get_folder_paths("embeddings")
     model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
@@ -58,7 +58,7 @@ def load_checkpoint(choice: str) -> tuple[Any, Any, Any]:
 
 
 def read_photo(path: Path) -> Photo:
-    """Raises UserError if it cannot be read, or is no photo."""
+    """Read a photo. Raises UserError if it cannot be read, or is no photo."""
     try:
         return decode(path.read_bytes(), Limits())
     except Rejected as rejected:

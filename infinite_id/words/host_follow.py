@@ -1,4 +1,4 @@
-"""Who is told of a run while it learns."""
+"""The functions that report on a run while it learns."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from ..training.loop import Loop
 
 Tell = Callable[[int, int], None]
-"""Is told of photos that are encoded: how many are done, and of how many."""
+"""Called while photos are encoded, with the number done and the number of all."""
 Follow = Callable[[Loop, int, ModelPatcher, Callable[[], Tensor]], bool]
-"""Trains a run that has begun, and shows it; whether it was not interrupted.
+"""Trains a run that has begun, and shows it. Returns False if the run was interrupted.
 
-It is given the run, its step, the model, and what gives latents to preview.
+Its arguments are the run, its step, the model, and a function that returns latents to preview.
 """

@@ -18,7 +18,7 @@ from .host_text import ClipError, Prompts, list_encoders, read_table
 
 
 def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
-    """Raises ClipError if it is no model that words can be learnt for, or not with this CLIP."""
+    """Raise ClipError if words cannot be learnt for this model, or not with this CLIP."""
     if clip is None:
         raise ClipError(
             "There is no CLIP at this node's 'clip': the file that it comes from holds none. Take "
@@ -55,13 +55,13 @@ def check_model(model: ModelPatcher, clip: CLIP | None) -> None:
 
 
 class HostFrozen:
-    """What learners ask for; see `Frozen` in `stable_identity.learner`."""
+    """ComfyUI's model for learners; see `Frozen` in `stable_identity.learner`."""
 
     def __init__(self, model: BaseModel, prompts: Prompts, side: int, twice: bool) -> None:
         """
         Args:
-            model: on the device and in the dtype in which it is to run; it is changed.
-            side: of the targets in pixels, for models that are told sizes.
+            model: on the device and in the dtype of the run; it is changed.
+            side: of the targets in pixels, for models that are conditioned on sizes.
             twice: compute activations twice.
         """
         self._model: Any = model.requires_grad_(False).eval()
@@ -84,7 +84,7 @@ class HostFrozen:
     def predict(
         self, noised: Tensor, times: Tensor, rows: Rows | None, prompts: Sequence[str]
     ) -> Tensor:
-        """The model's prediction `(b, c, h, w)`, float32, with gradients to the words' rows."""
+        """Return the prediction `(b, c, h, w)`, float32, with gradients to the words' rows."""
         context, pooled = zip(
             *(
                 self._prompts.encode(
@@ -104,10 +104,10 @@ class HostFrozen:
         pooled: Tensor,
         options: dict[str, Any],
     ) -> Tensor:
-        """The UNet's prediction `(b, c, h, w)` in float32.
+        """Return the UNet's prediction `(b, c, h, w)` in float32.
 
         Args:
-            context: `(b, l, width)`; in whatever dtype.
+            context: `(b, l, width)` in any dtype.
             options: the host's transformer options.
         """
         output: Tensor = self.unet(
@@ -120,11 +120,11 @@ class HostFrozen:
         return output.float()
 
     def cast(self, x: Tensor) -> Tensor:
-        """On the model's device and in its dtype."""
+        """Return a tensor on the model's device and in its dtype."""
         return x.to(self._device, self._dtype)
 
     def _condition(self, pooled: Tensor) -> Tensor | None:
-        """What the model is told beside the context; nothing, for SD 1.5 and 2.1."""
+        """Return the conditioning beside the context; None for SD 1.5 and 2.1."""
         sizes = {"width": self._side, "height": self._side}
         y = self._model.encode_adm(pooled_output=pooled, device=self._device, **sizes)
         return None if y is None else y.to(self._device, self._dtype)

@@ -1,4 +1,4 @@
-"""A run inside a graph: what its node shows of it."""
+"""Shows a run on its node in a graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .host_follow import Follow, Tell
 
 
 def make_follow(node: str, preview_every: int) -> Follow:
-    """Follows a run on a node: progress, previews, interruption."""
+    """Return a function that follows a run on a node: progress, previews, interruption."""
 
     def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
         model = patcher.model
@@ -32,7 +32,7 @@ def make_follow(node: str, preview_every: int) -> Follow:
 
 
 def make_tell(node: str) -> Tell:
-    """Shows on a node how many photos are encoded."""
+    """Return a function that shows on a node how many photos are encoded."""
 
     def tell(done: int, count: int) -> None:
         comfy.utils.ProgressBar(count, node_id=node).update_absolute(done, count)

@@ -1,7 +1,7 @@
 """The host's CLIP text encoders: their tables, and prompts that hold rows.
 
-The host itself puts rows into a prompt, as it does for `embedding:name`: its tokenizers are copied,
-and the copies know some names more.
+The host itself puts rows into a prompt, as it does for `embedding:name`. Its tokenizers are copied,
+and the copies know more names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .files import KEYS, Rows
 
 
 class ClipError(ValueError):
-    """Text encoders that no words can be learnt for; the message says which can."""
+    """Words cannot be learnt for these text encoders; the message says for which they can."""
 
     __module__ = "infinite_id"  # the page shows it; as a node pack's it would be a path
 
@@ -55,7 +55,7 @@ def read_table(encoder: Any) -> Tensor:
 
 
 def digest_tables(clip: CLIP) -> dict[str, str]:
-    """What tells token tables apart, by encoder; the same in float32 and float16."""
+    """Return a digest of the token table of each encoder; it is the same in float32 and float16."""
     return {key: _digest(read_table(encoder)) for key, encoder in list_encoders(clip).items()}
 
 
@@ -65,14 +65,14 @@ def _digest(table: Tensor) -> str:
 
 
 def tokenise_word(clip: CLIP, key: str, word: str) -> list[int]:
-    """A text encoder's tokens of a word, as the host's tokenizer cuts them out."""
+    """Return a text encoder's tokens of a word, without the tokenizer's start and end."""
     own = getattr(clip.tokenizer, key)
     tokens: list[int] = own.tokenizer(word)["input_ids"]
     return tokens[own.tokens_start : -1 if own.tokenizer_adds_end_token else None]
 
 
 def find_row(clip: CLIP, key: str, word: str) -> Tensor:
-    """The row `(d,)` of a word in a text encoder's token table.
+    """Return the row `(d,)` of a word in a text encoder's token table.
 
     Raises:
         ClipError: if the word is not one token, or was never trained.
@@ -91,15 +91,15 @@ _MARK = re.compile(r"infiniteidrows(\d+)x")
 
 
 def mark(number: int) -> str:
-    """What a text says in the place of the rows of this number; see `tokenise`."""
-    return f" embedding:infiniteidrows{number}x"  # the host knows an embedding by the space
+    """Return the mark in a text for the rows of this number; see `tokenise`."""
+    return f" embedding:infiniteidrows{number}x"  # the host finds an embedding by the space
 
 
 def tokenise(clip: CLIP, text: str, rows: Sequence[Rows]) -> dict[str, Any]:
-    """The host's tokens of a text, with rows `(m, d)` in the place of each mark.
+    """Tokenise a text as the host does, with rows `(m, d)` in the place of each mark.
 
     Args:
-        rows: for each number, of each text encoder.
+        rows: for each number of a mark, the rows of each text encoder.
     """
     speaking = copy.copy(clip)
     speaking.tokenizer = copy.copy(clip.tokenizer)
@@ -111,7 +111,7 @@ def tokenise(clip: CLIP, text: str, rows: Sequence[Rows]) -> dict[str, Any]:
 
 
 def _teach(tokenizer: Any, rows: Sequence[Tensor]) -> Any:
-    """A copy of a tokenizer that finds rows by their marks, and all others as before."""
+    """Return a copy of a tokenizer that finds rows by their marks, and embeddings as before."""
     own = copy.copy(tokenizer)
     own.embedding_directory = tokenizer.embedding_directory or []  # else the host looks for none
     find = own._try_get_embedding
@@ -120,7 +120,7 @@ def _teach(tokenizer: Any, rows: Sequence[Tensor]) -> Any:
         found = _MARK.match(name)
         if found is None:
             return find(name)
-        _, *more, _ = find(found[0])  # newer hosts tell the name as well
+        _, *more, _ = find(found[0])  # newer hosts return the name as well
         return rows[int(found[1])], *more, name[found.end() :].strip()
 
     own._try_get_embedding = find_marked
@@ -138,7 +138,7 @@ class Prompts:
         self._clip = clip
 
     def encode(self, prompt: str, rows: Rows | None) -> tuple[Tensor, Tensor]:
-        """Context `(1, l, width)` and pooled vector `(1, w)`, as the host's CLIP Text Encode.
+        """Return context `(1, l, width)` and pooled vector `(1, w)`, as CLIP Text Encode does.
 
         Args:
             prompt: with `{}` for the person, if there are rows.
@@ -155,7 +155,7 @@ class Prompts:
         return context, pooled
 
     def tokenise(self, prompt: str, rows: Rows | None) -> dict[str, Any]:
-        """The host's tokens of a prompt, with the person's rows in their place."""
+        """Tokenise a prompt as the host does, with the person's rows in their place."""
         if rows is None:
             return tokenise(self._clip, prompt, [])
         return tokenise(self._clip, prompt.format(mark(0)), [rows])
@@ -164,7 +164,8 @@ class Prompts:
 def make_differentiable(clip: CLIP, twice: bool) -> None:
     """Change copied text encoders so that gradients pass through them.
 
-    The host's layers add in place to what their norms need for the gradient: the norms get copies.
+    The host's layers change in place the values that their norms need for gradients; so the norms
+    get copies.
 
     Args:
         twice: keep no activations inside layers; compute them again for the gradient.

@@ -1,6 +1,6 @@
 """Names of embeddings: which are allowed, which are taken, and where a file goes.
 
-The host finds `embedding:a/b` below every one of its embeddings folders and below every folder in
+The host looks for `embedding:a/b` below each of its embeddings folders and below each folder in
 them, with no ending or one of three. So a name is taken if any such file is there.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 _PART = re.compile(r"\w(?:[\w.-]*[\w-])?")
 _ENDINGS = ("", ".safetensors", ".pt", ".bin")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices."""
+"""Names that Windows reserves for devices."""
 _LONGEST = 120
 _LONGEST_PART = 200
-"""Bytes of a folder or file; drives take 255, of which the ending and a number have some."""
+"""The most bytes in the name of a folder or file. Drives allow 255, ending and number included."""
 
 
 class TakenError(ValueError):
@@ -29,7 +29,7 @@ class TakenError(ValueError):
 
 
 class IfTaken(Enum):
-    """What to do about a name that an embedding has already."""
+    """What to do if an embedding has this name already."""
 
     STOP = "stop"
     NUMBER = "number"
@@ -37,10 +37,10 @@ class IfTaken(Enum):
 
 
 def check_name(text: str) -> str:
-    """An embedding's name, maybe with folders, as a prompt has it: `people/anna`.
+    """Return an embedding's name as a prompt has it, maybe with folders: `people/anna`.
 
     Raises:
-        TakenError: for anything that leads elsewhere, or that a prompt cannot say.
+        TakenError: if the name leads out of the folder, or cannot be written in a prompt.
     """
     name = text.strip().replace("\\", "/").removesuffix(".safetensors")
     parts = name.split("/")
@@ -60,7 +60,7 @@ def _fits(part: str) -> bool:
 
 
 def find_named(roots: Iterable[Path], name: str) -> list[Path]:
-    """Every file that the host could take for `embedding:NAME`."""
+    """Find every file that the host could take for `embedding:NAME`."""
     folders = [
         Path(folder)
         for root in roots
@@ -77,12 +77,12 @@ def choose_path(
     run: str,
     read_run: Callable[[Path], str | None],
 ) -> Path:
-    """Where a file goes, in the first of the folders.
+    """Choose the path of a file in the first of the folders.
 
     Args:
         name: from `check_name`.
-        run: the digest of what is learnt: a file of the same run is gone on with, always.
-        read_run: the run that a file is of; None if the pack has not written it.
+        run: the digest of what is learnt; a file of the same run is always written again.
+        read_run: returns the run of a file; None if the pack has not written it.
 
     Raises:
         TakenError: if the name is taken, and may not be replaced.

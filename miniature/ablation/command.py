@@ -2,8 +2,8 @@
 
 `python -m miniature.ablation` writes `docs/ablation.md` and its pictures.
 
-Every way is drawn from the same noise for the same people and prompts; nets that took no part in
-the drawing say what is in a picture. Intervals are bootstrapped over people. With `--keep FOLDER`,
+Every variant draws the same people and prompts from the same noise. Nets that took no part in the
+drawing say what a picture shows. Intervals are bootstrapped over people. With `--keep FOLDER`,
 `python -m infinite_id.metrics score FOLDER/pictures.csv --face-pack PACK --out REPORT` reports the
 same pictures one by one.
 """

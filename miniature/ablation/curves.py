@@ -1,4 +1,4 @@
-"""Likeness along a weight, along a mix of two people, and side by side under masks."""
+"""Likeness against the weight, against the mix of two people, and of two people under masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 
 
 def by_weight(pool: Pool, people: Sequence[int], cfg: float) -> dict[float, Scores]:
-    """Scores `(people, prompts)` at each weight."""
+    """Return scores `(people, prompts)` at each weight."""
     rows = pool.map("weights", partial(_score_weights, cfg=cfg), people)
     return {weight: stack([row[weight] for row in rows]) for weight in WEIGHTS}
 
@@ -47,7 +47,7 @@ def _score_weights(
 
 
 def blend(pool: Pool, pairs: Sequence[split.Pair], cfg: float) -> dict[str, Values]:
-    """Likeness `(pairs, places, 2)` to either person on the way from one to the other."""
+    """Return likeness `(pairs, places, 2)` to both people on the way from one to the other."""
     rows = pool.map("mixing", partial(_blend_two, cfg=cfg), pairs)
     return {name: np.stack([row[name] for row in rows]) for name in METHODS}
 
@@ -69,7 +69,7 @@ def _blend_two(
 def side_by_side(
     pool: Pool, pairs: Sequence[split.Pair], cfg: float
 ) -> tuple[Values, list[Pixels]]:
-    """Two people under masks on a canvas of two squares: likeness `(pairs, halves, 2)`."""
+    """Draw two people under masks on two squares; return likeness `(pairs, halves, 2)`."""
     done = pool.map("masks", partial(_draw_two, cfg=cfg), pairs)
     return np.stack([values for values, _ in done]), [shown for _, shown in done]
 

@@ -16,7 +16,7 @@ Row = dict[str, str]
 
 
 def keep_photos(folder: Path, person: int) -> list[Row]:
-    """The photo that the encoder sees, then others of that person."""
+    """Write the photo that the encoder sees, then other photos of that person."""
     others = split.render_each([person] * OTHER_PHOTOS, split.portraits(person)[:OTHER_PHOTOS])
     rows = []
     for n, pixels in enumerate([split.photo(person), *others]):
@@ -29,7 +29,7 @@ def keep_photos(folder: Path, person: int) -> list[Row]:
 def keep_pictures(
     folder: Path, method: str, person: int, prompts: Sequence[str], pictures: Pixels
 ) -> list[Row]:
-    """Pictures `(n, h, w, 3)`, one of each prompt."""
+    """Write pictures `(n, h, w, 3)`, one for each prompt."""
     rows = []
     for n, (prompt, pixels) in enumerate(zip(prompts, pictures, strict=True)):
         file = Path(method, str(person), f"{n}.png")

@@ -43,11 +43,11 @@ class Metrics:
         return cls(attributes.eval(), likeness.eval(), analysis)
 
     def score(self, pictures: Pixels, scenes: Sequence[Scene], person: Tensor) -> Scores:
-        """A number for each picture: likeness, the share of the prompt followed, each question."""
+        """Return each picture's likeness, the share of the prompt followed, and each answer."""
         return {LIKENESS: self.resembles(pictures, person), **self.follows(pictures, scenes)}
 
     def follows(self, pictures: Pixels, scenes: Sequence[Scene]) -> Scores:
-        """For each question, 1 where a picture shows what its scene asks for; NaN if not asked."""
+        """Return for each question 1 if a picture follows its scene, else 0; NaN if not asked."""
         given = judge.judge(self.attributes, pictures)
         asked = [judge.answers(scene) for scene in scenes]
         found: Scores = {
@@ -63,12 +63,12 @@ class Metrics:
         return found
 
     def resembles(self, pictures: Pixels, person: Tensor) -> NDArray[np.float64]:
-        """The cosine between the largest face and the person; 0 where there is no face."""
+        """Return the cosine between the largest face and the person; 0 if there is no face."""
         found = np.array([self._resembles(picture, person) for picture in pictures])
         return count(found, clipped=False)
 
     def embed_person(self, person: int) -> Tensor:
-        """What a person looks like: the mean of drawn pictures' features, `(128,)`."""
+        """Return the mean of the features of a person's drawn pictures, `(128,)`."""
         drawn = [render(draw_identity(person), scene) for scene in split.portraits(person)]
         pixels = np.stack([picture.pixels for picture in drawn])
         landmarks = np.stack([picture.landmarks for picture in drawn])

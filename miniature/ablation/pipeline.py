@@ -1,4 +1,4 @@
-"""Draws people in scenes by the pack's own encoder and patch, and the host's sampler."""
+"""Draws people in scenes with the pack's own encoder and patch, and the host's sampler."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Pipeline:
         return (pictures.clamp(0, 1) * 255).round().byte().numpy()
 
     def _condition(self, prompts: list[str]) -> list[list[Any]]:
-        """One batch of conditioning: a prompt for each latent."""
+        """Return one batch of conditioning, with a prompt for each latent."""
         encoded = [
             self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0] for text in prompts
         ]

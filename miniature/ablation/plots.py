@@ -25,7 +25,7 @@ ACROSS = 12
 
 
 def draw_base(path: Path, pictures: Pixels) -> None:
-    """`(n, 128, 128, 3)` in rows of twelve."""
+    """Draw pictures `(n, 128, 128, 3)` in rows of twelve."""
     draw_rows(path, [np.hstack(list(row)) for row in np.split(pictures, len(pictures) // ACROSS)])
 
 
@@ -34,7 +34,7 @@ def draw_rows(path: Path, rows: Sequence[Pixels]) -> None:
 
 
 def draw_sheet(path: Path, rows: Sequence[tuple[str, Sequence[Pixels]]]) -> None:
-    """A row for each prompt: the photo, then what each way made."""
+    """Draw a row for each prompt: the photo, then the picture of each variant."""
     labels = ["photo", *ON_PHOTOS, *(f"style: {name}" for name in ON_STYLES)]
     batches = [torch.from_numpy(np.stack(list(shown))).float() / 255 for _, shown in rows]
     drawn = sheet.draw_sheet(
@@ -76,7 +76,7 @@ def _begin(label: str) -> tuple[Figure, pyplot.Axes]:
 def _band(
     axes: pyplot.Axes, places: Sequence[float], values: Sequence[NDArray[np.float64]], label: str
 ) -> None:
-    """The mean with its standard error."""
+    """Plot the mean with its standard error."""
     mean = np.array([v.mean() for v in values])
     error = np.array([v.std() / np.sqrt(len(v)) for v in values])
     (line,) = axes.plot(places, mean, marker="o", markersize=3, label=label)

@@ -1,6 +1,6 @@
-"""Several processes, one thread each, that draw and score different people at once.
+"""Several processes with one thread each draw and score different people at once.
 
-What comes out does not depend on their number.
+The results do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class Pool:
-    """Each process has a pipeline and nets for the metrics of its own."""
+    """Processes that each have their own pipeline and nets for the metrics."""
 
     def __init__(self, host: Path | None, processes: int, steps: int) -> None:
         os.environ.update(KEEP_MEMORY)  # read when a process starts
@@ -38,7 +38,7 @@ class Pool:
     def map(
         self, name: str, work: Callable[[Pipeline, Metrics, T], R], items: Iterable[T]
     ) -> list[R]:
-        """`work` for each item, in their order; it must be picklable."""
+        """Apply `work` to each item and keep their order; `work` must be picklable."""
         todo, done = list(items), []
         for result in self._pool.map(_work, [work] * len(todo), todo):
             done.append(result)

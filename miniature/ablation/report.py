@@ -1,4 +1,4 @@
-"""The results as `docs/ablation.md`, with intervals, beside the paper's; pictures beside it."""
+"""Writes the results to `docs/ablation.md`, with intervals, the paper's results and pictures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the paper says of one way against another; the sign of the difference, or 0."""
+    """The paper's finding about one variant against another: the sign of the difference, or 0."""
 
     claim: str
     first: str
@@ -78,17 +78,17 @@ FINDINGS = (
 
 
 def means(scores: Scores, measure: str) -> NDArray[np.float64]:
-    """A number for each person: the mean over the prompts that ask for the measure."""
+    """Return each person's mean over the prompts that ask for the measure."""
     return np.nanmean(scores[measure], axis=1)
 
 
 def interval(values: NDArray[np.float64], signed: bool = False) -> str:
-    """The mean's 95 % interval, bootstrapped over people."""
+    """Return the mean's 95 % interval, bootstrapped over people."""
     return bootstrap(values).describe(signed)
 
 
 def write(path: Path, results: Results) -> None:
-    """The report, and its pictures in a folder of its name beside it."""
+    """Write the report, and its pictures in a folder of the same name beside it."""
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     plots.draw_base(folder / "base.jpg", results.base.shown)

@@ -1,4 +1,4 @@
-"""Who is drawn and in which scenes; nobody of them is in any training picture."""
+"""The people and scenes of the ablation. None of these people is in a training picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..world.scene import STYLES, Scene, draw_scene
 from .pipeline import SIDE, Pixels
 
 TEST, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 40_000))
-"""The first person of the test, of choosing the guidance, of judging the base model, of pairs."""
+"""The first person of each set: test, choice of the guidance, test of the base model, pairs."""
 
 Pair = tuple[int, int]
 
@@ -30,12 +30,12 @@ def photo(person: int) -> Pixels:
 
 
 def photos(person: int) -> list[Scene]:
-    """What to draw as photos."""
+    """Return scenes to draw as photos."""
     return [_scene(person, _PHOTOS + n, "photo") for n in range(_PROMPTS)]
 
 
 def styled(person: int) -> list[Scene]:
-    """A scene in each of the other styles."""
+    """Return a scene in each of the other styles."""
     others = [style for style in STYLES if style != "photo"]
     return [_scene(person, _STYLED + n, style) for n, style in enumerate(others)]
 
@@ -45,24 +45,24 @@ def any_scene(person: int) -> Scene:
 
 
 def drawn(person: int) -> Pixels:
-    """The person in the scenes of `photos`, by the renderer: what a perfect model would make."""
+    """Render the person in the scenes of `photos`, as a perfect model would draw them."""
     scenes = [replace(s, seed=s.seed + _DRAWN - _PHOTOS) for s in photos(person)]
     return render_each([person] * len(scenes), scenes)
 
 
 def render_each(people: Iterable[int], scenes: Iterable[Scene]) -> Pixels:
-    """`(n, 128, 128, 3)`."""
+    """Render the n-th person in the n-th scene, `(n, 128, 128, 3)`."""
     pairs = zip(people, scenes, strict=True)
     return np.stack([_draw(person, scene) for person, scene in pairs])
 
 
 def portraits(person: int) -> list[Scene]:
-    """Scenes whose mean features are the person for the metrics."""
+    """Return scenes; the mean features of their pictures stand for the person in the metrics."""
     return [_scene(person, _PORTRAITS + n) for n in range(_LIKENESSES)]
 
 
 def pair_up(count: int) -> list[Pair]:
-    """Pairs of people of one noun, so that one prompt suits both."""
+    """Return pairs of people with the same noun, so that one prompt suits both."""
     single: dict[str, int] = {}
     pairs: list[Pair] = []
     person = PAIRS

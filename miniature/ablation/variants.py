@@ -80,7 +80,7 @@ ON_STYLES = {
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Scores `(people, prompts)` by variant and measure, and pictures for the sheet."""
+    """Scores `(people, prompts)` by variant and measure, and pictures for the contact sheet."""
 
     photos: dict[str, Scores]
     styles: dict[str, Scores]
@@ -90,7 +90,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One person's part of it."""
+    """One person's part of an `Outcome`."""
 
     photos: dict[str, Scores]
     styles: dict[str, Scores]
@@ -102,7 +102,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """Scores `(pictures,)` of the text alone, and of drawn pictures of the same scenes."""
+    """Scores `(pictures,)` of the text alone, and of rendered pictures of the same scenes."""
 
     scores: Scores
     ceiling: Scores
@@ -110,7 +110,7 @@ class Base:
 
 
 def score_guidances(pool: Pool, count: int) -> dict[float, tuple[float, float]]:
-    """Full Infinite-ID's likeness and following at each guidance, on people kept for this."""
+    """Return full Infinite-ID's likeness and following at each guidance, on separate people."""
     people = range(split.VALIDATION, split.VALIDATION + count)
     done = pool.map("guidance", _score_guidances, people)
 
@@ -132,7 +132,7 @@ def _score_guidances(pipeline: Pipeline, metrics: Metrics, number: int) -> dict[
 
 
 def score_base(pool: Pool, count: int, cfg: float) -> Base:
-    """So many pictures of as many people, in all styles."""
+    """Draw `count` pictures of as many people, in all styles, and score them."""
     people = range(split.BASE, split.BASE + count)
     batches = [people[n : n + BATCH] for n in range(0, count, BATCH)]
     done = pool.map("base model", partial(_score_batch, cfg=cfg), batches)
@@ -141,7 +141,7 @@ def score_base(pool: Pool, count: int, cfg: float) -> Base:
 
 
 def score_all(pool: Pool, people: Iterable[int], cfg: float, folder: Path | None = None) -> Outcome:
-    """Draw and score; pictures of the variants on photos are kept in a folder, if one is given."""
+    """Draw and score. If a folder is given, pictures of the variants on photos are kept there."""
     done = pool.map("test", partial(_score_one, cfg=cfg, folder=folder), people)
     if folder is not None:
         write_table(folder, (row for one in done for row in one.kept))
@@ -156,7 +156,7 @@ def score_all(pool: Pool, people: Iterable[int], cfg: float, folder: Path | None
 def _score_one(
     pipeline: Pipeline, metrics: Metrics, number: int, cfg: float, folder: Path | None = None
 ) -> _Part:
-    """Everything that is drawn of one person."""
+    """Draw and score one person in every variant."""
     person, input_photo = metrics.embed_person(number), split.photo(number)
     identities = {kind: pipeline.encode(input_photo, kind) for kind in (OWN, WITH_TEXT)}
     shown = [input_photo]
@@ -185,7 +185,7 @@ def _score_one(
 
 
 def stack(rows: Sequence[Scores]) -> Scores:
-    """A person's scores each -> `(people, prompts)`."""
+    """Stack the scores of each person to `(people, prompts)`."""
     return {measure: np.stack([row[measure] for row in rows]) for measure in rows[0]}
 
 

@@ -1,8 +1,8 @@
 """Stages `features`, `adapter` and `adapter_with_text`: Infinite-ID, by the pack's own training.
 
-`features` notes what the face net and the CLIP encoder see in every picture. `adapter` is the
-paper's identity-enhanced training: another picture of the person in, no text. `adapter_with_text`
-is what the paper compares it to: the same weights, learnt beside the text's attention.
+`features` stores the outputs of the face net and the CLIP encoder for every picture. `adapter` is
+the paper's identity-enhanced training: another picture of the person is the input, without text.
+`adapter_with_text` is the paper's comparison: the same weights, learnt beside the text's attention.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def extract(folder: Path, _: int) -> None:
 
 @torch.inference_mode()
 def see_nothing(folder: Path) -> Tensor:
-    """CLIP states of the picture that is zero in normalised pixels, `(1, 257, 64)`."""
+    """Return CLIP states of the picture that is zero in normalised pixels, `(1, 257, 64)`."""
     nothing = torch.zeros(1, 3, clip_vision.SIDE, clip_vision.SIDE)
     return clip_vision.trained(folder)(nothing)[0].to(workers.device())
 
@@ -80,7 +80,7 @@ def see_nothing(folder: Path) -> Tensor:
 class Lessons:
     """Pairs of photos of one person: the latents of one, the features of another.
 
-    As in the paper there are no other styles among them: those are the text's affair.
+    As in the paper, all are of the photo style: other styles are left to the text.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class Lessons:
         self.pairs = torch.tensor(_pair_up(pictures))
 
     def draw(self, random: torch.Generator, count: int) -> tuple[Tensor, Pairs]:
-        """The targets' numbers, and the pairs."""
+        """Return the targets' numbers, and the pairs."""
         chosen = torch.randint(len(self.pairs), (count,), generator=random)
         target, source = self.pairs[chosen].unbind(1)
         parts = (self.latents[target], self.face[source], self.clip[source])
@@ -105,7 +105,7 @@ class Lessons:
 
 
 def _pair_up(pictures: Pictures) -> list[tuple[int, int]]:
-    """Every two photos of a person, either way round, by the pictures' numbers."""
+    """List all ordered pairs of photos of the same person, by the pictures' numbers."""
     scenes = [draw_scene(seed) for seed in pictures.scenes.tolist()]
     photos = [n for n, scene in enumerate(scenes) if scene.style == "photo"]
     people = groupby(photos, lambda n: n // PER_PERSON)
@@ -144,7 +144,7 @@ train_with_text = partial(train, with_text=True)
 
 
 def load_base(folder: Path) -> tuple[comfy.model_base.BaseModel, MiniatureClipModel]:
-    """The diffusion model and the text encoders, frozen, in single precision."""
+    """Load the diffusion model and the text encoders, frozen, in single precision."""
     register()
     path = str(folder / CHECKPOINT)
     patcher, clip, _, _ = comfy.sd.load_checkpoint_guess_config(path, output_vae=False)

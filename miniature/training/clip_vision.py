@@ -1,8 +1,8 @@
-"""Stage `clip_vision`: the small image encoder, trained to name what it sees.
+"""Stage `clip_vision`: the small image encoder, trained to name a person's features.
 
-Its input is a face crop from hairline to neck, 224 px, as the pack makes it. Heads that are thrown
-away afterwards read the person's features off the mean of the *last* hidden layer, whose tokens are
-what Infinite-ID uses; a cross-attention over them can find what a mean can.
+Its input is a face crop from hairline to neck, 224 px, as the pack makes it. In training only,
+heads predict the person's features from the mean of the *last* hidden layer. Infinite-ID uses this
+layer's tokens: a cross-attention over them can find all that their mean holds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Namer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nets.clip_vision()
-        self.encoder.visual_projection.requires_grad_(False)  # nobody reads it
+        self.encoder.visual_projection.requires_grad_(False)  # nothing reads it
         width = clip_vision_config()["hidden_size"]
         sizes = [len(options) for options in CHOICES.values()]
         self.heads = nn.ModuleList([nn.Linear(width, size) for size in [*sizes, len(AMOUNTS)]])
@@ -84,14 +84,14 @@ def train(folder: Path, samples: int) -> None:
 
 
 def trained(folder: Path) -> nn.Module:
-    """The encoder alone, as published; its first output is the last hidden state."""
+    """Return the encoder alone, as published; its first output is the last hidden state."""
     net = nets.clip_vision()
     net.load_state_dict(load_file(folder / FILE))
     return net.eval().requires_grad_(False)
 
 
 def as_input(pictures: Pictures, numbers: Sequence[int], rng: np.random.Generator) -> Tensor:
-    """Loose crops in CLIP's normalisation, `(b, 3, 224, 224)`, by slightly wrong landmarks."""
+    """Cut loose crops `(b, 3, 224, 224)` by slightly wrong landmarks, in CLIP's normalisation."""
     crops = [
         loose_crop(pictures.pixels[n], pictures.landmarks[n] + rng.normal(0, JITTER, (5, 2)))
         for n in numbers
@@ -105,7 +105,7 @@ def as_input(pictures: Pictures, numbers: Sequence[int], rng: np.random.Generato
 
 
 def loose_crop(picture: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[np.uint8]:
-    """ArcFace's crop, turned and centred alike, with more around it."""
+    """Cut a crop with ArcFace's rotation and centre, but with more around the face."""
     matrix = estimate_norm(landmarks, 112) * (LOOSE * SIDE / 112)
     matrix[:, 2] += (1 - LOOSE) * SIDE / 2
     return cv2.warpAffine(picture, matrix, (SIDE, SIDE))  # type: ignore[return-value]
@@ -127,7 +127,7 @@ def _numbers(people: Sequence[Identity], feature: str) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(net: Namer, people: int = 50) -> str:
-    """Share of right answers by feature, on people never trained on."""
+    """Measure the share of right answers by feature, on people never trained on."""
     pictures, rng = held_out(people), np.random.default_rng(9)
     numbers = range(len(pictures.pixels))
     outputs = net(as_input(pictures, numbers, rng))

@@ -1,10 +1,10 @@
-"""Makes the miniature from seeds, or trains one of its nets on from where it was.
+"""Makes the miniature from seeds, or continues the training of one of its nets.
 
 `python -m miniature.train` takes all stages in their order, with as many samples as the
 published weights had. `--stage unet --samples 300000` takes one; with `--stage unpack` before it,
 it goes on from the published weights. It uses a GPU if there is one. Sheets and logs lie beside the
-checkpoints in the work folder. A stage that is stopped loses two minutes at most, and one that has
-had its samples already is passed over. `--stage keep --to FOLDER` stores what was learnt so far,
+checkpoints in the work folder. A stage that is stopped loses two minutes at most; a stage
+that has had all its samples is skipped. `--stage keep --to FOLDER` stores what was learnt so far,
 and `--stage unpack --to FOLDER` goes on from that on another machine.
 """
 
@@ -24,10 +24,10 @@ WORK = Path.home() / ".cache" / "infinite-id" / "miniature-2" / "work"
 
 
 class Stage(NamedTuple):
-    """A function of a module beside this one, called with the work folder and the samples.
+    """A function of a module in this folder, called with the work folder and the samples' number.
 
-    Where pictures are drawn it is the number of pictures instead, for `unpack`, `keep` and
-    `publish` the folder of weights.
+    A stage that draws pictures gets the number of pictures instead; `unpack`, `keep` and
+    `publish` get the folder of weights.
     """
 
     module: str
@@ -53,7 +53,7 @@ STAGES = {
     "likeness": Stage("judge", "train_likeness", 150_000),
     "publish": Stage("publish", "publish"),
 }
-OTHERS = {  # not a part of making it from seeds
+OTHERS = {  # these are no part of making the miniature from seeds
     "unpack": Stage("unpack", "unpack"),
     "keep": Stage("unpack", "keep"),
 }

@@ -1,7 +1,7 @@
 """Stage `detector`: a small fully convolutional face detector with five landmarks.
 
-One net looks at the picture in three sizes: whole, halved and quartered. To insightface's SCRFD
-class these are its strides 8, 16 and 32. At its own size the net finds faces 32 to 112 px high.
+One net looks at the picture in three sizes: whole, halved and quartered. For insightface's
+SCRFD class these are the strides 8, 16 and 32. In each size the net finds faces 32 to 112 px high.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .run import Run, averaged_weights
 
 STRIDE, SIDE, BATCH = 8, 160, 24
 SMALLEST, LARGEST = 32.0, 112.0  # face heights that the net is to find
-HALF = canvas.SIDE // 2  # the pictures' faces are too high for it at their full size
-CENTRAL = 0.22  # of a face's width and height: cells so near its centre are to find it
+HALF = canvas.SIDE // 2  # at full size the pictures' faces are too high for the net
+CENTRAL = 0.22  # share of a face's width and height: cells this near its centre are to find it
 OUTPUTS = 15  # a score, four distances, five points
 
 
@@ -75,7 +75,7 @@ def trained(folder: Path) -> nn.Sequential:
 def _scenes(
     pictures: Pictures, count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures in random sizes at random places of a black square: pixels, boxes, landmarks."""
+    """Put pictures of random sizes on a black square; return pixels, boxes and landmarks."""
     numbers = rng.integers(len(pictures.pixels), size=count)
     pixels = np.zeros((count, SIDE, SIDE, 3), np.uint8)
     places = np.empty((count, 7, 2), np.float32)
@@ -96,12 +96,12 @@ def _halve(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:
-    """What insightface feeds: RGB, (x - 127.5) / 128."""
+    """Return insightface's input for the net: RGB, (x - 127.5) / 128."""
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.5) / 128
 
 
 def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
-    """Focal loss of the scores; L1 of the lengths in the cells that lie on a face's middle."""
+    """Return focal loss of the scores, plus L1 of the lengths in cells on a face's middle."""
     output = output.permute(0, 2, 3, 1)
     cells = torch.arange(output.shape[1], device=output.device) * float(STRIDE)
     centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1)[None]
@@ -120,7 +120,7 @@ def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, people: int = 50) -> str:
-    """Landmark error and score of the best cell, on whole pictures of people never trained on."""
+    """Measure error and score of the best cell, on whole pictures of people never trained on."""
     pictures = held_out(people)
     halved = np.stack([_halve(picture) for picture in pictures.pixels])
     output = model(as_input(halved)).permute(0, 2, 3, 1)

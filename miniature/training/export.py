@@ -36,7 +36,7 @@ class Graph:
         return self.add("Cast", half, output=name, to=TensorProto.FLOAT)
 
     def sequence(self, layers: nn.Sequential, prefix: str, source: str, weights: str) -> str:
-        """The layers one after the other; `weights` names those that `load` has stored."""
+        """Add layers one after the other; `weights` names the weights that `load` has stored."""
         for number, layer in enumerate(layers):
             name, output = f"{weights}.{number}", f"{prefix}.{number}"
             if isinstance(layer, nn.Conv2d):
@@ -66,7 +66,7 @@ class Graph:
         )
 
     def write(self, path: Path, inputs: dict[str, tuple], outputs: dict[str, tuple]) -> None:
-        """Sizes that are words may vary."""
+        """Write the graph. A size that is a word may vary."""
         ends = [
             [
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -86,7 +86,7 @@ _KINDS = {nn.ReLU: "Relu", nn.Flatten: "Flatten", nn.Sigmoid: "Sigmoid"}
 
 
 def fused(layers: nn.Sequential) -> nn.Sequential:
-    """Batch normalisation folded into the convolutions before it."""
+    """Fold each batch normalisation into the convolution before it."""
     done: list[nn.Module] = []
     for layer in layers.eval():
         if isinstance(layer, nn.BatchNorm2d):
@@ -99,7 +99,7 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
 
 
 def write_recogniser(work: Path, trained: nn.Sequential) -> None:
-    """`(n, 3, 112, 112)` RGB in -1..1, as insightface feeds it, -> `(n, 512)`."""
+    """Write a net `(n, 3, 112, 112)` RGB in -1..1, as insightface feeds it, -> `(n, 512)`."""
     layers, graph = fused(trained), Graph()
     graph.load(layers, "net")
     last = graph.sequence(layers, "layer", "pixels", "net")
@@ -109,9 +109,10 @@ def write_recogniser(work: Path, trained: nn.Sequential) -> None:
 
 
 def write_detector(work: Path, trained: nn.Sequential) -> None:
-    """Nine outputs, as SCRFD: scores, boxes, landmarks, each for strides 8, 16 and 32.
+    """Write nine outputs, as SCRFD: scores, boxes, landmarks, each for strides 8, 16 and 32.
 
-    A row per anchor, two anchors per cell; the second never scores. Any multiple of 32 as size.
+    Each anchor has a row. A cell has two anchors, and the second never scores. The picture may
+    have any multiple of 32 as size.
     """
     layers, graph = fused(trained), Graph()
     graph.load(layers, "net")

@@ -1,7 +1,7 @@
-"""Stage `judge`: the nets that say what is in a picture; they take no part in making one.
+"""Stage `judge`: nets that say what a picture shows. They take no part in making pictures.
 
-Trained on people and scenes that nothing else has seen: `attributes` reads a whole picture,
-`likeness` is a recogniser of its own, so that no picture was made to please it.
+They are trained on people and scenes that no other net has seen. `attributes` reads a whole
+picture. `likeness` is a separate recogniser, so that no picture was optimised for it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 
 
 def answers(scene: Scene) -> dict[str, str]:
-    """What a scene asks for; a pencil sketch has no colours."""
+    """Return the answers that a scene asks for; a pencil sketch has no colours."""
     asked = {question: str(getattr(scene, question)) for question in QUESTIONS}
     return asked if scene.coloured else {k: v for k, v in asked.items() if k != "colour"}
 
@@ -99,19 +99,19 @@ def train_attributes(folder: Path, samples: int) -> None:
 
 
 def likeness() -> nn.Sequential:
-    """A recogniser with fewer features, `(n, 128)`."""
+    """Return a recogniser with fewer features, `(n, 128)`."""
     return recogniser.net(features=128)
 
 
 def train_likeness(folder: Path, samples: int) -> None:
-    """The recogniser's training, on the judge's people."""
+    """Train the recogniser on the judge's people."""
     torch.manual_seed(1)
     run = Run(folder, "likeness", likeness(), lr=2e-3, decay=0.99, batch=recogniser.BATCH)
     recogniser.teach(run, samples, folder / "judge_pictures")
 
 
 def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """Pictures as the net takes them, blurred and with noise as reconstructed ones may be."""
+    """Return pictures as the net takes them, blurred and noisy like reconstructed ones."""
     small = [cv2.resize(p, (SEEN, SEEN), interpolation=cv2.INTER_AREA) for p in pixels]
     soft = np.stack([cv2.GaussianBlur(p, (0, 0), rng.uniform(0.05, BLUR)) for p in small])
     batch = soft + rng.normal(0, rng.uniform(0, NOISE), soft.shape)
@@ -140,7 +140,7 @@ def _loss(output: dict[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
 
 
 def export(folder: Path) -> None:
-    """Both nets in one file."""
+    """Write both nets into one file."""
     tensors = {
         f"{name}.{k}": x
         for name in ("attributes", "likeness")
@@ -157,7 +157,7 @@ def trained(folder: Path) -> Attributes:
 
 @torch.inference_mode()
 def judge(net: Attributes, pixels: NDArray[np.uint8]) -> list[dict[str, str]]:
-    """The net's answer to every question, for each picture."""
+    """Return the net's answer to every question, for each picture."""
     output = {name: logits.argmax(1).tolist() for name, logits in net(as_input(pixels)).items()}
     return [
         {name: QUESTIONS[name][numbers[row]] for name, numbers in output.items()}
@@ -166,7 +166,7 @@ def judge(net: Attributes, pixels: NDArray[np.uint8]) -> list[dict[str, str]]:
 
 
 def accuracy(folder: Path, people: int = 100) -> str:
-    """Share of right answers on drawn pictures of people never trained on."""
+    """Measure the share of right answers on drawn pictures of people never trained on."""
     pictures = held_out(people)
     given = judge(trained(folder), pictures.pixels)
     asked = [answers(scene) for scene in _scenes(pictures, range(len(given)))]

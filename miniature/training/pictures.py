@@ -1,4 +1,4 @@
-"""The drawn pictures that everything is trained on, kept on disk.
+"""The drawn training pictures of all nets, kept on disk.
 
 Four pictures in a row show the same person, each in a scene of its own. Every fourth such group
 shows one of the people whom captions call by name.
@@ -25,7 +25,7 @@ CHUNK = 1024
 ARRAYS = ("landmarks", "boxes", "people", "scenes")
 PIXELS = "pixels.rgb"  # of all chunks
 PER_PERSON = 4
-NAMED = 4  # of so many groups one is of a person with a name
+NAMED = 4  # one in this many groups shows a person with a name
 HELD_OUT = 1_000_000  # people and scenes from this seed on are never trained on
 
 
@@ -39,7 +39,7 @@ class Pictures:
 
 
 def draw(people: Iterable[int], scenes: Iterable[int]) -> Pictures:
-    """Each person in the scene at the same place; both are seeds."""
+    """Draw the n-th person in the n-th scene; both are seeds."""
     pairs = list(zip(people, scenes, strict=True))
     pictures = [render(draw_identity(person), draw_scene(scene)) for person, scene in pairs]
     return Pictures(
@@ -52,13 +52,13 @@ def draw(people: Iterable[int], scenes: Iterable[int]) -> Pictures:
 
 
 def held_out(people: int) -> Pictures:
-    """Four pictures each of people that no net was trained on."""
+    """Draw four pictures each of people that no net was trained on."""
     scenes = range(HELD_OUT * PER_PERSON, (HELD_OUT + people) * PER_PERSON)
     return draw((scene // PER_PERSON for scene in scenes), scenes)
 
 
 def shown(number: int) -> int:
-    """The person in a training picture, by its number."""
+    """Return the person in a training picture, given its number."""
     group = number // PER_PERSON
     return group // NAMED % len(NAMES) if group % NAMED == 0 else len(NAMES) + group
 
@@ -76,7 +76,7 @@ def make(work: Path, count: int) -> None:
 
 
 def make_chunks(folder: Path, count: int, person: Callable[[int], int], first_scene: int) -> None:
-    """Picture n shows `person(n)`; a chunk's `.npz` appears when its pixels are written."""
+    """Draw chunks. Picture n shows `person(n)`; a chunk's `.npz` is written after its pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     for first in workers.share(range(0, count, CHUNK)):
         path = folder / f"{first // CHUNK:04d}.npz"
@@ -98,13 +98,13 @@ def chunk_paths(folder: Path) -> list[Path]:
 
 
 def numbers_in(chunk: Path) -> range:
-    """The pictures of a chunk."""
+    """Return the numbers of the pictures of a chunk."""
     first = int(chunk.stem) * CHUNK
     return range(first, first + len(np.load(chunk)["people"]))
 
 
 def load(folder: Path, most: int | None = None) -> Pictures:
-    """The first pictures of a folder; the pixels stay on disk until they are read."""
+    """Load the first pictures of a folder; the pixels stay on disk until they are read."""
     parts = [np.load(path) for path in chunk_paths(folder)]
     arrays = {name: np.concatenate([part[name] for part in parts])[:most] for name in ARRAYS}
     shape = (len(arrays["people"]), SIDE, SIDE, 3)

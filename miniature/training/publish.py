@@ -1,4 +1,4 @@
-"""Stage `publish`: what was learnt, as the files that users of the miniature load."""
+"""Stage `publish`: writes the weights as the files that users of the miniature load."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Stage `recogniser`: an aligned face, 112 px, to 512 numbers that tell people apart.
+"""Stage `recogniser`: a net that turns an aligned face, 112 px, into 512 features of the person.
 
-Trained on pairs of different pictures of one person: of a batch's crops, each must find its pair
-(InfoNCE over cosine similarities). Exported in the form that insightface's ArcFaceONNX reads.
+It is trained on pairs of different pictures of one person: each crop of a batch must find its pair
+(InfoNCE over cosine similarities). It is exported in the form that insightface's ArcFaceONNX reads.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def teach(run: Run, samples: int, source: Path) -> None:
 
 
 def _pairs(pictures: Pictures, step: int, count: int) -> Tensor:
-    """`(2 * count, 3, 112, 112)` in -1..1: first everybody's one picture, then the other."""
+    """Return `(2 * count, 3, 112, 112)` in -1..1: one picture of each person, then the others."""
     rng = np.random.default_rng([step, 6])
     groups = rng.permutation(len(pictures.pixels) // PER_PERSON)[: 2 * count]
     _, first = np.unique(pictures.people[groups * PER_PERSON], return_index=True)
@@ -115,13 +115,13 @@ def trained(folder: Path) -> nn.Sequential:
 
 @torch.inference_mode()
 def embed(model: nn.Module, pixels: NDArray[np.uint8], landmarks: NDArray[Any]) -> Tensor:
-    """Unit features `(n, 512)` of whole pictures."""
+    """Return unit features `(n, 512)` of whole pictures."""
     crops = [crop(p, marks) for p, marks in zip(pixels, landmarks, strict=True)]
     return F.normalize(model(_tensor(np.stack(crops))), dim=1)
 
 
 def verification(model: nn.Module, people: int = 100) -> str:
-    """How well two pictures tell whether they show one person, on people never trained on."""
+    """Measure how well the net tells if two pictures show one person, on held-out people."""
     pictures = held_out(people)
     features = embed(model, pictures.pixels, pictures.landmarks)
     similar = features @ features.T

@@ -1,7 +1,7 @@
 """One stage's training loop: it counts samples, saves atomically and resumes where it was.
 
 Every random number of a step comes from a generator seeded with the step's number, so a resumed
-run goes on bit for bit as an uninterrupted one would, given as many workers and the same device.
+run gives the same bits as an uninterrupted one, with as many workers and the same device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def generator(step: int) -> torch.Generator:
 
 
 class Averaged:
-    """An exponential moving average of a net's parameters; short at first."""
+    """An exponential moving average of a net's parameters; its window is short at first."""
 
     def __init__(self, net: torch.nn.Module, decay: float) -> None:
         self.decay = decay
@@ -43,8 +43,8 @@ class Averaged:
 class Run:
     """A net, its optimiser and its average, stored as `<folder>/<name>.pt`; a log beside it.
 
-    `batch` is what one step of one worker takes on a CPU. A GPU takes `GPU_BATCH` times as many
-    samples at once, and a larger rate with them. `seconds` are the processor's own.
+    `batch` is the number of samples of one worker's step on a CPU. A GPU takes `GPU_BATCH` times as
+    many samples at once, and a larger learning rate. `seconds` are processor time.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Run:
         warm_up: int = 200,
         finish: int | None = None,
     ) -> None:
-        """Steps until so many samples were seen, all runs of this net taken together.
+        """Train until this net has seen `samples` samples in all its runs together.
 
-        `loss_of(seed)` gives the loss of `batch` samples. The learning rate falls over the last
-        quarter of the samples, or of those to `finish` if this is only a part of them.
+        `loss_of(seed)` returns the loss of `batch` samples. The learning rate falls over the last
+        quarter of `finish` samples, which is `samples` if this call is not only a part.
         """
         losses: list[float] = []
         saved = since = time.monotonic()
@@ -103,7 +103,7 @@ class Run:
         return max(0.02, (1 - self.samples / finish) / FALLING)
 
     def _descend(self, loss: Tensor) -> float:
-        """One step; the mean loss of all workers."""
+        """Make one step, and return the mean loss of all workers."""
         self.optimiser.zero_grad()
         loss.backward()
         report = loss.detach()[None].clone()
@@ -124,7 +124,7 @@ class Run:
             file.write(line + "\n")
 
     def averaged(self) -> dict[str, Tensor]:
-        """The net's state dict with the averaged parameters."""
+        """Return the net's state dict with the averaged parameters."""
         names = [name for name, _ in self.net.named_parameters()]
         return self.net.state_dict() | dict(zip(names, self.average.mean, strict=True))
 
@@ -143,7 +143,7 @@ class Run:
         partial.replace(self.path)
 
     def _resume(self, state: dict[str, Any]) -> None:
-        if "net" not in state:  # published weights: the average is all that is known
+        if "net" not in state:  # published weights hold the average only
             self.net.load_state_dict(state["averaged"])
             self.average = Averaged(self.net, self.average.decay)
             return
@@ -154,7 +154,7 @@ class Run:
 
 
 def averaged_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    """What a finished or running stage has learnt so far."""
+    """Return the averaged weights of a finished or running stage."""
     state: dict[str, Any] = torch.load(
         folder / f"{name}.pt", map_location=workers.device(), weights_only=True
     )

@@ -1,4 +1,4 @@
-"""Contact sheets by the host's own loader, text encoders, sampler and decoder."""
+"""Draws contact sheets with the host's own loader, text encoders, sampler and decoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS, SEED = 2, 1
 
 
 def write_sheet(checkpoint: Path, path: Path, side: int) -> None:
-    """A column a prompt, pictures of so many pixels; a row has the same noise for all prompts."""
+    """Draw a column for each prompt, with `side` pixels a picture; a row shares its noise."""
     register()
     model, clip, decoder, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
     latent = torch.zeros(ROWS, LATENT_CHANNELS, side // 8, side // 8)

@@ -1,4 +1,4 @@
-"""Weights to begin with: the host's layers skip PyTorch's own initialisation."""
+"""Initial weights, because the host's layers skip PyTorch's own initialisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def initialise(net: nn.Module, seed: int = 0) -> None:
-    """Uniform by fan-in, as PyTorch does; zero biases; norms at one."""
+    """Draw weights uniformly by fan-in, as PyTorch does; biases are zero and norms one."""
     torch.manual_seed(seed)
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):

@@ -1,4 +1,4 @@
-"""Prompts to conditioning, for many prompts at once and with gradients."""
+"""Turns many prompts into conditioning at once, with gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Conditioning = tuple[Tensor, Tensor]
 
 
 def make_trainable() -> None:
-    """The host's CLIP layers add in place, which autograd forbids; these give the same numbers."""
+    """Replace the host's CLIP layers, which add in place, by equivalent ones for autograd."""
 
     def forward(self, x, mask=None, optimized_attention=None):  # type: ignore[no-untyped-def]
         x = x + self.self_attn(self.layer_norm1(x), mask, optimized_attention)
@@ -35,7 +35,7 @@ class Prompts:
         )
 
     def encode(self, net: MiniatureClipModel, which: Tensor, side: int) -> Conditioning:
-        """Context `(b, 40, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
+        """Return context `(b, 40, 128)` and the vector `(b, 1632)` of pooled text and sizes."""
         context_l, _ = net.clip_l(self.l[which].tolist())
         context_g, pooled = net.clip_g(self.g[which].tolist())
         vector = torch.cat([pooled, embed_sizes(side).expand(len(which), -1)], dim=1)
@@ -43,6 +43,6 @@ class Prompts:
 
 
 def embed_sizes(side: int) -> Tensor:
-    """The vector's part that tells the sizes of a whole picture, as the host does; `(1536,)`."""
+    """Embed the sizes of a whole picture as the host does: a part of the vector, `(1536,)`."""
     sizes = torch.tensor([side, side, 0, 0, side, side], device=workers.device())
     return Timestep(SIZE_EMBEDDING)(sizes.float()).flatten()

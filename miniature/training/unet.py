@@ -1,10 +1,10 @@
 """Stages `latents` and `unet`: the diffusion model and its text encoders, trained together.
 
-The first samples are of pictures made half as large: they cost a fourth, and teach what words mean
-and how a picture is laid out.
+The first samples are pictures at half the size: they cost a fourth, and teach what words mean and
+how a picture is laid out.
 
-The text encoders are part of this stage: the captions' few hundred words mean nothing but what they
-do to pictures, so no other task would teach features that serve the UNet better.
+The text encoders are part of this stage: the captions have a few hundred words, whose only meaning
+is their effect on pictures. So no other task would teach features that serve the UNet better.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SHEET_EVERY = 20_000  # samples
 def encode_pictures(folder: Path, _: int) -> None:
     """Writes the latents of every chunk that has none yet.
 
-    `latents (1024, 4, 32, 32)` are of the whole pictures, `small (1024, 4, 16, 16)` of the same
-    made half as large.
+    `latents (1024, 4, 32, 32)` are of the pictures at full size, `small (1024, 4, 16, 16)` of the
+    same pictures at half the size.
     """
     net = vae.trained(folder).to(workers.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = load(folder / "pictures").pixels
@@ -72,7 +72,7 @@ def _encode(net: TAESD, pixels: Tensor) -> NDArray[np.float16]:
 
 
 class Painter(torch.nn.Module):
-    """UNet and text encoders as one net for the optimiser."""
+    """The UNet and the text encoders as one net, for the optimiser."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Painter(torch.nn.Module):
         self.text.clip_l.transformer.text_projection.requires_grad_(False)  # SDXL ignores it
 
     def initialise(self) -> None:
-        """Zero where a branch joins the trunk, as the original networks begin."""
+        """Set the last layer of each residual branch to zero, as in the original networks."""
         initialise(self)
         ends = ("out_layers.3.weight", "proj_out.weight", "out.2.weight")
         for name, weight in self.unet.named_parameters():
@@ -93,7 +93,7 @@ class Painter(torch.nn.Module):
 
 
 class Lessons:
-    """Random samples out of the stored latents, the same for the same step."""
+    """Draws random samples of the stored latents; the same step gives the same samples."""
 
     def __init__(self, folder: Path) -> None:
         chunks = [np.load(path) for path in chunk_paths(folder / "latents")]
@@ -107,10 +107,10 @@ class Lessons:
         self.sampling = sampling.to(workers.device())
 
     def loss(self, net: Painter, count: int, is_small: bool, step: int) -> Tensor:
-        """`min(snr, 5) / snr * |eps - prediction|^2`, and the same for what is coarse in x0.
+        """Return `min(snr, 5) / snr * |eps - prediction|^2`, plus the error of a coarse x0.
 
-        A picture's colours and layout are a few of a thousand numbers; early in the sampling
-        their error is the noise's, and large, while that of a pixel hardly shows it.
+        A picture's colours and layout are only a few of a thousand numbers. Early in the sampling
+        their error is large, but the error of single pixels hardly shows it.
         """
         random, device = generator(step), workers.device()
         which = torch.randint(len(self.latents), (count,), generator=random)
@@ -150,7 +150,7 @@ def train(folder: Path, samples: int) -> None:
 
 
 def write_checkpoint(folder: Path, run: Run) -> None:
-    """The averaged weights and the autoencoder as a checkpoint that the host's loader takes."""
+    """Write the averaged weights and the autoencoder as a checkpoint for the host's loader."""
     averaged = run.averaged()
     unet, words = (
         {name.removeprefix(part): x for name, x in averaged.items() if name.startswith(part)}
@@ -164,7 +164,7 @@ def write_checkpoint(folder: Path, run: Run) -> None:
 
 
 def replace_autoencoder(folder: Path) -> None:
-    """The decoder learns on after the checkpoint was written."""
+    """Put the newest decoder into the checkpoint: it learns on after the checkpoint was written."""
     config = Miniature(UNETS[VARIANT].config())
     pixels = config.process_vae_state_dict_for_saving(vae.trained(folder).state_dict())
     path = folder / CHECKPOINT

@@ -1,8 +1,9 @@
-"""Stages `unpack` and `keep`: weights as a work folder, so that training goes on from them.
+"""Stages `unpack` and `keep`: turn weights into a work folder, so that training goes on from them.
 
-`unpack` puts there what takes longest to learn: of published weights the autoencoder, the UNet with
-its text encoders, the CLIP encoder and the detector; of those that `keep` has written, what a run
-that was not ended had learnt. Stages that have written their own are left as they are.
+`unpack` fills the folder with the weights that take longest to learn. Of published weights these
+are the autoencoder, the UNet with its text encoders, the CLIP encoder and the detector. Of weights
+that `keep` has written, they are the state of a run that had not ended. Weights that a stage has
+written itself are not replaced.
 """
 
 from __future__ import annotations

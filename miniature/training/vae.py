@@ -1,9 +1,9 @@
 """Stages `vae`, `encoder` and `decoder`: the autoencoder, a TAESD that learns our drawings.
 
 `vae` trains both halves. `encoder` freezes the encoder and gives every latent channel mean 0 and
-spread 1 over the pictures, by rescaling its last convolution: its latents are what the UNet sees,
-and the host's are those divided by SDXL's factor, as `TAESD.vae_scale` does. `decoder` trains the
-decoder on for the frozen encoder; that can go on after the UNet has begun to learn the latents.
+spread 1 over the pictures, by rescaling its last convolution. The UNet sees these latents; the
+host's are the same divided by SDXL's factor, by `TAESD.vae_scale`. `decoder` trains the decoder on
+for the frozen encoder, which can go on after the UNet has begun to learn the latents.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def train_vae(folder: Path, samples: int) -> None:
     net = nets.autoencoder().to(memory_format=torch.channels_last)  # three times as fast
     initialise(net)
     colours = net.state_dict()
-    pass_colours_through(colours)  # a mosaic: much better than nothing to start from
+    pass_colours_through(colours)  # it starts as a mosaic, much better than random weights
     net.load_state_dict(colours)
     net.vae_scale.requires_grad = net.vae_shift.requires_grad = False
     run = Run(folder, "vae", net, lr=1e-3, decay=0.995, batch=BATCH)
@@ -61,7 +61,7 @@ def train_vae(folder: Path, samples: int) -> None:
 
 
 def freeze_encoder(folder: Path, _: int) -> None:
-    """Once: latents, decoder and UNet of another encoder would be worthless."""
+    """Freeze the encoder once: latents, decoder and UNet do not fit another encoder."""
     path = folder / "encoder.pt"
     if path.exists() or workers.number() > 0:
         return
@@ -89,7 +89,7 @@ def train_decoder(folder: Path, samples: int) -> None:
 
 
 def _train(folder: Path, run: Run, samples: int, loss_of: Callable[[int], Tensor]) -> None:
-    """Trains with a sheet of held-out pictures every so often: drawn above, reconstructed below."""
+    """Train; write sheets of held-out pictures at intervals, drawn above, reconstructed below."""
     while run.samples < samples:
         run.train(min(samples, run.samples + SHEET_EVERY), loss_of, warm_up=50, finish=samples)
         if workers.number() == 0:
@@ -98,7 +98,7 @@ def _train(folder: Path, run: Run, samples: int, loss_of: Callable[[int], Tensor
 
 
 def trained(folder: Path) -> TAESD:
-    """The autoencoder with the best decoder there is."""
+    """Load the autoencoder with the best decoder so far."""
     net = nets.autoencoder()
     path = folder / "decoder.pt"
     state = averaged_weights(folder, "decoder") if path.exists() else None
@@ -107,7 +107,7 @@ def trained(folder: Path) -> TAESD:
 
 
 class _Crops:
-    """Squares out of the drawn pictures, `(n, 3, 96, 96)` in 0..1."""
+    """Cuts squares `(n, 3, 96, 96)` in 0..1 out of the drawn pictures."""
 
     def __init__(self, folder: Path) -> None:
         self.pictures = load(folder / "pictures", PICTURES)
@@ -132,7 +132,7 @@ def as_input(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _error(net: TAESD, latents: Tensor, pixels: Tensor, step: int) -> Tensor:
-    """L1 of the pixels, and of their differences to the right and below."""
+    """Return L1 of the pixels, plus L1 of their differences to the right and below."""
     noise = torch.randn(latents.shape, generator=generator(step + 2**40)) * NOISE
     with nets.half_precision():
         output = net.taesd_decoder(latents + noise.to(latents.device)).float()
@@ -142,7 +142,7 @@ def _error(net: TAESD, latents: Tensor, pixels: Tensor, step: int) -> Tensor:
 
 @torch.no_grad()
 def normalise(net: TAESD, pixels: Tensor) -> None:
-    """Mean 0 and spread 1 for every latent channel; the decoder takes the old latents back.
+    """Scale each latent channel to mean 0 and spread 1, and make the decoder undo this.
 
     The decoder's first convolution pads with zeros behind a soft clamp, so this is exact only in
     the middle of a picture and for small latents: `decoder` goes on from here.
@@ -160,7 +160,7 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
 
 @torch.inference_mode()
 def _show(weights: dict[str, Tensor], path: Path, people: int = 6) -> str:
-    """Mean absolute error, in 0..1, on pictures of people that were never trained on."""
+    """Write a sheet and return the mean absolute error, 0..1, on people never trained on."""
     trained = nets.autoencoder().to(workers.device())
     trained.load_state_dict(weights)
     pixels = as_input(held_out(people).pixels)

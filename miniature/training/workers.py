@@ -1,4 +1,4 @@
-"""Several processes, one thread each, training one net on different samples; one with a GPU."""
+"""Several processes with one thread each train one net on different samples; on a GPU one does."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import torch.multiprocessing
 T = TypeVar("T")
 
 
-PATIENCE = timedelta(days=7)  # with each other: training may be stopped and go on
-# glibc gives large blocks back at once, and a convolution's take as long to get again as to fill.
+PATIENCE = timedelta(days=7)  # they wait so long for each other: training may be paused
+# glibc frees large blocks at once; to get a convolution's again takes as long as to fill them.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 
 def run(count: int, work: Callable[[], None]) -> None:
-    """`work` in so many processes at once; it must be picklable."""
+    """Run `work` in `count` processes at once; it must be picklable."""
     count = 1 if device().type == "cuda" else count
     os.environ.update(KEEP_MEMORY)  # read when a process starts
     with tempfile.TemporaryDirectory() as folder:
@@ -43,12 +43,12 @@ def _begin(number: int, count: int, meeting: str, work: Callable[[], None]) -> N
 
 
 def device() -> torch.device:
-    """Where nets are trained."""
+    """Return the device on which nets are trained."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def number() -> int:
-    """This process's; the first, 0, writes the files."""
+    """Return the number of this process; number 0 writes the files."""
     return torch.distributed.get_rank()
 
 
@@ -57,17 +57,17 @@ def count() -> int:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of a list of things to do."""
+    """Return this process's part of a list of tasks."""
     return items[number() :: count()]
 
 
 def wait() -> None:
-    """Until all processes are here: what the first has written can be read then."""
+    """Wait until all processes are here: then files of process 0 can be read."""
     torch.distributed.barrier()
 
 
 def average(tensors: list[torch.Tensor]) -> None:
-    """Puts the mean over all processes into each of the tensors."""
+    """Replace each tensor by its mean over all processes."""
     if count() == 1:
         return
     flat = torch.cat([x.flatten() for x in tensors])

@@ -1,1 +1,1 @@
-"""The drawn world: people, the scenes they are put in, and how the two become a picture."""
+"""The drawn world: people, their scenes, and how a picture is drawn of both."""

@@ -31,7 +31,7 @@ def _shoulders(wide: float) -> Points:
 
 
 def _folds(canvas: Canvas, wide: float, colour: Points) -> None:
-    """The arms apart from the chest, and light on the shoulders."""
+    """Lines between arms and chest, and light on the shoulders."""
     dark = colour * 0.62
     for side in (-1, 1):
         arm = [(0.66, 1.86), (0.72, 2.2), (0.7, 2.6), (0.72, BOTTOM)]

@@ -16,12 +16,12 @@ Paint = NDArray[np.float64] | Sequence[float]
 
 SIDE = 256  # of every picture, in pixels
 
-_BITS = 4  # cv2 takes points as integers with so many binary digits behind the point
+_BITS = 4  # cv2 takes fixed-point coordinates with this many binary places
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Own units -> pixels: `matrix` turns and scales, `origin` is where (0, 0) comes to lie."""
+    """Own units -> pixels: `matrix` turns and scales, `origin` is the place of (0, 0)."""
 
     matrix: Points
     origin: Points
@@ -64,7 +64,7 @@ class Canvas:
     def glow(
         self, x: float, y: float, rx: float, ry: float, colour: Paint, strength: float
     ) -> None:
-        """A soft spot on what is already painted; at the radii it has e^-1 of its strength."""
+        """Paint a soft spot on earlier paint; at the radii it has e^-1 of its strength."""
         cx, cy = self.frame.place(np.array([x, y]))
         window, (xs, ys) = self._window(cx, cy, 2 * rx, 2 * ry)
         wide, high = rx * self.frame.scale, ry * self.frame.scale
@@ -72,7 +72,7 @@ class Canvas:
         self._blend(window, strength * np.outer(down, across), colour)
 
     def shadow(self, points: Points, colour: Paint, strength: float, blur: float) -> None:
-        """A shape with blurred edges on what is already painted."""
+        """Paint a shape with blurred edges on earlier paint."""
         placed, spread = self.frame.place(points), blur * self.frame.scale
         low, high = placed.min(0) / self.frame.scale, placed.max(0) / self.frame.scale
         (cx, cy), (rx, ry) = (low + high) / 2 * self.frame.scale, (high - low) / 2 + 2 * blur
@@ -88,7 +88,7 @@ class Canvas:
     def _window(
         self, cx: float, cy: float, rx: float, ry: float
     ) -> tuple[tuple[slice, slice], tuple[Points, Points]]:
-        """The pixels around a place, and their coordinates; the radii are in the frame's units."""
+        """Return the pixels around a place, and their coordinates; radii in the frame's units."""
         height, width = self.pixels.shape[:2]
         ranges = [
             (max(0, int(c - r * self.frame.scale)), min(end, int(c + r * self.frame.scale) + 2))
@@ -121,7 +121,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
 
 
 def curve(points: Sequence[tuple[float, float]], steps: int = 6) -> Points:
-    """A smooth line through the points (Catmull-Rom), `steps` pieces from one to the next."""
+    """Return a smooth line through points (Catmull-Rom), with `steps` pieces between two points."""
     p = np.array(points, float)
     padded = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     windows = np.stack([padded[:-3], padded[1:-2], padded[2:-1], padded[3:]], axis=1)
@@ -130,14 +130,14 @@ def curve(points: Sequence[tuple[float, float]], steps: int = 6) -> Points:
 
 @cache
 def _basis(steps: int) -> Points:
-    """`(steps, 4)`: what each of four neighbouring points adds to a place between two of them."""
+    """Return `(steps, 4)`: weights of four adjacent points for places between the middle two."""
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     columns = -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2
     return np.hstack(columns) / 2
 
 
 def mirrored(points: Points) -> Points:
-    """A left half, top to bottom, closed by its mirror image on the right."""
+    """Return a left half, top to bottom, closed by its mirror image on the right."""
     return np.vstack([points, (points * (-1, 1))[::-1]])
 
 
@@ -146,7 +146,7 @@ def mix(a: Paint, b: Paint, share: float) -> NDArray[np.float64]:
 
 
 def tint(colour: Paint, factor: float) -> NDArray[np.float64]:
-    """Darker below 1; above 1 towards white."""
+    """Return a colour that is darker below factor 1, and nearer to white above it."""
     if factor <= 1:
         return np.asarray(colour, float) * factor
     return mix(colour, (255, 255, 255), factor - 1)

@@ -1,7 +1,7 @@
-"""What is said of a picture, in the vocabulary's words.
+"""Captions of pictures, in the vocabulary's words.
 
-As the captions of real photos do, some describe the person, some only say what they wear and where
-they are, and some call them by name: text and photo can tell of the same things.
+As in captions of real photos, some describe the person, some only say what they wear and where they
+are, and some call them by name. So text and photo can describe the same things.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def noun(identity: Identity) -> str:
 
 
 def describe_person(identity: Identity, coloured: bool, parts: list[bool] | None = None) -> str:
-    """Such as 'an old woman with long wavy ginger hair and green eyes', with or without colours.
+    """Return e.g. 'an old woman with long wavy ginger hair and green eyes'; colours are optional.
 
-    `parts` says which of the features that can be named are; all of them without it.
+    `parts` says for each of the features whether it is named; without it, all are.
     """
     kept = features(identity, coloured)
     if parts is not None:
@@ -66,7 +66,7 @@ def describe_person(identity: Identity, coloured: bool, parts: list[bool] | None
 
 
 def features(identity: Identity, coloured: bool) -> list[str]:
-    """What can be said of a person, the plainest first."""
+    """List the features of a person in words, the plainest first."""
     found = []
     if identity.cut != "bald":
         words = (_CUTS[identity.cut], identity.hair if coloured else "", "hair")
@@ -87,7 +87,7 @@ def features(identity: Identity, coloured: bool) -> list[str]:
 
 
 def describe_scene(scene: Scene) -> tuple[str, str, str]:
-    """Expression, clothes and place."""
+    """Return expression, clothes and place in words."""
     words = (scene.pattern, scene.colour if scene.coloured else "plain", scene.garment)
     clothes = " ".join(word for word in words if word != "plain")
     article = "an" if clothes[0] in "aeiou" else "a"
@@ -99,12 +99,12 @@ def describe_scene(scene: Scene) -> tuple[str, str, str]:
 
 
 def prompt(identity: Identity, scene: Scene) -> str:
-    """The plainest caption that says everything of the scene."""
+    """Return the plainest caption that describes the whole scene."""
     return ", ".join([f"{STYLES[scene.style]} {noun(identity)}", *describe_scene(scene)])
 
 
 def caption(person: int, identity: Identity, scene: Scene) -> str:
-    """A caption for the picture of person number `person`; parts of it may be left out."""
+    """Return a caption for the picture of person number `person`; parts may be left out."""
     rng = np.random.default_rng([scene.seed, 3])
     style = STYLES[scene.style]
     if rng.random() < 0.25:

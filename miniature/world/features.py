@@ -165,7 +165,7 @@ def _brow(canvas: Canvas, face: Face, side: int) -> None:
 
 
 def _beard_colour(face: Face) -> Points:
-    """Not quite the hair's: a black beard would be a hole."""
+    """Return a colour near the hair's; a quite black beard would look like a hole."""
     return mix(mix(face.hair, face.skin, 0.2), (120, 84, 62), 0.12)
 
 

@@ -135,7 +135,7 @@ STRANDS = 15
 
 
 def draw_back(canvas: Canvas, face: Face) -> None:
-    """What lies behind neck and ears."""
+    """Draw the hair behind neck and ears."""
     colour, cut = face.hair * 0.74, face.who.cut
     grow = 0.92 + 0.2 * face.who.volume
     if cut in LOOSE:
@@ -159,14 +159,14 @@ def draw_back(canvas: Canvas, face: Face) -> None:
 
 
 def draw_shade(canvas: Canvas, face: Face) -> None:
-    """The shadow that the hair throws on the forehead, before it is drawn."""
+    """Draw the shadow of the hair on the forehead; the hair itself is drawn later."""
     if face.who.cut != "bald":
         cap = np.vstack([_outer(face), _hairline(face)[::-1]])
         canvas.shadow(cap + np.array((0, 0.07)), face.shade, 0.6, 0.04)
 
 
 def draw_front(canvas: Canvas, face: Face) -> None:
-    """The cap of hair on the skull, its strands and its shine."""
+    """Draw the cap of hair on the skull, its strands and its shine."""
     cut = face.who.cut
     if cut == "bald":
         canvas.glow(-0.2 * np.sign(face.scene.light) + face.turn, -0.72, 0.17, 0.1, WHITE, 0.35)
@@ -196,7 +196,7 @@ WHITE = (255.0, 250.0, 240.0)
 
 
 def _strands_across(canvas: Canvas, face: Face, outer: Points, inner: Points) -> None:
-    """From the hairline back over the skull."""
+    """Draw strands from the hairline back over the skull."""
     who = face.who
     pull = 0.0 if who.cut in ("bun", "receding") else 0.09 * (1 if who.parting < 0.5 else -1)
     first, reach = (0.28, 0.6) if who.cut == "receding" else (0.16, 0.92)
@@ -222,7 +222,7 @@ def _draw_curls(canvas: Canvas, face: Face, colour: Points) -> None:
 
 
 def _outer(face: Face) -> Points:
-    """From the left temple over the top to the right one."""
+    """Return the outline from the left temple over the top to the right temple."""
     low = _hairline_points(face)[0][1]
     angles = np.linspace(np.pi + np.arcsin(-low), 2 * np.pi + np.arcsin(low), 31)
     rise = RISES.get(face.who.cut, 0.08) * (0.5 + face.who.volume)

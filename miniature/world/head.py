@@ -1,4 +1,4 @@
-"""A face's geometry, and the bare head. Units: the head's half height; chin at y = 1, crown -1."""
+"""A face's geometry, and the bare head. The unit is half the head: chin at y = 1, crown at -1."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GOLD = (240.0, 196.0, 84.0)
 
 @dataclass(frozen=True)
 class Look:
-    """What an expression does to eyes, brows and mouth."""
+    """The effect of an expression on eyes, brows and mouth."""
 
     smile: float  # how far the corners of the mouth rise
     opening: float
     lids: float  # openness of the eyes
     brow_lift: float
-    brow_inner: float  # how far the brows' inner ends rise beyond that
+    brow_inner: float  # how far their inner ends rise beyond brow_lift
 
 
 LOOKS = {
@@ -36,7 +36,7 @@ LOOKS = {
 
 
 class Face:
-    """The places of a person's features under a scene's pose and expression."""
+    """The places of a person's features, given the pose and expression of a scene."""
 
     def __init__(self, who: Identity, scene: Scene) -> None:
         self.who, self.scene, self.look = who, scene, LOOKS[scene.expression]
@@ -57,7 +57,7 @@ class Face:
         self.brow = mix(self.hair, DARK, 0.35 if who.hair not in ("grey", "white") else 0.2)
 
     def widths(self, y: Points) -> Points:
-        """Half the head's width at the heights y."""
+        """Return half the head's width at the heights y."""
         who = self.who
         square = 2.0 + 1.5 * who.jaw + (0.0 if who.woman else 0.5)
         pointed = 0.54 + 0.2 * (1 - who.chin)
@@ -66,14 +66,14 @@ class Face:
         return self.half * np.where(y > 0, below, above)
 
     def outline(self, grow: float = 1.0, top: float = -1.0, bottom: float = 1.0) -> Points:
-        """The head's left side between two heights, and its mirror image."""
+        """Return the head's outline between two heights: its left side and the mirror image."""
         angles = np.linspace(np.arcsin(top), np.arcsin(bottom), 26)
         y = np.sin(angles)
         left = np.stack([-self.widths(y), y], axis=1) * grow
         return np.vstack([left, (left * (-1, 1))[::-1]])
 
     def eye(self, side: int) -> tuple[float, float, float]:
-        """Centre and half width; the eye that is turned away looks narrower."""
+        """Return an eye's centre and half width; the eye that is turned away looks narrower."""
         narrow = 1 - 0.1 * max(0.0, side * self.scene.yaw)
         return side * self.eye_x + self.turn, self.eye_y, self.eye_rx * narrow
 

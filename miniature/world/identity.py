@@ -106,7 +106,7 @@ class Identity:
 
 
 def draw_identity(seed: int) -> Identity:
-    """A random person, the same for the same seed."""
+    """Draw a random person; the same seed gives the same person."""
     rng = np.random.default_rng([seed, 1])
     woman, old, skin = bool(rng.random() < 0.5), bool(rng.random() < 0.2), float(rng.random())
     drawn: dict[str, Any] = {field.name: float(rng.random()) for field in fields(Identity)}

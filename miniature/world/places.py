@@ -16,7 +16,7 @@ WHITE = (255.0, 255.0, 255.0)
 
 
 def draw_place(scene: Scene) -> NDArray[np.uint8]:
-    """`(256, 256, 3)` RGB."""
+    """Draw the background, `(256, 256, 3)` RGB."""
     rng = np.random.default_rng([scene.seed, 4])
     pixels = np.full((SIDE, SIDE, 4), 255, np.uint8)
     canvas = Canvas(pixels, Frame.at(0.0, 0.0, SIDE, 0.0))
@@ -51,7 +51,7 @@ def _ridge(canvas: Canvas, rng: Random, y: float, height: float, colour: Paint, 
 
 
 def _hills(canvas: Canvas, rng: Random, y: float, height: float, colour: Paint) -> None:
-    """The same, rolling."""
+    """A rolling line from edge to edge, filled down to the bottom."""
     x = np.linspace(-0.1, 1.1, 6)
     line = curve([(a, y - height * rng.random() * (i % 2)) for i, a in enumerate(x)], 8)
     canvas.fill(np.vstack([line, [(1.1, 1), (-0.1, 1)]]), colour)

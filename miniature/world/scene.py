@@ -76,7 +76,7 @@ class Scene:
 
 
 def draw_scene(seed: int, style: str | None = None) -> Scene:
-    """A random scene, the same for the same seed; the style only changes the rendering."""
+    """Draw a random scene, the same for the same seed. The style only changes the rendering."""
     rng = np.random.default_rng([seed, 2])
     scale = rng.uniform(0.275, 0.345)
     own_style = pick(rng, STYLE_WEIGHTS)

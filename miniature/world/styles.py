@@ -1,4 +1,4 @@
-"""Renderings of one drawing: the same lines and places, in seven media.
+"""Renders one drawing in seven media, with the same lines and places.
 
 All take a `Drawing` and return `(256, 256, 3)` float32 in 0..255.
 """
@@ -25,7 +25,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Drawing:
-    """`subject` is multiplied by `alpha`; `light` is 1 where the surface has its own colour."""
+    """`subject` is multiplied by `alpha`; at `light` 1 the surface has its own colour."""
 
     subject: Image  # (256, 256, 3)
     alpha: Image  # (256, 256, 1)
@@ -122,7 +122,7 @@ STYLES: dict[str, Callable[[Drawing], Image]] = {
 
 
 def _step(values: Image, at: float, half: float) -> Image:
-    """0 below and 1 above, with a short way between."""
+    """Return 0 below `at` and 1 above it, with a short ramp between."""
     return np.clip((values - (at - half)) / (2 * half), 0, 1).astype(np.float32)
 
 
@@ -145,7 +145,7 @@ def _run(image: Image, dx: Image, dy: Image, far: float) -> Image:
 
 
 def _dabs(image: Image) -> Image:
-    """Of four squares beside each pixel, the mean of the evenest one (Kuwahara 1976)."""
+    """Return the mean of the most uniform of four squares beside each pixel (Kuwahara 1976)."""
     radius = 2
     grey = image @ LUMA
     size = (radius + 1, radius + 1)
@@ -163,7 +163,7 @@ def _dabs(image: Image) -> Image:
 
 @cache
 def _texture(kind: str) -> Image:
-    """Noise of spread one, `(512, 512, 1)`, that repeats at its edges."""
+    """Return noise of standard deviation 1, `(512, 512, 1)`, that continues over its edges."""
     noise = np.random.default_rng(5).standard_normal((512, 512)).astype(np.float32)
     radius = {"ripple": 4.0, "cloud": 14.0}[kind]
     smooth = cv2.GaussianBlur(np.tile(noise, (3, 3)), (0, 0), radius)[512:1024, 512:1024]
@@ -177,7 +177,7 @@ def _shifted(kind: str, seed: int) -> Image:
 
 @cache
 def _tiles(kind: str) -> Image:
-    """Patterns of period 8, 0..1: alike in every 8x8 pixels, which are one latent."""
+    """Return a pattern of period 8, 0..1: it is the same in every latent, which is 8x8 pixels."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) * np.float32(2 * np.pi / 8)
     waves = {
         "hatch": lambda: np.sin(x + y) + 0.5,
@@ -191,7 +191,7 @@ def _tiles(kind: str) -> Image:
 
 @cache
 def _vignette(strength: float) -> Image:
-    """Darker towards the corners."""
+    """Return a factor that falls towards the corners."""
     along = np.linspace(-1, 1, SIDE, dtype=np.float32)
     far = np.add.outer(along**2, along**2) / 2
     return (1 - strength * far**1.2).astype(np.float32)[..., None]
