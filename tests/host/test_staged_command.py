@@ -31,6 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / kind).mkdir()
         known = folder_paths.folder_names_and_paths
         monkeypatch.setitem(known, kind, ([str(tmp_path / kind)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return tmp_path
 
 

@@ -252,6 +252,7 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Page:
     monkeypatch.setattr(LearnStagedIdentity, "hidden", hidden, raising=False)
     known = folder_paths.folder_names_and_paths
     monkeypatch.setitem(known, folders.STAGED, ([str(tmp_path / "staged")], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return own
 
 
