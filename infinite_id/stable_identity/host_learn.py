@@ -30,7 +30,7 @@ from ..training.host_load import (
     training,
 )
 from ..training.processes import Alone
-from ..training.settings import Optimiser, Run, Settings
+from ..training.settings import Optimiser, Settings, short_run
 from ..training.stats import read_losses
 from ..training.trainee import Trainee
 from ..words.host_follow import Follow, Tell
@@ -79,18 +79,7 @@ class Wishes:
         """Return the trainer's settings; `looks` says whether a photo is held out."""
         return Settings(
             optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
-            run=Run(
-                steps=self.steps,
-                batch=1,
-                at_once=1,
-                seed=self.seed,
-                checkpointing=self.twice,
-                log_every=1,
-                save_every=50,
-                keep=1,
-                validate_every=LOOK_EVERY if looks else 0,
-                tensorboard=False,
-            ),
+            run=short_run(self.steps, 1, self.seed, self.twice, LOOK_EVERY if looks else 0),
         )
 
 

@@ -30,7 +30,7 @@ from ..training.host_load import (
 )
 from ..training.loop import Loop
 from ..training.processes import Alone
-from ..training.settings import Optimiser, Run, Settings
+from ..training.settings import Optimiser, Settings, short_run
 from ..training.stats import read_losses
 from ..training.trainee import Trainee
 from ..words.files import Origin
@@ -80,18 +80,7 @@ class Wishes:
     def settings(self) -> Settings:
         return Settings(
             optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
-            run=Run(
-                steps=self.steps,
-                batch=1,
-                at_once=1,
-                seed=self.seed,
-                checkpointing=self.twice,
-                log_every=1,
-                save_every=50,
-                keep=1,
-                validate_every=0,
-                tensorboard=False,
-            ),
+            run=short_run(self.steps, 1, self.seed, self.twice),
         )
 
     def describe(self) -> dict[str, Any]:

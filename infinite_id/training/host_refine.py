@@ -33,7 +33,7 @@ from .loop import Loop
 from .prepare.buckets import choose_bucket, cut
 from .processes import Alone
 from .refine import OwnPhoto, OwnPhotos, RefineObjective, Tokens
-from .settings import Objective, Optimiser, Run, Settings
+from .settings import Objective, Optimiser, Settings, short_run
 from .stats import read_losses
 from .trainee import Trainee
 
@@ -50,18 +50,7 @@ def make_settings(steps: int, batch: int, rate: float, seed: int, twice: bool) -
     return Settings(
         objective=Objective(),
         optimiser=Optimiser(rate=rate, weight_decay=0.0, warm_up=10, average=0.98),
-        run=Run(
-            steps=steps,
-            batch=batch,
-            at_once=batch,
-            seed=seed,
-            checkpointing=twice,
-            log_every=1,
-            save_every=50,
-            keep=1,
-            validate_every=0,
-            tensorboard=False,
-        ),
+        run=short_run(steps, batch, seed, twice),
     )
 
 

@@ -88,6 +88,24 @@ class Run:
     tensorboard: bool = _setting(True, "whether to write TensorBoard's files, if it is installed")
 
 
+def short_run(
+    steps: int, batch: int, seed: int, checkpointing: bool, validate_every: int = 0
+) -> Run:
+    """Return [run] of some hundred steps in one batch each, which keep their last state alone."""
+    return Run(
+        steps=steps,
+        batch=batch,
+        at_once=batch,
+        seed=seed,
+        checkpointing=checkpointing,
+        log_every=1,
+        save_every=50,
+        keep=1,
+        validate_every=validate_every,
+        tensorboard=False,
+    )
+
+
 @dataclass(frozen=True)
 class Pictures:
     """[pictures]: sample sheets at each validation, with the likeness of those who are drawn."""
