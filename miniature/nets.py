@@ -40,6 +40,11 @@ def text_encoders() -> MiniatureClipModel:
     return MiniatureClipModel(dtype=torch.float32)
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether the GPU, or the processor, has instructions for bfloat16."""
+    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 @contextmanager
 def half_precision() -> Iterator[None]:
     """Run convolutions and matrix products in bfloat16, if the processor has instructions for it.
@@ -50,7 +55,7 @@ def half_precision() -> Iterator[None]:
         with torch.autocast("cuda", torch.bfloat16):
             yield
         return
-    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+    if not has_fast_bfloat16():
         yield
         return
     with torch.autocast("cpu", torch.bfloat16), _SinglePrecisionAttention():

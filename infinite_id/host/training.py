@@ -1,13 +1,17 @@
 """The host's UNet as the trainer sees it: noise prediction with gradients to K' and V'."""
 
+from collections.abc import Callable
+
 from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ..attention.blocks import context_width
 from ..identities.projections import KeyValues
-from ..training.step import Predict
 from .attend import Replacement, make_attend
 from .forward import Options
+
+Predict = Callable[[Tensor, Tensor, KeyValues], Tensor]
+"""`(z_t (b, c, h, w), t (b,) long, K' and V' per block) -> the model's output (b, c, h, w)`."""
 
 
 def make_predict(model: BaseModel, y: Tensor, context: Tensor | None = None) -> Predict:

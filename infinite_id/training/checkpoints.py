@@ -21,7 +21,7 @@ class Checkpoint:
     """A stored state.
 
     Attributes:
-        tensors: by name: `adapter.*`, `average.*` and `optimiser.*`.
+        tensors: by name: `adapter.*`, `average.*`, `optimiser.*`, `buffer.*`.
         metadata: the step, and a description of the run.
     """
 

@@ -53,8 +53,10 @@ class Optimiser:
     beta1: float = _setting(0.9, "AdamW's", 0, 1)
     beta2: float = _setting(0.999, "AdamW's", 0, 1)
     warm_up: int = _setting(1000, "steps over which the rate rises from 0", 0)
-    schedule: Literal["constant", "cosine", "linear"] = _setting(
-        "constant", "how the rate goes on after the warm-up, to `final` at the last step"
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = _setting(
+        "constant",
+        "how the rate goes on after the warm-up, to `final` at the last step; wsd (warm-up, "
+        "stable, decay) falls in the last quarter alone",
     )
     final: float = _setting(0.0, "share of the rate that is left at the last step", 0, 1)
     clip: float = _setting(1.0, "largest norm of the gradient; 0: any", 0)

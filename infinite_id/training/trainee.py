@@ -17,6 +17,9 @@ from .optimiser import list_state, make_optimiser, read_state
 from .processes import Alone
 from .settings import Optimiser
 
+DECAY = 0.25
+"""The share of a run in which the rate of the schedule `wsd` falls."""
+
 
 def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
     """Return the rate of a step, counted from 0: a linear warm-up, then the schedule."""
@@ -26,6 +29,7 @@ def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
         "constant": 1.0,
         "cosine": (1 + math.cos(math.pi * done)) / 2,
         "linear": 1 - done,
+        "wsd": min(1.0, (1 - done) / DECAY),
     }[settings.schedule]
     if settings.schedule != "constant":
         falling = settings.final + (1 - settings.final) * falling
@@ -41,6 +45,9 @@ class Trainee:
         self.module = processes.wrap(objective)
         # Wrapping changes the adapter's parameters in place, and not their names.
         self.parameters = dict(objective.learner.named_parameters())
+        stored = objective.learner.state_dict()
+        buffers = objective.learner.named_buffers()
+        self._buffers = {name: x for name, x in buffers if name in stored}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.optimiser = make_optimiser(self.parameters.values(), settings)
 
@@ -102,6 +109,7 @@ class Trainee:
         for name, p in self.parameters.items():
             for key, x in list_state(self.optimiser.state[p]):
                 tensors[f"optimiser.{key}.{name}"] = whole(x)
+        tensors |= {f"buffer.{name}": whole(x) for name, x in self._buffers.items()}
         return Checkpoint(tensors, {**metadata, "step": self.step})
 
     @torch.no_grad()
@@ -113,6 +121,8 @@ class Trainee:
         for name, p in self.parameters.items():
             p.copy_(part(adapter[name], p))
             self.average[name].copy_(part(average[name], p))
+        for name, x in checkpoint.under("buffer").items():
+            self._buffers[name].copy_(x)
         for path, x in checkpoint.under("optimiser").items():
             key, _, name = path.partition(".")
             p = self.parameters[name]

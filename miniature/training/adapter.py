@@ -1,156 +1,113 @@
-"""Stages `features`, `adapter` and `adapter_with_text`: Infinite-ID, by the pack's own training.
+"""Stages `photos`, `prepared`, `adapter`, `adapter_with_text`: Infinite-ID, by the pack's trainer.
 
-`features` stores the outputs of the face net and the CLIP encoder for every picture. `adapter` is
-the paper's identity-enhanced training: another picture of the person is the input, without text.
+`photos` stores drawn photos as a user would store photos: in WebDataset shards, with captions.
+`prepared` and the others run the commands of `python -m infinite_id.training` on them. `adapter` is
+the paper's identity-enhanced training: another photo of the person is the input, without text.
 `adapter_with_text` is the paper's comparison: the same weights, learnt beside the text's attention.
+As in the paper, all are of the photo style: other styles are left to the text.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from itertools import groupby, permutations
+import json
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
-import comfy.model_base
-import comfy.sd
-import numpy as np
-import torch
-from torch import Tensor
+import cv2
+import folder_paths
 
-from ...infinite_id.adapters.formats import save
-from ...infinite_id.adapters.mappers import MapperConfig
-from ...infinite_id.host.training import make_predict
-from ...infinite_id.training.initialise import new_adapter
-from ...infinite_id.training.step import Pairs, drop_identity, identity_loss
-from .. import nets
+from ...infinite_id.training import command
 from ..host import register
-from ..shapes import CONTEXT_WIDTH, TEXT_G, clip_vision_config
-from ..text import MiniatureClipModel
+from ..nets import has_fast_bfloat16
 from ..world.canvas import SIDE
 from ..world.scene import draw_scene
-from . import clip_vision, recogniser, text, workers
-from .pictures import PER_PERSON, Pictures, captions, chunk_paths, load, numbers_in
-from .run import Run, generator
+from . import clip_vision, workers
+from .export import PACK
+from .pictures import captions, chunk_paths, load, numbers_in
 from .unet import CHECKPOINT
+from .workers import StoppedError
 
 CHUNKS = 24
-BATCH = 32
-NO_IDENTITY = 0.1
-CLIP_WIDTH = clip_vision_config()["hidden_size"]
-MAPPER = MapperConfig(
-    face_hidden=256, clip_width=CLIP_WIDTH, clip_hidden=128, token_width=CONTEXT_WIDTH
-)
+BATCH = 64
+SETTINGS = Path(__file__).with_name("adapter.toml")
+THRESHOLDS = ("--min-face", 32, "--min-sharpness", 0, "--min-likeness", -1)
+"""Every drawn face is sharp, and nobody is in another's folder."""
 
 
-@torch.inference_mode()
-def extract(folder: Path, _: int) -> None:
-    """Writes face vectors `(1024, 512)` and CLIP states `(1024, 257, 64)` of the first chunks."""
-    device = workers.device()
-    face, clip = recogniser.trained(folder), clip_vision.trained(folder).to(device)
+def write_photos(folder: Path, _: int) -> None:
+    """Writes a shard for each of the first chunks of pictures."""
     everything = load(folder / "pictures")
-    (folder / "features").mkdir(exist_ok=True)
+    texts = captions(everything)
+    (folder / "photos").mkdir(exist_ok=True)
     for chunk in workers.share(chunk_paths(folder / "pictures")[:CHUNKS]):
-        path = folder / "features" / chunk.name
+        path = folder / "photos" / f"{chunk.stem}.tar"
         if path.exists():
             continue
-        own, rng = numbers_in(chunk), np.random.default_rng(10)
-        missed = rng.normal(0, recogniser.JITTER, (len(own), 5, 2))
-        hidden = [
-            clip(clip_vision.as_input(everything, own[n : n + 32], rng).to(device))[0].half().cpu()
-            for n in range(0, len(own), 32)
-        ]
-        partial_path = path.with_suffix(".partial.npz")
-        np.savez(
-            partial_path,
-            face=recogniser.embed(face, everything.pixels[own], everything.landmarks[own] + missed)
-            .half()
-            .numpy(),
-            clip=torch.cat(hidden).numpy(),
-        )
-        partial_path.rename(path)
+        partial = folder / f"{chunk.stem}.tar.partial"
+        with tarfile.open(partial, "w") as shard:
+            for n in numbers_in(chunk):
+                if draw_scene(int(everything.scenes[n])).style == "photo":
+                    told = {"person": f"{everything.people[n]:06d}", "caption": texts[n]}
+                    pixels = cv2.cvtColor(everything.pixels[n], cv2.COLOR_RGB2BGR)
+                    _add(shard, f"{n:06d}.png", cv2.imencode(".png", pixels)[1].tobytes())
+                    _add(shard, f"{n:06d}.json", json.dumps(told).encode())
+        partial.rename(path)
 
 
-@torch.inference_mode()
-def see_nothing(folder: Path) -> Tensor:
-    """Return CLIP states of the picture that is zero in normalised pixels, `(1, 257, 64)`."""
-    nothing = torch.zeros(1, 3, clip_vision.SIDE, clip_vision.SIDE)
-    return clip_vision.trained(folder)(nothing)[0].to(workers.device())
+def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    shard.addfile(member, BytesIO(content))
 
 
-class Lessons:
-    """Pairs of photos of one person: the latents of one, the features of another.
-
-    As in the paper, all are of the photo style: other styles are left to the text.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        paths = chunk_paths(folder / "features")
-        features = [np.load(path) for path in paths]
-        targets = [np.load(folder / "latents" / path.name) for path in paths]
-        self.face, self.clip = (
-            torch.from_numpy(np.concatenate([part[name] for part in features]))
-            for name in ("face", "clip")
-        )
-        self.latents = torch.from_numpy(np.concatenate([part["latents"] for part in targets]))
-        pictures = load(folder / "pictures", len(self.face))
-        self.prompts = text.Prompts(captions(pictures))
-        self.pairs = torch.tensor(_pair_up(pictures))
-
-    def draw(self, random: torch.Generator, count: int) -> tuple[Tensor, Pairs]:
-        """Return the targets' numbers, and the pairs."""
-        chosen = torch.randint(len(self.pairs), (count,), generator=random)
-        target, source = self.pairs[chosen].unbind(1)
-        parts = (self.latents[target], self.face[source], self.clip[source])
-        return target, Pairs(*(x.to(workers.device()).float() for x in parts))
-
-
-def _pair_up(pictures: Pictures) -> list[tuple[int, int]]:
-    """List all ordered pairs of photos of the same person, by the pictures' numbers."""
-    scenes = [draw_scene(seed) for seed in pictures.scenes.tolist()]
-    photos = [n for n, scene in enumerate(scenes) if scene.style == "photo"]
-    people = groupby(photos, lambda n: n // PER_PERSON)
-    return [pair for _, own in people for pair in permutations(own, 2)]
-
-
-def train(folder: Path, samples: int, with_text: bool = False) -> None:
-    name = "adapter_with_text" if with_text else "adapter"
-    model, clip = load_base(folder)
-    adapter = new_adapter(model.diffusion_model, MAPPER)
-    run = Run(folder, name, adapter, lr=1e-3, decay=0.999, batch=BATCH)
-    lessons, nothing = Lessons(folder), see_nothing(folder)
-    alphas = 1 / (1 + model.model_sampling.sigmas.square())
-    sizes = text.embed_sizes(SIDE)
-    y = torch.cat([torch.zeros(TEXT_G.width, device=sizes.device), sizes])[None]
-
-    def loss_of(step: int) -> Tensor:
-        random = generator(step)
-        target, pairs = lessons.draw(random, run.batch)
-        pairs = drop_identity(pairs, nothing, NO_IDENTITY, random)
-        with nets.half_precision():
-            predict = make_predict(model, y)
-            if with_text:
-                with torch.no_grad():
-                    context, vector = lessons.prompts.encode(clip, target, SIDE)
-                predict = make_predict(model, vector, context)
-            return identity_loss(adapter, predict, pairs, alphas, random)
-
-    run.train(samples, loss_of)
+def prepare(folder: Path, _: int) -> None:
+    """Runs `prepare` on the photos."""
     if workers.number() == 0:
-        adapter.load_state_dict(run.averaged())
-        save(adapter.cpu(), folder / f"miniature-{name}.safetensors")
+        _run(
+            *("prepare", folder / "photos", "--out", folder / "prepared"),
+            *("--model", folder / CHECKPOINT, "--face-pack", folder / PACK),
+            *("--clip-vision", folder / clip_vision.FILE, "--sizes", SIDE, *THRESHOLDS),
+        )
 
 
-train_with_text = partial(train, with_text=True)
+def train(folder: Path, samples: int) -> None:
+    """Runs `train` and `export`."""
+    _train(folder, "adapter", samples)
 
 
-def load_base(folder: Path) -> tuple[comfy.model_base.BaseModel, MiniatureClipModel]:
-    """Load the diffusion model and the text encoders, frozen, in single precision."""
+def train_with_text(folder: Path, samples: int) -> None:
+    """Likewise, for the comparison."""
+    _train(folder, "adapter_with_text", samples, "objective.text=true")
+
+
+def _train(folder: Path, name: str, samples: int, *changes: str) -> None:
+    steps = -(-samples // BATCH)
+    precision = "bf16" if has_fast_bfloat16() else "fp32"
+    is_first = workers.number() == 0  # of those who part after the training
+    own = (f"run.steps={steps}", f"run.batch={BATCH}", f"run.precision={precision}", *changes)
+    _run(
+        *("train", folder / "prepared", "--model", folder / CHECKPOINT, "--out", folder / name),
+        *("--settings", SETTINGS, *(word for change in own for word in ("--set", change))),
+    )
+    if is_first:
+        command.main(
+            ["export", str(folder / name), "--out", str(folder / f"miniature-{name}.safetensors")]
+        )
+
+
+def _run(*arguments: object) -> None:
+    """Run the trainer's command in this process, one of several, as `accelerate launch` would.
+
+    Raises:
+        StoppedError: if it was asked to stop.
+        SystemExit: if it fails; it has said why.
+    """
     register()
-    path = str(folder / CHECKPOINT)
-    patcher, clip, _, _ = comfy.sd.load_checkpoint_guess_config(path, output_vae=False)
-    device = workers.device()
-    model, encoders = patcher.model.float().to(device), clip.cond_stage_model.float().to(device)
-    for net in (model, encoders):
-        net.requires_grad_(False)
-    model.diffusion_model.dtype, model.manual_cast_dtype = torch.float32, None
-    return model, encoders
+    device = () if workers.device().type == "cuda" else ("--cpu",)
+    words = (*arguments, "--host", folder_paths.base_path, *device)
+    code = command.main([str(word) for word in words])
+    if code == 3:
+        raise StoppedError
+    if code:
+        raise SystemExit(code)

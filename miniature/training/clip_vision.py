@@ -24,12 +24,14 @@ from .. import nets
 from ..shapes import clip_vision_config
 from ..world.identity import BEARDS, CUTS, EYES, GLASSES, HAIR, Identity, draw_identity
 from . import text, workers
+from .lesson import Recipe, Weights
+from .lesson import train as train_net
 from .pictures import Pictures, held_out, load
-from .run import Run
 from .start import initialise
 
 FILE = "miniature-clip-vision.safetensors"
-SIDE, BATCH = 224, 24
+SIDE = 224
+RECIPE = Recipe(rate=1e-3, average=0.99, batch=48)
 LOOSE = 0.65  # share of the crop's side that ArcFace's tighter crop takes
 JITTER = 2.4  # pixels by which a detector may miss a landmark
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -53,7 +55,8 @@ class Namer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nets.clip_vision()
-        self.encoder.visual_projection.requires_grad_(False)  # nothing reads it
+        for part in (self.encoder.visual_projection, self.encoder.vision_model.post_layernorm):
+            part.requires_grad_(False)  # nothing reads it
         width = clip_vision_config()["hidden_size"]
         sizes = [len(options) for options in CHOICES.values()]
         self.heads = nn.ModuleList([nn.Linear(width, size) for size in [*sizes, len(AMOUNTS)]])
@@ -67,20 +70,40 @@ def train(folder: Path, samples: int) -> None:
     text.make_trainable()
     net = Namer()
     initialise(net)
-    run = Run(folder, "clip_vision", net, lr=1e-3, decay=0.99, batch=BATCH)
-    pictures = load(folder / "pictures")
 
-    def loss_of(step: int) -> Tensor:
-        rng = np.random.default_rng([step, 8])
-        numbers = rng.integers(len(pictures.pixels), size=run.batch).tolist()
-        people = [draw_identity(int(pictures.people[n])) for n in numbers]
-        return _loss(net(as_input(pictures, numbers, rng).to(workers.device())), people)
+    def show(_: int, averaged: Weights) -> dict[str, float]:
+        judged = Namer()
+        judged.load_state_dict(averaged)
+        return accuracy(judged)
 
-    run.train(samples, loss_of)
-    net.load_state_dict(run.averaged())
+    lesson = _Features(load(folder / "pictures"))
+    averaged = train_net(folder, "clip_vision", net, RECIPE, lesson, samples, show, samples)
     if workers.number() == 0:
-        run.log(accuracy(net.cpu()))
-        save_file(nets.as_half(net.encoder.state_dict()), folder / FILE)
+        own = {
+            k.removeprefix("encoder."): x for k, x in averaged.items() if k.startswith("encoder.")
+        }
+        save_file(nets.as_half(own), folder / FILE)
+
+
+class _Features:
+    """The net is to name a person's features."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def draw(self, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return crops, the numbers of the choices `(b, choices)`, and the amounts."""
+        rng = np.random.default_rng([first, 8])
+        numbers = rng.integers(len(self.pictures.pixels), size=count).tolist()
+        people = [draw_identity(int(self.pictures.people[n])) for n in numbers]
+        choices = torch.stack([_numbers(people, feature) for feature in CHOICES], dim=1)
+        amounts = torch.tensor([[getattr(who, name) for name in AMOUNTS] for who in people])
+        return as_input(self.pictures, numbers, rng), choices, amounts
+
+    def loss(self, net: Namer, crops: Tensor, choices: Tensor, amounts: Tensor) -> Tensor:
+        *named, measured = net(crops)
+        losses = [F.cross_entropy(o, t) for o, t in zip(named, choices.unbind(1), strict=True)]
+        return torch.stack(losses).mean() + 4 * F.mse_loss(measured, amounts - 0.5)
 
 
 def trained(folder: Path) -> nn.Module:
@@ -111,29 +134,18 @@ def loose_crop(picture: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[n
     return cv2.warpAffine(picture, matrix, (SIDE, SIDE))  # type: ignore[return-value]
 
 
-def _loss(outputs: list[Tensor], people: Sequence[Identity]) -> Tensor:
-    *choices, amounts = outputs
-    named = [
-        F.cross_entropy(output, _numbers(people, feature).to(output.device))
-        for output, feature in zip(choices, CHOICES, strict=True)
-    ]
-    truth = torch.tensor([[getattr(who, name) for name in AMOUNTS] for who in people])
-    return torch.stack(named).mean() + 4 * F.mse_loss(amounts, truth.to(amounts.device) - 0.5)
-
-
 def _numbers(people: Sequence[Identity], feature: str) -> Tensor:
     return torch.tensor([CHOICES[feature].index(getattr(who, feature)) for who in people])
 
 
 @torch.inference_mode()
-def accuracy(net: Namer, people: int = 50) -> str:
+def accuracy(net: Namer, people: int = 50) -> dict[str, float]:
     """Measure the share of right answers by feature, on people never trained on."""
     pictures, rng = held_out(people), np.random.default_rng(9)
     numbers = range(len(pictures.pixels))
     outputs = net(as_input(pictures, numbers, rng))
     truth = [draw_identity(int(person)) for person in pictures.people]
-    shares = [
-        f"{feature} {(output.argmax(1) == _numbers(truth, feature)).float().mean():.2f}"
+    return {
+        feature: float((output.argmax(1) == _numbers(truth, feature)).float().mean())
         for output, feature in zip(outputs, CHOICES, strict=False)
-    ]
-    return "held out: " + ", ".join(shares)
+    }

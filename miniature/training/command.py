@@ -2,8 +2,8 @@
 
 `python -m miniature.train` takes all stages in their order, with as many samples as the
 published weights had. `--stage unet --samples 300000` takes one; with `--stage unpack` before it,
-it goes on from the published weights. It uses a GPU if there is one. Sheets and logs lie beside the
-checkpoints in the work folder. A stage that is stopped loses two minutes at most; a stage
+it goes on from the published weights. It uses a GPU if there is one. Sheets lie in the work folder,
+checkpoints and `stats.jsonl` in a folder for each net. SIGINT and SIGTERM save and leave; a stage
 that has had all its samples is skipped. `--stage keep --to FOLDER` stores what was learnt so far,
 and `--stage unpack --to FOLDER` goes on from that on another machine.
 """
@@ -11,6 +11,7 @@ and `--stage unpack --to FOLDER` goes on from that on another machine.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -27,12 +28,13 @@ class Stage(NamedTuple):
     """A function of a module in this folder, called with the work folder and the samples' number.
 
     A stage that draws pictures gets the number of pictures instead; `unpack`, `keep` and
-    `publish` get the folder of weights.
+    `publish` get the folder of weights. `ends`: the processes part at its end.
     """
 
     module: str
     function: str
     samples: int = 0
+    ends: bool = False
 
 
 STAGES = {
@@ -44,9 +46,10 @@ STAGES = {
     "detector": Stage("detector", "train", 100_000),
     "clip_vision": Stage("clip_vision", "train", 110_000),
     "unet": Stage("unet", "train", 1_000_000),
-    "features": Stage("adapter", "extract"),
-    "adapter": Stage("adapter", "train", 150_000),
-    "adapter_with_text": Stage("adapter", "train_with_text", 150_000),
+    "photos": Stage("adapter", "write_photos"),
+    "prepared": Stage("adapter", "prepare"),
+    "adapter": Stage("adapter", "train", 150_000, ends=True),
+    "adapter_with_text": Stage("adapter", "train_with_text", 150_000, ends=True),
     "decoder": Stage("vae", "train_decoder", 40_000),
     "judge_pictures": Stage("judge", "draw_pictures"),
     "attributes": Stage("judge", "train_attributes", 120_000),
@@ -59,13 +62,14 @@ OTHERS = {  # these are no part of making the miniature from seeds
 }
 
 
-def main() -> None:
+def main() -> int:
+    """Run the stages; 0: done, 3: stopped by a signal, and saved."""
     parser = argparse.ArgumentParser(
         prog="python -m miniature.train", description="Makes the miniature from seeds."
     )
     launch.add_host(parser)
     parser.add_argument("--work", type=Path, default=WORK, help="checkpoints, pictures, logs")
-    parser.add_argument("--stage", choices=[*STAGES, *OTHERS], help="only this one")
+    parser.add_argument("--stage", nargs="+", choices=[*STAGES, *OTHERS], help="only these")
     parser.add_argument("--samples", type=int, help="for each stage, instead of its own")
     parser.add_argument("--workers", type=int, default=2, help="processes, each of one thread")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="to draw for training")
@@ -73,14 +77,29 @@ def main() -> None:
     options = parser.parse_args()
     from . import workers
 
-    given = {}
-    for name in [options.stage] if options.stage else STAGES:
+    given: dict[str, int | Path] = {}
+    for name in options.stage or STAGES:
         own = (STAGES | OTHERS)[name].samples
         given[name] = own if options.samples is None else options.samples
     instead = dict.fromkeys(("pictures", "judge_pictures"), options.pictures)
     instead |= dict.fromkeys(("unpack", "keep", "publish"), options.to)
     given |= {name: value for name, value in instead.items() if name in given}
-    workers.run(options.workers, partial(_run, options.host, options.work, given))
+    for part in _split(given):
+        if not workers.run(options.workers, partial(_run, options.host, options.work, part)):
+            return 3
+    return 0
+
+
+def _split(given: dict[str, int | Path]) -> Iterator[dict[str, int | Path]]:
+    """Yield stages that can follow each other in the same processes."""
+    part: dict[str, int | Path] = {}
+    for name, value in given.items():
+        part[name] = value
+        if (STAGES | OTHERS)[name].ends:
+            yield part
+            part = {}
+    if part:
+        yield part
 
 
 def _run(host: Path | None, folder: Path, given: dict[str, int | Path]) -> None:
@@ -93,4 +112,5 @@ def _run(host: Path | None, folder: Path, given: dict[str, int | Path]) -> None:
         stage = (STAGES | OTHERS)[name]
         module = import_module(f".{stage.module}", __package__)
         getattr(module, stage.function)(folder, value)
-        workers.wait()
+        if not stage.ends:
+            workers.wait()

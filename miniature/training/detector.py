@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from ..world import canvas
 from . import workers
 from .export import write_detector
+from .lesson import Recipe, Weights, averaged_weights
+from .lesson import train as train_net
 from .pictures import Pictures, held_out, load
-from .run import Run, averaged_weights
 
-STRIDE, SIDE, BATCH = 8, 160, 24
+STRIDE, SIDE = 8, 160
+RECIPE = Recipe(rate=2e-3, average=0.99, batch=48)
 SMALLEST, LARGEST = 32.0, 112.0  # face heights that the net is to find
 HALF = canvas.SIDE // 2  # at full size the pictures' faces are too high for the net
 CENTRAL = 0.22  # share of a face's width and height: cells this near its centre are to find it
@@ -51,19 +53,30 @@ def train(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
     made = net()
     torch.nn.init.constant_(made[-1].bias[0], -3.0)  # type: ignore[index]  # faces are rare
-    run = Run(folder, "detector", made, lr=2e-3, decay=0.99, batch=BATCH)
-    pictures = load(folder / "pictures", 8192)
+    lesson = _Faces(load(folder / "pictures", 8192))
 
-    def loss_of(step: int) -> Tensor:
-        run.net.train()
-        drawn = _scenes(pictures, run.batch, np.random.default_rng([step, 7]))
-        pixels, boxes, points = (x.to(workers.device()) for x in drawn)
-        return _loss(run.net(pixels), boxes, points)
+    def show(_: int, averaged: Weights) -> dict[str, float]:
+        judged = net()
+        judged.load_state_dict(averaged)
+        return accuracy(judged.eval())
 
-    run.train(samples, loss_of)
+    train_net(folder, "detector", made, RECIPE, lesson, samples, show, samples)
     if workers.number() == 0:
-        run.log(accuracy(trained(folder)))
         write_detector(folder, trained(folder))
+
+
+class _Faces:
+    """The net is to find the face in cut and scaled pictures."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def draw(self, first: int, count: int) -> tuple[Tensor, ...]:
+        """Return pixels, boxes and landmarks."""
+        return _scenes(self.pictures, count, np.random.default_rng([first, 7]))
+
+    def loss(self, net: nn.Module, pixels: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
+        return _loss(net(pixels), boxes, points)
 
 
 def trained(folder: Path) -> nn.Sequential:
@@ -119,7 +132,7 @@ def _loss(output: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, people: int = 50) -> str:
+def accuracy(model: nn.Module, people: int = 50) -> dict[str, float]:
     """Measure error and score of the best cell, on whole pictures of people never trained on."""
     pictures = held_out(people)
     halved = np.stack([_halve(picture) for picture in pictures.pixels])
@@ -131,4 +144,4 @@ def accuracy(model: nn.Module, people: int = 50) -> str:
     points = chosen[:, 5:].reshape(-1, 5, 2) * STRIDE + cells[:, None]
     missed = (2 * points - torch.from_numpy(pictures.landmarks)).norm(dim=-1).mean()
     score = chosen[:, 0].sigmoid().mean()
-    return f"held out: landmarks off by {missed:.2f} px, mean score {score:.3f}"
+    return {"landmarks_off": float(missed), "mean_score": float(score)}

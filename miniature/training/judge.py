@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from ..nets import as_half
 from ..world.scene import COLOURS, EXPRESSIONS, GARMENTS, PLACES, STYLES, Scene, draw_scene
-from . import recogniser, workers
+from . import recogniser
+from .lesson import Recipe, Weights, averaged_weights
+from .lesson import train as train_net
 from .pictures import PER_PERSON, Pictures, held_out, load, make_chunks
-from .run import Run, averaged_weights
 
 FILE = "miniature-judge.safetensors"
 FIRST_PERSON = 500_000
-PICTURES, BATCH = 12_288, 48
+PICTURES = 12_288
+RECIPE = Recipe(rate=1e-3, average=0.995, batch=96)
+LIKENESS_FEATURES = 128
 SEEN = 128  # pixels: enough for its questions
 BLUR, NOISE = 1.2, 4.0  # at most; the autoencoder's pictures are softer than drawn ones
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -83,31 +86,51 @@ def draw_pictures(folder: Path, count: int) -> None:
 
 def train_attributes(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
-    run = Run(folder, "attributes", Attributes(), lr=1e-3, decay=0.995, batch=BATCH)
-    pictures = load(folder / "judge_pictures")
+    lesson = _Questions(load(folder / "judge_pictures"))
 
-    def loss_of(step: int) -> Tensor:
-        run.net.train()
-        rng = np.random.default_rng([step, 11])
-        numbers = rng.integers(len(pictures.pixels), size=run.batch)
-        output = run.net(soften(pictures.pixels[numbers], rng).to(workers.device()))
-        return _loss(output, _scenes(pictures, numbers))
+    def show(_: int, averaged: Weights) -> dict[str, float]:
+        judged = Attributes()
+        judged.load_state_dict(averaged)
+        return accuracy(judged.eval())
 
-    run.train(samples, loss_of)
-    if workers.number() == 0:
-        run.log(accuracy(folder))
+    train_net(folder, "attributes", Attributes(), RECIPE, lesson, samples, show, samples)
+
+
+class _Questions:
+    """The net is to answer what a picture shows."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def draw(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return pictures, and the numbers of the answers `(n, questions)`; -1: not asked."""
+        rng = np.random.default_rng([first, 11])
+        numbers = rng.integers(len(self.pictures.pixels), size=count)
+        asked = [answers(scene) for scene in _scenes(self.pictures, numbers)]
+        rows = [
+            [options.index(own[name]) if name in own else -1 for name, options in QUESTIONS.items()]
+            for own in asked
+        ]
+        return soften(self.pictures.pixels[numbers], rng), torch.tensor(rows)
+
+    def loss(self, net: Attributes, pixels: Tensor, rows: Tensor) -> Tensor:
+        logits = net(pixels).values()
+        losses = [
+            F.cross_entropy(own, truth, ignore_index=-1)
+            for own, truth in zip(logits, rows.unbind(1), strict=True)
+        ]
+        return torch.stack(losses).mean()
 
 
 def likeness() -> nn.Sequential:
     """Return a recogniser with fewer features, `(n, 128)`."""
-    return recogniser.net(features=128)
+    return recogniser.net(LIKENESS_FEATURES)
 
 
 def train_likeness(folder: Path, samples: int) -> None:
     """Train the recogniser on the judge's people."""
     torch.manual_seed(1)
-    run = Run(folder, "likeness", likeness(), lr=2e-3, decay=0.99, batch=recogniser.BATCH)
-    recogniser.teach(run, samples, folder / "judge_pictures")
+    recogniser.teach(folder, "likeness", samples, folder / "judge_pictures", LIKENESS_FEATURES)
 
 
 def soften(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
@@ -128,17 +151,6 @@ def _scenes(pictures: Pictures, numbers: Sequence[int] | NDArray[np.int64]) -> l
     return [draw_scene(int(pictures.scenes[n])) for n in numbers]
 
 
-def _loss(output: dict[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
-    losses = []
-    for question, options in QUESTIONS.items():
-        asked = [answers(scene).get(question) for scene in scenes]
-        rows = [row for row, answer in enumerate(asked) if answer is not None]
-        truth = torch.tensor([options.index(str(asked[row])) for row in rows])
-        truth = truth.to(output[question].device)
-        losses.append(F.cross_entropy(output[question][rows], truth))
-    return torch.stack(losses).mean()
-
-
 def export(folder: Path) -> None:
     """Write both nets into one file."""
     tensors = {
@@ -147,12 +159,6 @@ def export(folder: Path) -> None:
         for k, x in averaged_weights(folder, name).items()
     }
     save_file(as_half(tensors), folder / FILE)
-
-
-def trained(folder: Path) -> Attributes:
-    net = Attributes()
-    net.load_state_dict(averaged_weights(folder, "attributes"))
-    return net.eval()
 
 
 @torch.inference_mode()
@@ -165,14 +171,13 @@ def judge(net: Attributes, pixels: NDArray[np.uint8]) -> list[dict[str, str]]:
     ]
 
 
-def accuracy(folder: Path, people: int = 100) -> str:
+def accuracy(net: Attributes, people: int = 100) -> dict[str, float]:
     """Measure the share of right answers on drawn pictures of people never trained on."""
     pictures = held_out(people)
-    given = judge(trained(folder), pictures.pixels)
+    given = judge(net, pictures.pixels)
     asked = [answers(scene) for scene in _scenes(pictures, range(len(given)))]
     pairs = list(zip(given, asked, strict=True))
-    shares = {
-        question: np.mean([g[question] == a[question] for g, a in pairs if question in a])
+    return {
+        question: float(np.mean([g[question] == a[question] for g, a in pairs if question in a]))
         for question in QUESTIONS
     }
-    return "drawn pictures: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items())

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from . import workers
 from .export import write_recogniser
+from .lesson import Recipe, Weights, averaged_weights
+from .lesson import train as train_net
 from .pictures import PER_PERSON, Pictures, held_out, load
-from .run import Run, averaged_weights
 
 SIDE, FEATURES = 112, 512
-PEOPLE = 48  # in a batch, two pictures of each
-BATCH = 2 * PEOPLE
+PEOPLE = 48  # in a process's part of a step, two pictures of each
+RECIPE = Recipe(rate=2e-3, average=0.99, batch=2 * 2 * PEOPLE)
 TEMPERATURE = 0.07
 JITTER = 2.4  # pixels by which a detector may miss a landmark
 
@@ -60,29 +61,38 @@ def crop(
 
 def train(folder: Path, samples: int) -> None:
     torch.manual_seed(0)
-    run = Run(folder, "recogniser", net(), lr=2e-3, decay=0.99, batch=BATCH)
-    teach(run, samples, folder / "pictures")
+    teach(folder, "recogniser", samples, folder / "pictures")
     if workers.number() == 0:
         write_recogniser(folder, trained(folder))
 
 
-def teach(run: Run, samples: int, source: Path) -> None:
-    """Trains a net of this kind on a folder of pictures."""
-    pictures = load(source)
+def teach(folder: Path, name: str, samples: int, source: Path, features: int = FEATURES) -> None:
+    """Train a net of this kind on a folder of pictures."""
 
-    def loss_of(step: int) -> Tensor:
-        run.net.train()
-        features = F.normalize(run.net(_pairs(pictures, step, run.batch // 2)), dim=1)
-        return _contrast(features)
+    def show(_: int, averaged: Weights) -> dict[str, float]:
+        judged = net(features)
+        judged.load_state_dict(averaged)
+        return verification(judged.eval())
 
-    run.train(samples, loss_of)
-    run.net.load_state_dict(run.averaged())
-    run.log(verification(run.net.eval().cpu()))
+    train_net(folder, name, net(features), RECIPE, _Pairs(load(source)), samples, show, samples)
 
 
-def _pairs(pictures: Pictures, step: int, count: int) -> Tensor:
+class _Pairs:
+    """Each picture is to find another of the same person among the others'."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def draw(self, first: int, count: int) -> tuple[Tensor]:
+        return (_pairs(self.pictures, first, count // 2),)
+
+    def loss(self, net: nn.Module, crops: Tensor) -> Tensor:
+        return _contrast(F.normalize(net(crops), dim=1))
+
+
+def _pairs(pictures: Pictures, number: int, count: int) -> Tensor:
     """Return `(2 * count, 3, 112, 112)` in -1..1: one picture of each person, then the others."""
-    rng = np.random.default_rng([step, 6])
+    rng = np.random.default_rng([number, 6])
     groups = rng.permutation(len(pictures.pixels) // PER_PERSON)[: 2 * count]
     _, first = np.unique(pictures.people[groups * PER_PERSON], return_index=True)
     groups = groups[np.sort(first)[:count]]  # of as many people
@@ -93,7 +103,7 @@ def _pairs(pictures: Pictures, step: int, count: int) -> Tensor:
         crops.append(crop(pictures.pixels[n], landmarks).astype(np.float32))
     gains = rng.uniform(0.85, 1.15, (len(crops), 1, 1, 1)).astype(np.float32)
     batch = np.stack(crops) * gains
-    return _tensor(batch + rng.normal(0, 3, batch.shape).astype(np.float32)).to(workers.device())
+    return _tensor(batch + rng.normal(0, 3, batch.shape).astype(np.float32))
 
 
 def _tensor(crops: NDArray[Any]) -> Tensor:
@@ -120,7 +130,7 @@ def embed(model: nn.Module, pixels: NDArray[np.uint8], landmarks: NDArray[Any]) 
     return F.normalize(model(_tensor(np.stack(crops))), dim=1)
 
 
-def verification(model: nn.Module, people: int = 100) -> str:
+def verification(model: nn.Module, people: int = 100) -> dict[str, float]:
     """Measure how well the net tells if two pictures show one person, on held-out people."""
     pictures = held_out(people)
     features = embed(model, pictures.pixels, pictures.landmarks)
@@ -132,7 +142,9 @@ def verification(model: nn.Module, people: int = 100) -> str:
     right = [((own > t).mean() + (other <= t).mean()) / 2 for t in thresholds]
     nearest = (similar - 2 * torch.eye(len(features))).argmax(1)
     found = (pictures.people[nearest.numpy()] == pictures.people).mean()
-    return (
-        f"held out: same {own.mean():.3f}, different {other.mean():.3f}, "
-        f"verification {max(right):.3f}, nearest is the same person {found:.3f}"
-    )
+    return {
+        "same": float(own.mean()),
+        "different": float(other.mean()),
+        "verification": float(max(right)),
+        "nearest_is_same": float(found),
+    }

@@ -9,7 +9,6 @@ is their effect on pictures. So no other task would teach features that serve th
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import comfy.model_base
@@ -21,19 +20,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from ...infinite_id.training.draws import generator
 from .. import nets
 from ..host import Miniature
 from ..shapes import UNETS
 from ..world.canvas import SIDE
 from . import text, vae, workers
+from .lesson import Recipe, Weights
+from .lesson import train as train_net
 from .pictures import captions, chunk_paths, load, numbers_in
-from .run import Run, generator
 from .sheets import write_sheet
 from .start import initialise
 
 VARIANT = "portrait"
 CHECKPOINT = f"miniature-{VARIANT}.safetensors"
-BATCH = 16
+RECIPE = Recipe(rate=1e-3, average=0.9995, batch=32)
 NO_PROMPT = 0.1
 MIN_SNR = 5.0
 POOL, COARSE = 4, 0.1
@@ -58,7 +59,7 @@ def encode_pictures(folder: Path, _: int) -> None:
         own = pixels[numbers_in(chunk)]
         latents, small = [], []
         for n in range(0, len(own), 16):
-            part = vae.as_input(own[n : n + 16])
+            part = vae.as_input(own[n : n + 16]).to(workers.device())
             latents.append(_encode(net, part))
             small.append(_encode(net, interpolate(part, scale_factor=0.5, mode="area")))
         unfinished = path.with_suffix(".partial.npz")
@@ -81,7 +82,10 @@ class Painter(torch.nn.Module):
         self.text.requires_grad_(True)
         for encoder in (self.text.clip_l, self.text.clip_g):
             encoder.logit_scale.requires_grad = False
-        self.text.clip_l.transformer.text_projection.requires_grad_(False)  # SDXL ignores it
+        unread = self.text.clip_l.transformer  # SDXL reads its last hidden states but one
+        words = unread.text_model
+        for part in (unread.text_projection, words.encoder.layers[-1], words.final_layer_norm):
+            part.requires_grad_(False)
 
     def initialise(self) -> None:
         """Set the last layer of each residual branch to zero, as in the original networks."""
@@ -93,9 +97,10 @@ class Painter(torch.nn.Module):
 
 
 class Lessons:
-    """Draws random samples of the stored latents; the same step gives the same samples."""
+    """Draws random samples of the stored latents; the first `small` ones are of half the size."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, small: int = 0) -> None:
+        self._small_until = small
         chunks = [np.load(path) for path in chunk_paths(folder / "latents")]
         self.latents, self.small = (
             torch.from_numpy(np.concatenate([chunk[name] for chunk in chunks]))
@@ -106,23 +111,28 @@ class Lessons:
         sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.EPS)
         self.sampling = sampling.to(workers.device())
 
-    def loss(self, net: Painter, count: int, is_small: bool, step: int) -> Tensor:
+    def draw(self, first: int, count: int) -> tuple[Tensor, ...]:
+        """Return latents, the prompts' numbers, timesteps and noise."""
+        random = generator(0, "painting", first)
+        which = torch.randint(len(self.latents), (count,), generator=random)
+        latents = (self.small if first < self._small_until else self.latents)[which].float()
+        which[torch.rand(count, generator=random) < NO_PROMPT] = -1
+        times = torch.randint(len(self.sampling.sigmas), (count,), generator=random)
+        return latents, which, times, torch.randn(latents.shape, generator=random)
+
+    def loss(
+        self, net: Painter, latents: Tensor, which: Tensor, times: Tensor, noise: Tensor
+    ) -> Tensor:
         """Return `min(snr, 5) / snr * |eps - prediction|^2`, plus the error of a coarse x0.
 
         A picture's colours and layout are only a few of a thousand numbers. Early in the sampling
         their error is large, but the error of single pixels hardly shows it.
         """
-        random, device = generator(step), workers.device()
-        which = torch.randint(len(self.latents), (count,), generator=random)
-        latents = (self.small if is_small else self.latents)[which].float().to(device)
-        which[torch.rand(count, generator=random) < NO_PROMPT] = -1
-        times = torch.randint(len(self.sampling.sigmas), (count,), generator=random).to(device)
-        noise = torch.randn(latents.shape, generator=random).to(device)
         sigmas = self.sampling.sigmas[times]
         noised = self.sampling.noise_scaling(sigmas, noise, latents)
         inputs = self.sampling.calculate_input(sigmas, noised)
         with nets.half_precision():
-            context, vector = self.prompts.encode(net.text, which, 8 * latents.shape[-1])
+            context, vector = self.prompts.encode(net.text, which.cpu(), 8 * latents.shape[-1])
             prediction = net.unet(inputs, times.float(), context=context, y=vector).float()
         error = prediction - noise
         weights = (MIN_SNR * sigmas.square()).clamp(max=1)
@@ -135,23 +145,19 @@ def train(folder: Path, samples: int) -> None:
     text.make_trainable()
     net = Painter()
     net.initialise()
-    run = Run(folder, "unet", net, lr=1e-3, decay=0.9995, batch=BATCH)
-    lessons = Lessons(folder)
-    run.log(f"{len(lessons.latents)} pictures")
-    small = round(SMALL * samples / SHEET_EVERY) * SHEET_EVERY
-    while run.samples < samples:
-        is_small = run.samples < small
-        until = min(samples, run.samples + SHEET_EVERY)
-        run.train(until, partial(lessons.loss, net, run.batch, is_small), finish=samples)
-        if workers.number() == 0:
-            write_checkpoint(folder, run)
-            path = folder / f"sheet-{run.samples:08d}.png"
-            write_sheet(folder / CHECKPOINT, path, SIDE // 2 if is_small else SIDE)
+    small = round(SMALL * samples)
+
+    def show(seen: int, averaged: Weights) -> dict[str, str]:
+        write_checkpoint(folder, averaged)
+        sheet = folder / f"sheet-{seen:08d}.png"
+        write_sheet(folder / CHECKPOINT, sheet, SIDE // 2 if seen < small else SIDE)
+        return {"sheet": sheet.name}
+
+    train_net(folder, "unet", net, RECIPE, Lessons(folder, small), samples, show, SHEET_EVERY)
 
 
-def write_checkpoint(folder: Path, run: Run) -> None:
+def write_checkpoint(folder: Path, averaged: Weights) -> None:
     """Write the averaged weights and the autoencoder as a checkpoint for the host's loader."""
-    averaged = run.averaged()
     unet, words = (
         {name.removeprefix(part): x for name, x in averaged.items() if name.startswith(part)}
         for part in ("unet.", "text.")

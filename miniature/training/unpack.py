@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...infinite_id.files import write_tensors
 from .. import nets
 from ..host import register
 from . import workers
+from .lesson import averaged_weights, begin_with
 from .publish import FILES, NAME
-from .run import averaged_weights
+from .vae import ENCODER
 
 KEPT = ("vae", "unet")
 """Stages that take hours."""
@@ -36,8 +38,7 @@ def unpack(folder: Path, weights: Path) -> None:
             shutil.copyfile(weights / target, path)
     for name in KEPT:
         if (weights / f"{name}.safetensors").exists():
-            learnt = load_file(weights / f"{name}.safetensors")
-            _write(folder / f"{name}.pt", {"averaged": {k: x.float() for k, x in learnt.items()}})
+            begin_with(folder, name, load_file(weights / f"{name}.safetensors"))
     if not (weights / f"{NAME}.safetensors").exists():
         return
     register()
@@ -45,9 +46,9 @@ def unpack(folder: Path, weights: Path) -> None:
         str(weights / f"{NAME}.safetensors")
     )
     unet, text = model.model.diffusion_model, clip.cond_stage_model
-    both = _prefixed("unet.", unet) | _prefixed("text.", text)
-    _write(folder / "encoder.pt", _prefixed("", vae.first_stage_model))
-    _write(folder / "unet.pt", {"averaged": both})
+    begin_with(folder, "unet", _prefixed("unet.", unet) | _prefixed("text.", text))
+    if not (folder / ENCODER).exists():
+        write_tensors(folder / ENCODER, _prefixed("", vae.first_stage_model), {})
 
 
 def keep(folder: Path, to: Path) -> None:
@@ -56,7 +57,7 @@ def keep(folder: Path, to: Path) -> None:
         return
     to.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
-        if (folder / f"{name}.pt").exists():
+        if (folder / name).exists():
             partial = to / f"{name}.partial"
             save_file(nets.as_half(averaged_weights(folder, name)), partial)
             partial.replace(to / f"{name}.safetensors")
@@ -64,8 +65,3 @@ def keep(folder: Path, to: Path) -> None:
 
 def _prefixed(prefix: str, net: torch.nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}{name}": x.float() for name, x in net.state_dict().items()}
-
-
-def _write(path: Path, state: object) -> None:
-    if not path.exists():
-        torch.save(state, path)

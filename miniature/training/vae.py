@@ -8,7 +8,7 @@ for the frozen encoder, which can go on after the UNet has begun to learn the la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,32 @@ import torch
 import torch.nn.functional as F
 from comfy.taesd.taesd import TAESD
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
+from ...infinite_id.files import write_tensors
 from .. import nets
 from ..faces import write_png
 from ..random_weights import pass_colours_through
+from ..shapes import LATENT_CHANNELS
 from ..world.canvas import SIDE
 from . import workers
+from .lesson import Recipe, Weights, averaged_weights, train
 from .pictures import held_out, load
-from .run import Run, averaged_weights, generator
 from .start import initialise
 
+ENCODER = "encoder.safetensors"  # the whole autoencoder, as it was frozen
 PICTURES = 8192  # more would teach these filters nothing new
-CROP, BATCH = 96, 2
+CROP = 96
 AT_FEATURE = 0.6  # share of the crops that have an eye, the nose or the mouth near their middle
 SPREAD_FEATURE = 14.0  # pixels between that and the middle
 EDGES = 0.75  # weight of the differences between neighbouring pixels
 NOISE = 0.02  # on the latents, so that the decoder forgives the UNet's errors
 SPREAD = 0.01  # weight of the pull towards spread one
 SHEET_EVERY = 4000  # samples
-ON_SHEET = 12
+SHOWN, ON_SHEET = 6, 12  # people, and their pictures in a row
+RECIPE = Recipe(rate=1e-3, average=0.995, batch=4, warm_up=50, save_every=250)
+DECODER_RECIPE = Recipe(rate=5e-4, average=0.998, batch=4, warm_up=50, save_every=250)
 
 
 def train_vae(folder: Path, samples: int) -> None:
@@ -46,74 +52,49 @@ def train_vae(folder: Path, samples: int) -> None:
     pass_colours_through(colours)  # it starts as a mosaic, much better than random weights
     net.load_state_dict(colours)
     net.vae_scale.requires_grad = net.vae_shift.requires_grad = False
-    run = Run(folder, "vae", net, lr=1e-3, decay=0.995, batch=BATCH)
-    crops = _Crops(folder)
-
-    def loss_of(step: int) -> Tensor:
-        pixels = crops.draw(step, run.batch)
-        with nets.half_precision():
-            latents = net.taesd_encoder(pixels).float()
-        means, spreads = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-        pull = (means.square() + (spreads + 1e-3).log().square()).mean()
-        return _error(net, latents, pixels, step) + SPREAD * pull
-
-    _train(folder, run, samples, loss_of)
+    show = partial(_show, folder, "vae")
+    train(folder, "vae", net, RECIPE, _Crops(folder), samples, show, SHEET_EVERY)
 
 
 def freeze_encoder(folder: Path, _: int) -> None:
     """Freeze the encoder once: latents, decoder and UNet do not fit another encoder."""
-    path = folder / "encoder.pt"
+    path = folder / ENCODER
     if path.exists() or workers.number() > 0:
         return
     net = nets.autoencoder().to(workers.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.load_state_dict(averaged_weights(folder, "vae"))
-    normalise(net, as_input(load(folder / "pictures", 64).pixels))
-    torch.save(net.cpu().state_dict(), path)
+    normalise(net, as_input(load(folder / "pictures", 64).pixels).to(workers.device()))
+    write_tensors(path, net.cpu().state_dict(), {})
 
 
 def train_decoder(folder: Path, samples: int) -> None:
     net = nets.autoencoder().to(memory_format=torch.channels_last)
-    net.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
+    net.load_state_dict(load_file(folder / ENCODER))
     net.taesd_encoder.requires_grad_(False)
     net.vae_scale.requires_grad = net.vae_shift.requires_grad = False
-    run = Run(folder, "decoder", net, lr=5e-4, decay=0.998, batch=BATCH)
-    crops = _Crops(folder)
-
-    def loss_of(step: int) -> Tensor:
-        pixels = crops.draw(step, run.batch)
-        with torch.no_grad(), nets.half_precision():
-            latents = net.taesd_encoder(pixels).float()
-        return _error(net, latents, pixels, step)
-
-    _train(folder, run, samples, loss_of)
-
-
-def _train(folder: Path, run: Run, samples: int, loss_of: Callable[[int], Tensor]) -> None:
-    """Train; write sheets of held-out pictures at intervals, drawn above, reconstructed below."""
-    while run.samples < samples:
-        run.train(min(samples, run.samples + SHEET_EVERY), loss_of, warm_up=50, finish=samples)
-        if workers.number() == 0:
-            path = folder / f"{run.path.stem}-{run.samples:07d}.png"
-            run.log(_show(run.averaged(), path))
+    show = partial(_show, folder, "decoder")
+    lesson = _DecoderCrops(folder)
+    train(folder, "decoder", net, DECODER_RECIPE, lesson, samples, show, SHEET_EVERY)
 
 
 def trained(folder: Path) -> TAESD:
     """Load the autoencoder with the best decoder so far."""
     net = nets.autoencoder()
-    path = folder / "decoder.pt"
-    state = averaged_weights(folder, "decoder") if path.exists() else None
-    net.load_state_dict(state or torch.load(folder / "encoder.pt", weights_only=True))
+    has_decoder = (folder / "decoder").exists()
+    own = averaged_weights(folder, "decoder") if has_decoder else load_file(folder / ENCODER)
+    net.load_state_dict(own)
     return net.eval()
 
 
 class _Crops:
-    """Cuts squares `(n, 3, 96, 96)` in 0..1 out of the drawn pictures."""
+    """Both halves learn from squares `(n, 3, 96, 96)` in 0..1, cut out of the drawn pictures."""
 
     def __init__(self, folder: Path) -> None:
         self.pictures = load(folder / "pictures", PICTURES)
 
-    def draw(self, step: int, count: int) -> Tensor:
-        rng, pictures = np.random.default_rng([step, 12]), self.pictures
+    def draw(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return the squares and normal noise for their latents."""
+        rng, pictures = np.random.default_rng([first, 12]), self.pictures
         crops = []
         for n in rng.integers(len(pictures.pixels), size=count):
             middle = rng.uniform(0, SIDE, 2)
@@ -123,19 +104,40 @@ class _Crops:
             # On the grid of the latents, as whole pictures are: a style's patterns fit it.
             x, y = np.clip((middle - CROP / 2) / 8, 0, (SIDE - CROP) / 8).astype(int) * 8
             crops.append(pictures.pixels[n, y : y + CROP, x : x + CROP])
-        return as_input(np.stack(crops))
+        noise = rng.standard_normal((count, LATENT_CHANNELS, CROP // 8, CROP // 8), np.float32)
+        return as_input(np.stack(crops)), torch.from_numpy(noise)
+
+    def loss(self, net: TAESD, pixels: Tensor, noise: Tensor) -> Tensor:
+        latents = _encode(net, pixels)
+        means, spreads = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        pull = (means.square() + (spreads + 1e-3).log().square()).mean()
+        return _error(net, latents, pixels, noise) + SPREAD * pull
+
+
+class _DecoderCrops(_Crops):
+    """The decoder alone learns."""
+
+    def loss(self, net: TAESD, pixels: Tensor, noise: Tensor) -> Tensor:
+        with torch.no_grad():
+            latents = _encode(net, pixels)
+        return _error(net, latents, pixels, noise)
+
+
+def _encode(net: TAESD, pixels: Tensor) -> Tensor:
+    with nets.half_precision():
+        latents: Tensor = net.taesd_encoder(pixels)
+    return latents.float()
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:
     """`(n, h, w, 3)` -> `(n, 3, h, w)` in 0..1, channels last."""
-    return torch.from_numpy(pixels).to(workers.device()).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _error(net: TAESD, latents: Tensor, pixels: Tensor, step: int) -> Tensor:
+def _error(net: TAESD, latents: Tensor, pixels: Tensor, noise: Tensor) -> Tensor:
     """Return L1 of the pixels, plus L1 of their differences to the right and below."""
-    noise = torch.randn(latents.shape, generator=generator(step + 2**40)) * NOISE
     with nets.half_precision():
-        output = net.taesd_decoder(latents + noise.to(latents.device)).float()
+        output = net.taesd_decoder(latents + NOISE * noise).float()
     down, across = (F.l1_loss(output.diff(dim=d), pixels.diff(dim=d)) for d in (2, 3))
     return F.l1_loss(output, pixels) + EDGES * (down + across)
 
@@ -159,11 +161,15 @@ def normalise(net: TAESD, pixels: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _show(weights: dict[str, Tensor], path: Path, people: int = 6) -> str:
-    """Write a sheet and return the mean absolute error, 0..1, on people never trained on."""
+def _show(folder: Path, name: str, samples: int, weights: Weights) -> dict[str, float]:
+    """Write a sheet of people never trained on: drawn ones above, reconstructed ones below.
+
+    Returns:
+        Their mean absolute error, 0..1.
+    """
     trained = nets.autoencoder().to(workers.device())
     trained.load_state_dict(weights)
-    pixels = as_input(held_out(people).pixels)
+    pixels = as_input(held_out(SHOWN).pixels).to(workers.device())
     with nets.half_precision():
         parts = [trained.taesd_decoder(trained.taesd_encoder(x)).float() for x in pixels.split(8)]
     output = torch.cat(parts)
@@ -173,5 +179,5 @@ def _show(weights: dict[str, Tensor], path: Path, people: int = 6) -> str:
         for half in (pixels[n : n + ON_SHEET], output[n : n + ON_SHEET])
     ]
     image = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
-    write_png(path, image.permute(1, 2, 0).cpu().numpy())
-    return f"held out: L1 {(output - pixels).abs().mean():.4f}"
+    write_png(folder / f"{name}-{samples:07d}.png", image.permute(1, 2, 0).cpu().numpy())
+    return {"held_out_l1": float((output - pixels).abs().mean())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -13,8 +14,15 @@ from typing import TypeVar
 import torch
 import torch.distributed
 import torch.multiprocessing
+from torch.multiprocessing.spawn import ProcessException
+
+from ...infinite_id.training.watch import watch_signals
 
 T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """A run was asked to stop, and has saved its state."""
 
 
 PATIENCE = timedelta(days=7)  # they wait so long for each other: training may be paused
@@ -22,24 +30,52 @@ PATIENCE = timedelta(days=7)  # they wait so long for each other: training may b
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 
-def run(count: int, work: Callable[[], None]) -> None:
-    """Run `work` in `count` processes at once; it must be picklable."""
+def run(count: int, work: Callable[[], None]) -> bool:
+    """Run `work` in `count` processes at once; it must be picklable.
+
+    Returns:
+        Whether it was done; if not, SIGINT or SIGTERM have ended it.
+    """
     count = 1 if device().type == "cuda" else count
     os.environ.update(KEEP_MEMORY)  # read when a process starts
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, watch_signals() as signals:
         meeting = (Path(folder) / "meeting").as_uri()
-        torch.multiprocessing.spawn(_begin, (count, meeting, work), nprocs=count)
+        started = torch.multiprocessing.spawn(
+            _begin, (count, meeting, work), nprocs=count, join=False
+        )
+        try:
+            while not started.join(timeout=1):
+                if signals.asked:
+                    for process in started.processes:
+                        process.terminate()
+                    for process in started.processes:
+                        process.join()
+                    return False
+        except ProcessException:
+            if not signals.asked:
+                raise
+            return False
+    return True
 
 
 def _begin(number: int, count: int, meeting: str, work: Callable[[], None]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # torch sends it when the parent ends
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # A terminal sends SIGINT to all processes, and torch sends it when the parent ends. A training
+    # loop heeds it; the parent ends what else is at work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in ranks.items()})
+    os.environ.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", meeting, rank=number, world_size=count, timeout=PATIENCE
     )
-    work()
-    torch.distributed.destroy_process_group()
+    try:
+        work()
+    except StoppedError:
+        sys.exit(3)
+    finally:
+        if torch.distributed.is_initialized():  # the trainer's command leaves at its end
+            torch.distributed.destroy_process_group()
 
 
 def device() -> torch.device:
@@ -64,15 +100,3 @@ def share(items: Sequence[T]) -> Sequence[T]:
 def wait() -> None:
     """Wait until all processes are here: then files of process 0 can be read."""
     torch.distributed.barrier()
-
-
-def average(tensors: list[torch.Tensor]) -> None:
-    """Replace each tensor by its mean over all processes."""
-    if count() == 1:
-        return
-    flat = torch.cat([x.flatten() for x in tensors])
-    torch.distributed.all_reduce(flat)
-    flat /= count()
-    sizes = [x.numel() for x in tensors]
-    for x, mean in zip(tensors, flat.split(sizes), strict=True):
-        x.copy_(mean.view_as(x))

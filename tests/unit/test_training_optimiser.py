@@ -13,7 +13,7 @@ from pack.infinite_id.training.checkpoints import Checkpoint
 from pack.infinite_id.training.optimiser import make_optimiser
 from pack.infinite_id.training.processes import Alone
 from pack.infinite_id.training.settings import Optimiser, parse, read
-from pack.infinite_id.training.trainee import Trainee
+from pack.infinite_id.training.trainee import Trainee, learning_rate
 from torch import nn
 
 
@@ -91,3 +91,24 @@ def test_eight_bits_are_not_sharded() -> None:
     assert parse({"optimiser": {"kind": "adamw8bit"}}, "test").optimiser.kind == "adamw8bit"
     with pytest.raises(UserError, match="do not go together"):
         read(None, {"optimiser.kind": "adamw8bit", "run.sharded": "true"})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [  # at steps 0, 5, 10 (the first after the warm-up), 35, 60, 85 and 110 of 110
+        ("constant", [0.1, 0.6, 1, 1, 1, 1, 1]),
+        ("linear", [0.1, 0.6, 1, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", [0.1, 0.6, 1, 0.2 + 0.8 * 0.853553, 0.6, 0.2 + 0.8 * 0.146447, 0.2]),
+        ("wsd", [0.1, 0.6, 1, 1, 1, 1, 0.2]),
+    ],
+)
+def test_the_rate_follows_its_schedule(schedule: Any, expected: list[float]) -> None:
+    settings = Optimiser(rate=2e-3, warm_up=10, schedule=schedule, final=0.2)
+    found = [learning_rate(settings, step, 110) / 2e-3 for step in (0, 5, 10, 35, 60, 85, 110)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_warm_up_stable_decay_falls_in_the_last_quarter() -> None:
+    settings = Optimiser(rate=1.0, warm_up=0, schedule="wsd", final=0.0)
+    found = [learning_rate(settings, step, 400) for step in (0, 299, 300, 350, 390, 400)]
+    assert found == pytest.approx([1, 1, 1, 0.5, 0.1, 0])
