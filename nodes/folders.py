@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import folder_paths
 
-from ..infinite_id.faces import face
+from ..infinite_id.faces import model_pack
 from . import slow_folders
 from .slow_folders import ask, describe_failure, show, walk, warn
 
@@ -106,7 +106,7 @@ def list_packs() -> dict[str, Path]:
     packs: dict[str, Path] = {}
     for root in roots(FACE_MODELS):
         try:
-            found = ask(("packs", root), partial(face.list_packs, [root], _warn))
+            found = ask(("packs", root), partial(model_pack.list_packs, [root], _warn))
         except OSError as error:
             _warn(root, error)
         else:

@@ -20,7 +20,7 @@ from ..infinite_id.adapters import formats
 from ..infinite_id.adapters.adapter import FAMILIES, Adapter
 from ..infinite_id.adapters.formats import FormatError
 from ..infinite_id.adapters.mappers import Crop
-from ..infinite_id.faces.face import find_working_provider
+from ..infinite_id.faces.providers import find_working_provider
 from ..infinite_id.presets import PRESETS
 from . import finding, folders
 from .finding import CLIP_VISION

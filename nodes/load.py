@@ -9,7 +9,8 @@ from ..infinite_id.adapters import formats
 from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.adapters.formats import Kind
 from ..infinite_id.adapters.mappers import Crop
-from ..infinite_id.faces import face
+from ..infinite_id.faces import model_pack
+from ..infinite_id.faces.providers import PROVIDERS
 from . import folders, sockets
 from .node import Node
 
@@ -103,7 +104,7 @@ def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Inp
     """Where the face nets run, and how large photos are for them; hidden at first if optional."""
     provider = io.Combo.Input(
         "provider",
-        options=[AUTO, *face.PROVIDERS],
+        options=[AUTO, *PROVIDERS],
         default=AUTO,
         tooltip="Where the face nets run. 'auto' takes the best that onnxruntime has; the log says "
         "which.",
@@ -112,7 +113,7 @@ def detection_inputs(optional: bool = False) -> tuple[io.Combo.Input, io.Int.Inp
     )
     size = io.Int.Input(
         "detection_size",
-        default=face.DETECTION_SIZE,
+        default=model_pack.DETECTION_SIZE,
         min=128,
         max=2048,
         step=32,
@@ -159,4 +160,4 @@ class LoadFaceAnalysis(Node):
     @classmethod
     def execute(cls, pack: str, provider: str, detection_size: int) -> io.NodeOutput:
         found = folders.find_pack(pack)
-        return io.NodeOutput(face.load_analysis(found, provider, detection_size))
+        return io.NodeOutput(model_pack.load_analysis(found, provider, detection_size))

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..infinite_id.adapters import formats
 from ..infinite_id.adapters.adapter import Adapter
 from ..infinite_id.adapters.mappers import Crop, Recipe
-from ..infinite_id.faces import face
+from ..infinite_id.faces import model_pack
 from ..infinite_id.host.encode import Encoder
 from ..infinite_id.host.patch import read_unet
 from ..infinite_id.presets import PLUS_V2, PRESETS, SEARCH_WORDS
@@ -111,13 +111,13 @@ class UnifiedLoader(Node):
         lora_strength: float,
         face_pack: str = AUTO,
         provider: str = AUTO,
-        detection_size: int = face.DETECTION_SIZE,
+        detection_size: int = model_pack.DETECTION_SIZE,
     ) -> io.NodeOutput:
         adapter = _load_adapter(model, preset)
         recipe = adapter.config.mapper.recipe
         pack = _choose_pack(recipe, face_pack)
         found = folders.find_pack(pack) if pack else None
-        analysis = face.load_analysis(found, provider, detection_size) if found else None
+        analysis = model_pack.load_analysis(found, provider, detection_size) if found else None
         clip = _load_clip(recipe)
         strength = lora_strength if adapter.lora else 0.0
         patched = add_lora(model, adapter, strength) if strength else model

@@ -13,7 +13,7 @@ from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
-from ..faces.face import list_packs
+from ..faces.model_pack import list_packs
 
 
 def find_file(option: str, kind: str, choice: str) -> Path:

@@ -10,7 +10,9 @@ import numpy as np
 
 from ..errors import UserError
 from ..faces.detection import detect
-from ..faces.face import Face, Photo, choose_providers, load_analysis
+from ..faces.face import Face, Photo
+from ..faces.model_pack import load_analysis
+from ..faces.providers import choose_providers
 from ..files import digest_of, file_digest
 from .scores import Measure, Vector
 
@@ -47,7 +49,7 @@ class PackNet:
     measure = Measure.COSINE
 
     def __init__(self, pack: Path, provider: str = "auto", detection_size: int = 640) -> None:
-        """Load a pack. Raises FaceError as `face.load_analysis`."""
+        """Load a pack. Raises FaceError as `model_pack.load_analysis`."""
         self._analysis = load_analysis(pack, provider, detection_size)
         self._last: tuple[Photo, Face | None] | None = None
         self.name = pack.name

@@ -8,7 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import UserError
-from ..faces.face import load_analysis
+from ..faces.model_pack import load_analysis
 from ..files import digest_of
 from ..host.models import find_face_pack
 from ..words.host_command import follow, load_checkpoint, make_tell, read_photo

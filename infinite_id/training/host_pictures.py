@@ -22,7 +22,8 @@ from ..adapters.adapter import Adapter, encode
 from ..application import Application
 from ..errors import UserError
 from ..faces.detection import detect
-from ..faces.face import FaceError, load_analysis
+from ..faces.face import FaceError
+from ..faces.model_pack import load_analysis
 from ..faces.photo import read_photo
 from ..files import write_whole
 from ..host.models import find_face_pack

@@ -20,7 +20,7 @@ from ...infinite_id.adapters.adapter import Adapter
 from ...infinite_id.application import Application
 from ...infinite_id.faces.alignment import align
 from ...infinite_id.faces.detection import detect
-from ...infinite_id.faces.face import load_analysis
+from ...infinite_id.faces.model_pack import load_analysis
 from ...infinite_id.faces.photo import to_image
 from ...infinite_id.host.encode import encode_identities
 from ...infinite_id.host.patch import apply

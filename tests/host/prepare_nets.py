@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pack.infinite_id.errors import UserError
-from pack.infinite_id.faces import face
+from pack.infinite_id.faces import model_pack
 from pack.miniature.shapes import WEIGHTS
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ PACK = WEIGHTS / "insightface" / "models" / "miniature"
 
 
 def load_analysis() -> Any:
-    return face.load_analysis(PACK, "CPU", 256)
+    return model_pack.load_analysis(PACK, "CPU", 256)
 
 
 def load_encoders() -> "HostEncoders":

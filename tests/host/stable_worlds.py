@@ -19,7 +19,7 @@ from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.kandinsky5 import Kandinsky5TEModel, Kandinsky5Tokenizer
 from comfy.text_encoders.sd2_clip import SD2ClipModel, SD2Tokenizer
 from pack.dev.cache import ROOT
-from pack.infinite_id.faces.face import load_analysis
+from pack.infinite_id.faces.model_pack import load_analysis
 from pack.miniature.random_weights import randomise
 from PIL import Image
 

@@ -22,7 +22,8 @@ from pack.infinite_id.attention.blocks import SDXL
 from pack.infinite_id.faces.alignment import align, crop_for_recogniser
 from pack.infinite_id.faces.annotate import CHOSEN, Mark, draw_faces, lay_out
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.face import Face, FaceError
+from pack.infinite_id.faces.model_pack import list_packs, load_analysis
 from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.host.encode import Encoder as Encoding
 from pack.infinite_id.identities.identity import Identity

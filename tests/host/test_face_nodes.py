@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from pack.dev.photos import photos
 from pack.infinite_id.faces.crops import FaceCrops, Square
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.face import Face, FaceError
+from pack.infinite_id.faces.model_pack import list_packs, load_analysis
 from pack.infinite_id.faces.photo import read_photo
 from pack.nodes.contact_sheet import ContactSheet
 from pack.nodes.faces import CropFaces, FaceMasks, PasteFaces

@@ -13,7 +13,8 @@ from pack.dev.photos import photos
 from pack.infinite_id.faces.alignment import align, draw_mask
 from pack.infinite_id.faces.annotate import CHOSEN, WRONG
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import Face, FaceError, list_packs, load_analysis
+from pack.infinite_id.faces.face import Face, FaceError
+from pack.infinite_id.faces.model_pack import list_packs, load_analysis
 from pack.infinite_id.faces.photo import read_photo, to_image
 from pack.infinite_id.metrics.scores import cosine
 from pack.nodes.similarity import FaceSimilarity

@@ -20,7 +20,8 @@ import torch
 from pack.bench import adapter_files
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.formats import FormatError
-from pack.infinite_id.faces.face import FaceError, list_packs
+from pack.infinite_id.faces.face import FaceError
+from pack.infinite_id.faces.model_pack import list_packs
 from pack.infinite_id.tensor_files import open_tensors, write_tensors
 from pack.nodes import diagnose, finding, folders, inventory, slow_folders
 from pack.nodes.identity_files import SaveIdentity

@@ -11,8 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pack.infinite_id.faces import detection
-from pack.infinite_id.faces import face as faces
+from pack.infinite_id.faces import detection, model_pack
 from pack.infinite_id.metrics import command, features
 from pack.infinite_id.metrics.faces import PackNet
 from pack.miniature.faces import render
@@ -111,7 +110,7 @@ def test_every_picture_has_a_line_and_bad_ones_a_reason(report: Path) -> None:
 
 def test_scores_are_those_of_the_net(report: Path, pictures: Path) -> None:
     """By the analysis itself: similarity, percent and copy-paste of one picture."""
-    analysis = faces.load_analysis(PACK, "CPU", 256)
+    analysis = model_pack.load_analysis(PACK, "CPU", 256)
 
     def embed(path: Path) -> np.ndarray:
         vector = detection.detect(analysis, cv2.imread(str(path)))[0].embedding

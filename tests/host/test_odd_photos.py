@@ -13,7 +13,7 @@ import torch
 from pack.infinite_id.adapters.adapter import Adapter, AdapterConfig
 from pack.infinite_id.faces.annotate import fit_side
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import list_packs, load_analysis
+from pack.infinite_id.faces.model_pack import list_packs, load_analysis
 from pack.infinite_id.faces.photo import read_photo
 from pack.infinite_id.identities.identity import Identity, Source
 from pack.infinite_id.metrics.scores import cosine

@@ -13,7 +13,7 @@ import comfy.clip_vision
 import comfy.sd
 import pytest
 from pack.infinite_id.adapters import formats
-from pack.infinite_id.faces.face import load_analysis
+from pack.infinite_id.faces.model_pack import load_analysis
 from pack.infinite_id.host.patch import read_unet
 from pack.miniature.host import register
 from pack.miniature.shapes import FOLDER, WEIGHTS

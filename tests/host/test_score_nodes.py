@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from pack.infinite_id.faces.detection import detect
-from pack.infinite_id.faces.face import Face, FaceError, load_analysis
+from pack.infinite_id.faces.face import Face, FaceError
+from pack.infinite_id.faces.model_pack import load_analysis
 from pack.infinite_id.faces.photo import read_photo
 from pack.miniature.faces import render
 from pack.miniature.host import register

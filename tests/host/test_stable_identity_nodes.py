@@ -21,7 +21,8 @@ from comfy_extras.nodes_hooks import SetClipHooks
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.dev.cache import ROOT
 from pack.infinite_id.errors import UserError
-from pack.infinite_id.faces.face import FaceError, load_analysis
+from pack.infinite_id.faces.face import FaceError
+from pack.infinite_id.faces.model_pack import load_analysis
 from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
 from pack.infinite_id.stable_identity.masks import MaskError
 from pack.infinite_id.tensor_files import FormatError

@@ -21,8 +21,8 @@ import torch
 from pack.infinite_id.adapters import formats
 from pack.infinite_id.adapters.mappers import Crop
 from pack.infinite_id.errors import UserError
-from pack.infinite_id.faces import alignment, detection
-from pack.infinite_id.faces import face as faces
+from pack.infinite_id.faces import alignment, detection, model_pack
+from pack.infinite_id.faces.face import Face
 from pack.infinite_id.faces.photo import to_image
 from pack.infinite_id.host.encode import encode_identities
 from pack.infinite_id.identities.identity import Source as Origin
@@ -149,7 +149,7 @@ def test_what_is_stored_is_what_inference_encodes(whole: Path, photos: Path, net
         torch.testing.assert_close(stored[1].float(), hidden, rtol=1e-3, atol=1e-3)
 
 
-def encode_identity(encoders: HostEncoders, face: faces.Face, crop: Any) -> torch.Tensor:
+def encode_identity(encoders: HostEncoders, face: Face, crop: Any) -> torch.Tensor:
     adapter = formats.load(WEIGHTS / "infinite-id-miniature-adapter.safetensors")
     clip, origin = encoders._clip, [Origin("", "")]
     identity = encode_identities(adapter, clip, [face], to_image(crop), origin)[0]
@@ -323,7 +323,7 @@ def orl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_real_people_are_told_apart(orl: Path, nets: Any, tmp_path: Path) -> None:
     pack = Path(os.environ["INFINITE_ID_FACE_ROOT"]) / "models" / "yunet-fr"
-    real = faces.load_analysis(pack, "CPU", 640), nets[1]
+    real = model_pack.load_analysis(pack, "CPU", 640), nets[1]
     settings = Settings(Limits(face=48), Choice(), Sizes((64,), 32), SETTINGS.models)
     kept, _ = make(orl, tmp_path / "out", real, settings)
     found = rejected(tmp_path / "out")

@@ -106,7 +106,7 @@ def execute(options: argparse.Namespace) -> int:
     sources = list_sources(options.photos, options.captions)
     host = launch.read_options(options)
     host = replace(host, folder=launch.use_host(host))
-    from ...faces.face import load_analysis
+    from ...faces.model_pack import load_analysis
     from ...host.models import autoencoder_digest, find_face_pack, find_file
     from .host_encoders import HostEncoders
 
