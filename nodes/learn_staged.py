@@ -6,7 +6,6 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io, ui
 
-from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.files import digest_of
 from ..infinite_id.staged_identity import staged_file
 from ..infinite_id.staged_identity.objective import LAMBDA
@@ -16,9 +15,12 @@ from .detection import face_analysis_input
 from .learning import (
     CATEGORY,
     checkpointing_input,
+    held_out_input,
     loss_output,
+    mask_inputs,
     output_folder,
     rate_input,
+    read_material,
     seed_input,
 )
 from .node import Node
@@ -129,6 +131,22 @@ class LearnStagedIdentity(Node):
                     "Cuts the largest face out of each photo, upright, with hair and chin.",
                     optional=True,
                 ),
+                io.Boolean.Input(
+                    "masked",
+                    default=False,
+                    optional=True,
+                    tooltip="Learn the face, and a little of the hair, and nothing else of the "
+                    "photo. Off, as published: all of the picture.",
+                    advanced=True,
+                ),
+                *mask_inputs(),
+                held_out_input(),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Gives the face vectors that are compared with held_out; else "
+                    "face_analysis does.",
+                ),
             ],
             outputs=[
                 io.Combo.Output(
@@ -141,6 +159,9 @@ class LearnStagedIdentity(Node):
                     "pictures", display_name="pictures", tooltip="What is learnt, of each photo."
                 ),
                 io.String.Output("info", display_name="info", tooltip="What was seen and done."),
+                io.Mask.Output(
+                    "mask", display_name="mask", tooltip="The face in the pictures, as learnt."
+                ),
             ],
         )
 
@@ -165,6 +186,12 @@ class LearnStagedIdentity(Node):
         split: bool,
         preview_every: int,
         face_analysis: Any = None,
+        masked: bool = False,
+        face_mask: torch.Tensor | None = None,
+        hair_mask: torch.Tensor | None = None,
+        person_mask: torch.Tensor | None = None,
+        held_out: torch.Tensor | None = None,
+        clip_vision: Any = None,
     ) -> io.NodeOutput:
         from ..infinite_id.staged_identity.host_learn import (
             Lesson,
@@ -173,10 +200,11 @@ class LearnStagedIdentity(Node):
             describe,
             learn,
         )
+        from ..infinite_id.words.host_faces import Nets
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
-        photos = read_photos([images])
+        material = read_material(images, face_mask, hair_mask, person_mask, held_out)
         wishes = Wishes(
             steps,
             learning_rate,
@@ -188,8 +216,10 @@ class LearnStagedIdentity(Node):
             prompt,
             noun.strip(),
             gradient_checkpointing,
+            masked,
         )
-        lesson = Lesson(model, clip, vae, face_analysis, photos, wishes)
+        nets = Nets(face_analysis, clip_vision)
+        lesson = Lesson(model, clip, vae, nets, material, wishes)
         origin = describe(lesson)
         root, run = folders.roots(folders.STAGED)[0], digest_of(origin)
         path = choose_path([root], check_name(name), IfTaken(if_taken), run, staged_file.read_run)
@@ -201,16 +231,17 @@ class LearnStagedIdentity(Node):
             make_tell(node),
             make_follow(node, preview_every),
         )
-        if result.step:
+        if result.run.step:
             staged_file.save(result.staged, path, replaces=path.exists())
-        if not result.whole:
+        if not result.run.whole:
             raise InterruptProcessingException
-        pictures = torch.stack([picture.permute(1, 2, 0) for picture in result.pictures])
+        pictures = torch.stack([square.picture.permute(1, 2, 0) for square in result.squares])
         chosen = path.relative_to(root).as_posix()
         return io.NodeOutput(
             chosen,
-            {"loss": result.losses},
+            {"loss": result.run.losses},
             pictures,
             "\n".join([*result.lines, f"{chosen}: {result.told}"]),
+            torch.cat([square.masks.face for square in result.squares]),
             ui=ui.PreviewImage(pictures, cls=cls),
         )

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
+from torch import Tensor
+
+from ..infinite_id.faces.photo import read_photos
+from ..infinite_id.words.material import Material, read_masks
 
 CATEGORY = "model/training"
 LossMap = io.Custom("LOSS_MAP")
@@ -44,6 +48,51 @@ def checkpointing_input() -> io.Boolean.Input:
         default=True,
         tooltip="Compute activations twice: much less memory, a third slower.",
     )
+
+
+def mask_inputs() -> list[io.Input]:
+    """Inputs for the user's masks of each photo."""
+    return [
+        io.Mask.Input(
+            "face_mask",
+            optional=True,
+            tooltip="The face in each photo; else it is drawn by the landmarks.",
+        ),
+        io.Mask.Input(
+            "hair_mask",
+            optional=True,
+            tooltip="The hair in each photo; else what lies around the face.",
+        ),
+        io.Mask.Input(
+            "person_mask",
+            optional=True,
+            tooltip="The person in each photo: keeps the background out of the hair.",
+        ),
+    ]
+
+
+def held_out_input() -> io.Image.Input:
+    """The input for a photo that is not learnt from."""
+    return io.Image.Input(
+        "held_out",
+        optional=True,
+        tooltip="Another photo of the person. Every 50 steps two pictures are compared with it; "
+        "the best words are kept, and learning ends if they get no better.",
+    )
+
+
+def read_material(
+    images: Tensor,
+    face_mask: Tensor | None,
+    hair_mask: Tensor | None,
+    person_mask: Tensor | None,
+    held_out: Tensor | None,
+) -> Material:
+    """Read photos and masks. Raises MaskError if they do not go together."""
+    photos = read_photos([images])
+    masks = read_masks(photos, face_mask, hair_mask, person_mask)
+    others = None if held_out is None else list(read_photos([held_out], "held_out").values())
+    return Material(photos, masks, others[0] if others else None)
 
 
 def loss_output() -> io.Output:

@@ -22,11 +22,12 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.dev.cache import ROOT
 from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces.face import FaceError, load_analysis
-from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
-from pack.infinite_id.stable_identity.masks import MaskError
+from pack.infinite_id.stable_identity import mapper_file, word_file
 from pack.infinite_id.tensor_files import FormatError
 from pack.infinite_id.training.loop import Loop
+from pack.infinite_id.words import host_likeness, host_run
 from pack.infinite_id.words.host_text import ClipError, list_encoders, read_table
+from pack.infinite_id.words.masks import MaskError
 from pack.nodes import folders
 from pack.nodes.learn_embedding import LearnEmbedding
 from pack.nodes.mix_embeddings import MixEmbeddings
@@ -290,7 +291,7 @@ def test_the_disk_is_full(learn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_held_out_photo_ends_the_run_and_the_best_is_kept(
     learn: Any, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_learn, "LOOK_EVERY", 2)
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 2)
     likeness = iter([0.1, 0.5, 0.2, 0.3, 0.1, 0.2, 0.9])
     rows: list[Any] = []
 
@@ -312,7 +313,7 @@ def test_a_held_out_photo_ends_the_run_and_the_best_is_kept(
 
 
 def test_pictures_are_drawn_for_the_likeness(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_learn, "LOOK_EVERY", 3)
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 3)
     info = learn(held_out=drawn_photo("face_2"), steps=4)[-1]
     assert "likeness" in info
     with pytest.raises(FaceError, match="No face found in 'held_out'"):

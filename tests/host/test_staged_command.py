@@ -52,10 +52,12 @@ def same(a: staged_file.Staged, b: staged_file.Staged) -> bool:
 
 def test_learn_and_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faces = ["--face-pack", str(PACK), "--provider", "CPU", "--detection-size", "320"]
-    assert command.main(learn(folder, "p/anna", *faces, "--stages", "3")) == 0
+    other = ["--masked", "--held-out", str(PHOTO.with_name("face_2.jpg"))]
+    assert command.main(learn(folder, "p/anna", *faces, *other, "--stages", "3")) == 0
     told = capsys.readouterr().out
-    assert "one face" in told
+    assert "one face; face mask: an oval by the landmarks" in told
     assert "6 steps on 1 photos" in told
+    assert "likeness" in told
     assert read(folder, "p/anna").words.stages == 3
     assert command.main(["export", "p/anna", "--name", "anna"]) == 0
     assert "write embedding:anna into a prompt" in capsys.readouterr().out
@@ -95,6 +97,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.Mon
         (("--prompt", "a photo"), "must say 'V*'"),
         (("--name", "../anna"), "give letters, digits"),
         (("--model", "gone"), "there is no file gone"),
+        (("--held-out", "gone.jpg"), "gone.jpg cannot be read"),
+        (("--held-out", str(PHOTO)), "A face encoder is needed"),
+        (("--face-mask", str(PHOTO)), "'masked' is off"),
+        (("--masked",), "Nothing says where the face is"),
     ],
 )
 def test_errors_say_what_to_do(

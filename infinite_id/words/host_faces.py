@@ -1,8 +1,7 @@
-"""Photos -> portraits (headshot, masks and face vectors), by the nets that the user connects."""
+"""Photos -> headshots with masks, and face vectors, by the nets that the user connects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from comfy.clip_vision import ClipVisionModel
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..adapters.mappers import ClipLayer
@@ -29,11 +27,8 @@ from ..faces.headshot import (
 )
 from ..files import file_digest
 from ..host.clip import encode_image
-from .data import Portrait
-from .masks import MaskError, Masks, mask_nothing
-
-Mask = NDArray[np.float32]
-"""`(height, width)` in 0..1, of a photo."""
+from .masks import Masks, mask_nothing
+from .material import GivenMasks
 
 _HAIR = 1.6
 """The oval around face and hair, in sizes of the face's."""
@@ -41,27 +36,29 @@ _HAIR = 1.6
 
 @dataclass(frozen=True, eq=False)
 class Nets:
-    """The nets that see faces; at least one of the two.
+    """The nets that see faces, as far as they are connected.
 
     Attributes:
         analysis: an InsightFace FaceAnalysis. It finds faces, and makes the face vectors if
             there is no image encoder.
-        clip_vision: an image encoder that makes the face vectors, as in the paper.
+        clip_vision: an image encoder that makes the face vectors, as in StableIdentity's paper.
     """
 
-    analysis: Any
-    clip_vision: ClipVisionModel | None
+    analysis: Any = None
+    clip_vision: ClipVisionModel | None = None
 
-    def __post_init__(self) -> None:
+    @property
+    def encoder(self) -> str:
+        """Which net makes the face vectors, with a digest of its weights.
+
+        Raises:
+            FaceError: if there is none.
+        """
         if self.analysis is None and self.clip_vision is None:
             raise FaceError(
                 "A face encoder is needed: connect Load Face Analysis to 'face_analysis', or Load "
                 "CLIP Vision to 'clip_vision'."
             )
-
-    @property
-    def encoder(self) -> str:
-        """Which net makes the face vectors, with a digest of its weights."""
         if self.clip_vision is not None:
             weight = next(self.clip_vision.model.parameters()).detach().cpu().contiguous()
             digest = sha256(weight.view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -76,92 +73,37 @@ class Nets:
 
 
 @dataclass(frozen=True, eq=False)
-class GivenMasks:
-    """The user's masks for one photo, in its pixels; None for a mask that is not given."""
+class Square:
+    """What is learnt of a photo.
 
-    face: Mask | None = None
-    hair: Mask | None = None
-    person: Mask | None = None
-
-
-def read_masks(
-    photos: dict[str, Photo],
-    face: Tensor | None = None,
-    hair: Tensor | None = None,
-    person: Tensor | None = None,
-) -> list[GivenMasks]:
-    """Read MASK batches `(n, h, w)`, which hold one mask for each photo.
-
-    Raises:
-        MaskError: if there are not as many masks as photos, if their sizes differ from the
-            photos', or if values are not numbers.
+    Attributes:
+        picture: `(3, side, side)` RGB in 0..1: the headshot, or the middle of the photo.
+        face: where the photo has it; None if no net finds faces.
+        line: what was seen, for the user.
     """
-    columns = [
-        _read_batch(kind, batch, photos)
-        for kind, batch in (("face_mask", face), ("hair_mask", hair), ("person_mask", person))
-    ]
-    return [GivenMasks(*own) for own in zip(*columns, strict=True)]
+
+    picture: Tensor
+    masks: Masks
+    face: Face | None
+    line: str
 
 
-def _read_batch(kind: str, batch: Tensor | None, photos: dict[str, Photo]) -> list[Mask | None]:
-    if batch is None:
-        return [None] * len(photos)
-    masks = batch.reshape(-1, *batch.shape[-2:])
-    if len(masks) != len(photos):
-        raise MaskError(
-            f"{kind} has {len(masks)} masks for {len(photos)} photos: give one for each photo."
-        )
-    sizes = {(photo.shape[0], photo.shape[1]) for photo in photos.values()}
-    if sizes != {(masks.shape[1], masks.shape[2])}:
-        height, width = masks.shape[1:]
-        raise MaskError(
-            f"{kind} is {width}x{height}, and the photos are not. Give a mask of the photo's own "
-            "size; Load Image gives an empty one of 64x64 for a photo without transparency."
-        )
-    if not torch.isfinite(masks).all():
-        raise MaskError(
-            f"{kind} holds values that are not numbers (NaN). Look at the node that it comes from."
-        )
-    return list(masks.float().clamp(0, 1).cpu().numpy())
-
-
-@dataclass(frozen=True)
-class Looked:
-    """Portraits, with a line for the user about each."""
-
-    portraits: list[Portrait]
-    lines: list[str]
-
-
-def look(
-    nets: Nets,
-    photos: dict[str, Photo],
-    given: Sequence[GivenMasks],
-    side: int,
-    masked: bool = True,
-) -> Looked:
-    """Make portraits of photos.
+def cut_square(
+    nets: Nets, name: str, photo: Photo, given: GivenMasks, side: int, masked: bool
+) -> Square:
+    """Cut out what is learnt of a photo, and its masks.
 
     Args:
-        given: masks for each photo.
-        side: of headshots, in pixels.
         masked: whether only face and hair are learnt.
 
     Raises:
-        FaceError: if no face is found in a photo.
+        FaceError: if a face is looked for and not found, or nothing says where it is.
     """
-    portraits, lines = [], []
-    for (name, photo), own in zip(photos.items(), given, strict=True):
-        face, found = _find(nets, name, photo)
-        matrix = place_middle(_size(photo), side)
-        if face is not None:
-            matrix = place_headshot(face.landmarks, side)
-        headshot = cut_headshot(photo, matrix, side)
-        masks = _make_masks(name, photo, face, own, matrix, side) if masked else mask_nothing(side)
-        vectors = _encode(nets, photo, face, headshot)
-        portraits.append(Portrait(name, headshot, masks, vectors))
-        lines.append(f"{name}: {found}; {masks.describe()}")
-    return Looked(portraits, lines)
+    face, found = _find(nets, name, photo)
+    matrix = _place(photo, face, side)
+    picture = cut_headshot(photo, matrix, side)
+    masks = _make_masks(name, photo, face, given, matrix, side) if masked else mask_nothing(side)
+    return Square(picture, masks, face, f"{name}: {found}; {masks.describe()}")
 
 
 def encode_face(nets: Nets, name: str, photo: Photo, side: int) -> Tensor | None:
@@ -170,10 +112,14 @@ def encode_face(nets: Nets, name: str, photo: Photo, side: int) -> Tensor | None
         face, _ = _find(nets, name, photo)
     except FaceError:
         return None
-    matrix = place_middle(_size(photo), side)
-    if face is not None:
-        matrix = place_headshot(face.landmarks, side)
-    return _encode(nets, photo, face, cut_headshot(photo, matrix, side))[0]
+    picture = cut_headshot(photo, _place(photo, face, side), side)
+    return encode_vectors(nets, photo, face, picture)[0]
+
+
+def _place(photo: Photo, face: Face | None, side: int) -> Matrix:
+    if face is None:
+        return place_middle(_size(photo), side)
+    return place_headshot(face.landmarks, side)
 
 
 def _size(photo: Photo) -> tuple[int, int]:
@@ -188,20 +134,20 @@ def _find(nets: Nets, name: str, photo: Photo) -> tuple[Face | None, str]:
     if not faces:
         raise FaceError(
             f"No face found in {name}. Use a photo in which the face is sharp and uncovered, or "
-            "leave 'face_analysis' unconnected and give an upright headshot with its 'face_mask'."
+            "leave 'face_analysis' unconnected: the photo's middle square is learnt then."
         )
     if len(faces) == 1:
         return faces[0], "one face"
     return faces[0], f"the largest of {len(faces)} faces; crop the photo to choose another"
 
 
-def _encode(nets: Nets, photo: Photo, face: Face | None, headshot: Tensor) -> Tensor:
+def encode_vectors(nets: Nets, photo: Photo, face: Face | None, headshot: Tensor) -> Tensor:
     """Return the face vectors of a photo and of its mirror image, `(2, w)`."""
     if nets.clip_vision is not None:
         seen = cut_recognised(headshot)
         both = torch.cat([seen, seen.flip(2)])
         return encode_image(nets.clip_vision, both, ClipLayer.LAST)[:, 0].float()
-    assert face is not None
+    assert face is not None  # else there is no encoder
     mirrored = np.ascontiguousarray(crop_for_recogniser(nets.analysis, photo, face)[:, ::-1])
     vector = nets.analysis.models["recognition"].get_feat([mirrored])
     other = np.asarray(vector, np.float32).reshape(-1)
