@@ -19,11 +19,15 @@ from . import folders
 from .detection import face_analysis_input
 from .learning import (
     CATEGORY,
+    NO_PARSER,
     checkpointing_input,
+    find_parser,
     held_out_input,
+    load_nets,
     loss_output,
     mask_inputs,
     output_folder,
+    parser_input,
     rate_input,
     read_material,
     seed_input,
@@ -166,6 +170,7 @@ class LearnEmbedding(Node):
                     "tokens. Empty: the pack's own list.",
                     advanced=True,
                 ),
+                parser_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -190,9 +195,15 @@ class LearnEmbedding(Node):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, go_on_from: str | None, **_: Any) -> Any:
-        chosen = None if go_on_from == NONE else go_on_from
-        return folders.fingerprint(partial(find_learned, folders.MAPPERS), chosen)
+    def fingerprint_inputs(
+        cls, go_on_from: str | None, face_parser: str | None = NO_PARSER, **_: Any
+    ) -> Any:
+        learned = None if go_on_from == NONE else go_on_from
+        parser = None if face_parser == NO_PARSER else face_parser
+        return (
+            folders.fingerprint(partial(find_learned, folders.MAPPERS), learned),
+            folders.fingerprint(find_parser, parser),
+        )
 
     @classmethod
     def execute(
@@ -221,6 +232,7 @@ class LearnEmbedding(Node):
         person_mask: torch.Tensor | None = None,
         held_out: torch.Tensor | None = None,
         names: str = "",
+        face_parser: str = NO_PARSER,
     ) -> io.NodeOutput:
         from ..infinite_id.stable_identity.host_learn import (
             Lesson,
@@ -228,11 +240,10 @@ class LearnEmbedding(Node):
             describe,
             learn,
         )
-        from ..infinite_id.words.host_faces import Nets
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
-        nets = Nets(face_analysis, clip_vision)
+        nets = load_nets(face_analysis, clip_vision, face_parser)
         material = read_material(images, face_mask, hair_mask, person_mask, held_out)
         wishes = Wishes(
             steps,

@@ -14,11 +14,15 @@ from . import folders
 from .detection import face_analysis_input
 from .learning import (
     CATEGORY,
+    NO_PARSER,
     checkpointing_input,
+    find_parser,
     held_out_input,
+    load_nets,
     loss_output,
     mask_inputs,
     output_folder,
+    parser_input,
     rate_input,
     read_material,
     seed_input,
@@ -147,6 +151,7 @@ class LearnStagedIdentity(Node):
                     tooltip="Gives the face vectors that are compared with held_out; else "
                     "face_analysis does.",
                 ),
+                parser_input(),
             ],
             outputs=[
                 io.Combo.Output(
@@ -164,6 +169,11 @@ class LearnStagedIdentity(Node):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, face_parser: str | None = NO_PARSER, **_: Any) -> Any:
+        chosen = None if face_parser == NO_PARSER else face_parser
+        return folders.fingerprint(find_parser, chosen)
 
     @classmethod
     def execute(
@@ -192,6 +202,7 @@ class LearnStagedIdentity(Node):
         person_mask: torch.Tensor | None = None,
         held_out: torch.Tensor | None = None,
         clip_vision: Any = None,
+        face_parser: str = NO_PARSER,
     ) -> io.NodeOutput:
         from ..infinite_id.staged_identity.host_learn import (
             Lesson,
@@ -200,7 +211,6 @@ class LearnStagedIdentity(Node):
             describe,
             learn,
         )
-        from ..infinite_id.words.host_faces import Nets
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
@@ -218,7 +228,7 @@ class LearnStagedIdentity(Node):
             gradient_checkpointing,
             masked,
         )
-        nets = Nets(face_analysis, clip_vision)
+        nets = load_nets(face_analysis, clip_vision, face_parser)
         lesson = Lesson(model, clip, vae, nets, material, wishes)
         origin = describe(lesson)
         root, run = folders.roots(folders.STAGED)[0], digest_of(origin)

@@ -1,15 +1,19 @@
 """Shared parts of the nodes that learn: category, inputs, the loss, and a run's folder."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..infinite_id.faces.parser import FaceParser
 from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.words.material import Material, read_masks
+from . import folders
 
 CATEGORY = "model/training"
+NO_PARSER = "[None]"
 LossMap = io.Custom("LOSS_MAP")
 LARGEST_SEED = 2**63 - 1
 
@@ -69,6 +73,32 @@ def mask_inputs() -> list[io.Input]:
             tooltip="The person in each photo: keeps the background out of the hair.",
         ),
     ]
+
+
+def parser_input() -> io.Combo.Input:
+    """The input for a face parser."""
+    return io.Combo.Input(
+        "face_parser",
+        options=[NO_PARSER, *folders.list_files(folders.FACE_PARSERS)],
+        default=NO_PARSER,
+        optional=True,
+        advanced=True,
+        tooltip="Sees which pixels are face and which are hair, where no mask is connected: an "
+        ".onnx file of BiSeNet's 19 classes in models/infinite_id_parsers.",
+    )
+
+
+def find_parser(choice: str) -> Path:
+    """The file of a face parser. Raises FileNotFoundError."""
+    return folders.find_file(folders.FACE_PARSERS, choice, "face parser", "face_parser")
+
+
+def load_nets(face_analysis: Any, clip_vision: Any, face_parser: str) -> Any:
+    """Put together the nets that see faces. Raises FaceError if a parser is none."""
+    from ..infinite_id.words.host_faces import Nets
+
+    parser = None if face_parser == NO_PARSER else FaceParser(find_parser(face_parser))
+    return Nets(face_analysis, clip_vision, parser)
 
 
 def held_out_input() -> io.Image.Input:

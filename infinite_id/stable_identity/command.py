@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import launch
 from ..errors import UserError
-from ..words.options import add_photos, add_place, add_run
+from ..words.options import add_photos, add_place, add_plan, add_run
 
 _LEARN = """Learns two words for the person in the photos, and writes them into ComfyUI's folder of
 embeddings: `embedding:NAME` names the person in every prompt. Give the same command again after an
@@ -59,6 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     mix.add_argument("second", metavar="SECOND", help="another one")
     mix.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1; default: 0.5")
     add_place(mix)
+    add_plan(verbs)
     return parser.parse_args(arguments)
 
 

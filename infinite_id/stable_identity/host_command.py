@@ -20,6 +20,7 @@ from ..words.host_command import (
 from ..words.naming import IfTaken, check_name
 from . import mapper_file, word_file
 from .celebs import read_names
+from .host_count import tell_plan
 from .host_learn import Lesson, Result, Wishes, describe
 from .host_learn import learn as learn_words
 from .keep import Place, choose_place, keep
@@ -48,6 +49,13 @@ def learn(options: argparse.Namespace) -> int:
         raise UserError(f"--steps is {options.steps}; it must be at least 1.")
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
     return _run(options, wishes, None, options.held_out, runs)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """`plan`: what memory learning takes."""
+    del options
+    print(tell_plan(), end="")
+    return 0
 
 
 def words(options: argparse.Namespace) -> int:

@@ -143,7 +143,7 @@ def describe(lesson: Lesson) -> dict[str, Any]:
         "text": digest_text(lesson.clip),
         "vae": digest_autoencoder(lesson.vae),
         "face_encoder": nets.encoder,
-        "face_finder": nets.finder,
+        **nets.describe(),
         "names": digest_of(list(wishes.names)),
         "settings": {
             "rate": wishes.rate,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from .. import launch
 from ..errors import UserError
-from ..words.options import add_photos, add_place, add_run
+from ..words.options import add_photos, add_place, add_plan, add_run
 
 _LEARN = """Learns words for the person in the photos, for each stage of the noise levels, and
 writes them into models/infinite_id_staged, for Staged Identity Prompt. Give the same command again
@@ -49,6 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     export = verbs.add_parser("export", help="staged words -> an embedding", description=_EXPORT)
     export.add_argument("identity", metavar="IDENTITY", help="staged words, as people/anna")
     add_place(export)
+    add_plan(verbs)
     return parser.parse_args(arguments)
 
 

@@ -7,6 +7,8 @@ So the context itself does with the contexts of each stage what is done with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,13 +52,13 @@ class StagedContext(Tensor):
             staged = [x.contexts for x in leaves if isinstance(x, StagedContext)]
             starts = sorted({start for contexts in staged for start in contexts.starts})
             pairs = tuple(
-                (
-                    call(lambda x, at=start: x.contexts.at(at)[0]),
-                    call(lambda x, at=start: x.contexts.at(at)[1]),
-                )
-                for start in starts
+                (call(partial(_pick, start, 0)), call(partial(_pick, start, 1))) for start in starts
             )
             return carry(Contexts(tuple(starts), pairs, mean))
+
+
+def _pick(start: Fraction, side: int, context: StagedContext) -> Tensor:
+    return context.contexts.at(start)[side]
 
 
 def carry(contexts: Contexts) -> StagedContext:

@@ -35,6 +35,7 @@ class Batch:
     Attributes:
         latents, noise: `(b, c, h, w)` float32.
         times: `(b,)` long.
+        numbers: the same, which need not be fetched from a device.
         face, hair: `(b, 1, h, w)` of 0 and 1.
         names: of the photos, for messages.
     """
@@ -42,6 +43,7 @@ class Batch:
     latents: Tensor
     noise: Tensor
     times: Tensor
+    numbers: tuple[int, ...]
     face: Tensor
     hair: Tensor
     names: tuple[str, ...]
@@ -90,6 +92,7 @@ def _stack(drawn: Sequence[tuple[Target, int, int, torch.Generator]]) -> Batch:
         latents=torch.stack(latents),
         noise=torch.stack(noise),
         times=torch.tensor([time for _, _, time, _ in drawn]),
+        numbers=tuple(time for _, _, time, _ in drawn),
         face=torch.stack([target.face[side] for target, side, *_ in drawn]),
         hair=torch.stack([target.hair[side] for target, side, *_ in drawn]),
         names=tuple(target.name for target, *_ in drawn),

@@ -18,6 +18,7 @@ from ..words.host_command import (
 )
 from ..words.naming import IfTaken, check_name, choose_path
 from . import embedding_file, staged_file
+from .host_count import tell_plan
 from .host_learn import Lesson, Wishes, check_prompt, describe
 from .host_learn import learn as learn_words
 
@@ -45,6 +46,13 @@ def learn(options: argparse.Namespace) -> int:
         staged_file.save(result.staged, path, replaces=path.exists())
         print(f"{path}: {result.told}; choose it in Staged Identity Prompt")
     return 0 if result.run.whole else 3
+
+
+def plan(options: argparse.Namespace) -> int:
+    """`plan`: what memory learning takes."""
+    del options
+    print(tell_plan(), end="")
+    return 0
 
 
 def export(options: argparse.Namespace) -> int:

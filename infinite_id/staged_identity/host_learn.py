@@ -142,10 +142,11 @@ def describe(lesson: Lesson) -> dict[str, Any]:
     clip, nets, material, wishes = lesson.clip, lesson.nets, lesson.material, lesson.wishes
     check_model(lesson.model, clip)
     check_vae(lesson.vae)
-    if not wishes.masked and any(masks.are_given for masks in material.masks):
+    are_given = nets.parser or any(masks.are_given for masks in material.masks)
+    if are_given and not wishes.masked:
         raise MaskError(
-            "A mask is given, and 'masked' is off, so that all of the picture would be learnt. "
-            "Switch 'masked' on, or give no mask."
+            "A mask or a face parser is given, and 'masked' is off, so that all of the picture "
+            "would be learnt. Switch 'masked' on, or give neither."
         )
     for key in list_encoders(clip):
         find_row(clip, key, wishes.noun)
@@ -155,7 +156,7 @@ def describe(lesson: Lesson) -> dict[str, Any]:
         "text": digest_text(clip),
         "vae": digest_autoencoder(lesson.vae),
         **material.describe(),
-        "face_finder": nets.finder,
+        **nets.describe(),
         "face_encoder": "" if material.held_out is None else nets.encoder,
         "settings": wishes.describe(),
     }

@@ -79,8 +79,6 @@ class StagedLearner(PersonLearner):
         alphas = frozen.alphas_cumprod.to(latents)
         alpha = alphas[batch.times]
         noised = add_noise(latents, batch.noise, alpha)
-        stages = [
-            find_stage(Fraction(time, len(alphas)), words.stages) for time in batch.times.tolist()
-        ]
+        stages = [find_stage(Fraction(time, len(alphas)), words.stages) for time in batch.numbers]
         output, error = frozen.predict_staged(noised, batch.times, words, stages, compares)
         return latents, noised, alpha, output, error

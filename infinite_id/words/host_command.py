@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..faces.face import Photo, load_analysis
+from ..faces.parser import FaceParser
 from ..host.models import find_face_pack, find_file, load_clip_vision
 from ..photos.look import Limits, Rejected, decode
 from ..progress import make_bar
@@ -71,7 +72,12 @@ def read_photo(path: Path) -> Photo:
 
 
 def load_nets(options: argparse.Namespace) -> Nets:
-    """Load the nets that the options name. Raises UserError if one is not there."""
+    """Load the nets that the options name.
+
+    Raises:
+        UserError: if one is not there.
+        FaceError: if one is damaged, or of another kind.
+    """
     analysis = clip_vision = None
     if options.face_pack:
         pack = find_face_pack(options.face_pack)
@@ -79,7 +85,8 @@ def load_nets(options: argparse.Namespace) -> Nets:
     if options.clip_vision:
         path = find_file("--clip-vision", "clip_vision", options.clip_vision)
         clip_vision = load_clip_vision(path)
-    return Nets(analysis, clip_vision)
+    parser = FaceParser(options.face_parser, options.provider) if options.face_parser else None
+    return Nets(analysis, clip_vision, parser)
 
 
 def read_material(options: argparse.Namespace, held_out: Path | None) -> Material:

@@ -25,11 +25,13 @@ from ..faces.headshot import (
     place_headshot,
     place_middle,
 )
+from ..faces.parser import FaceParser
 from ..files import file_digest
 from ..host.clip import encode_image
 from .masks import Masks, mask_nothing
 from .material import GivenMasks
 
+_BY_PARSER = "by the face parser"
 _HAIR = 1.6
 """The oval around face and hair, in sizes of the face's."""
 
@@ -42,10 +44,12 @@ class Nets:
         analysis: an InsightFace FaceAnalysis. It finds faces, and makes the face vectors if
             there is no image encoder.
         clip_vision: an image encoder that makes the face vectors, as in StableIdentity's paper.
+        parser: a net that sees which pixels are face, and which are hair.
     """
 
     analysis: Any = None
     clip_vision: ClipVisionModel | None = None
+    parser: FaceParser | None = None
 
     @property
     def encoder(self) -> str:
@@ -66,10 +70,11 @@ class Nets:
         file = Path(self.analysis.models["recognition"].model_file)
         return f"{file.name} {file_digest(file)[:16]}"
 
-    @property
-    def finder(self) -> str:
-        """Which net finds faces and at which size, with a digest; empty without such a net."""
-        return "" if self.analysis is None else describe_finder(self.analysis)
+    def describe(self) -> dict[str, str]:
+        """Return digests of what decides pictures and masks; empty where there is no such net."""
+        finder = "" if self.analysis is None else describe_finder(self.analysis)
+        parser = "" if self.parser is None else self.parser.digest
+        return {"face_finder": finder, "face_parser": parser}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,10 @@ def cut_square(
     face, found = _find(nets, name, photo)
     matrix = _place(photo, face, side)
     picture = cut_headshot(photo, matrix, side)
-    masks = _make_masks(name, photo, face, given, matrix, side) if masked else mask_nothing(side)
+    masks = mask_nothing(side)
+    if masked:
+        parsed = None if nets.parser is None else nets.parser.parse(picture)
+        masks = _make_masks(name, photo, face, given, matrix, side, parsed)
     return Square(picture, masks, face, f"{name}: {found}; {masks.describe()}")
 
 
@@ -155,23 +163,41 @@ def encode_vectors(nets: Nets, photo: Photo, face: Face | None, headshot: Tensor
 
 
 def _make_masks(
-    name: str, photo: Photo, face: Face | None, given: GivenMasks, matrix: Matrix, side: int
+    name: str,
+    photo: Photo,
+    face: Face | None,
+    given: GivenMasks,
+    matrix: Matrix,
+    side: int,
+    parsed: tuple[Tensor, Tensor] | None,
 ) -> Masks:
-    own, whence = given.face, "yours"
-    if own is None and face is not None:
-        own, whence = draw_mask(_size(photo), face), "an oval by the landmarks"
-    if own is None:
+    """Take the user's masks; else the parser's, of face and hair; else draw them by landmarks."""
+    if given.face is not None:
+        own, whence = cut_mask(given.face, matrix, side), "yours"
+    elif parsed is not None:
+        own, whence = parsed[0], _BY_PARSER
+        if not own.any():
+            raise FaceError(
+                f"The face parser sees no face in {name}. Connect Load Face Analysis to "
+                "'face_analysis', so that the face is cut out first, or a mask to 'face_mask'."
+            )
+    elif face is not None:
+        drawn = draw_mask(_size(photo), face)
+        own, whence = cut_mask(drawn, matrix, side), "an oval by the landmarks"
+    else:
         raise FaceError(
             f"Nothing says where the face is in {name}: connect a mask to 'face_mask', or Load "
             "Face Analysis to 'face_analysis'."
         )
-    hair, hair_whence = given.hair, "yours"
-    if hair is None and face is not None:
-        hair, hair_whence = draw_mask(_size(photo), scale_face(face, _HAIR)), "around the face"
-        if given.person is not None:
-            hair, hair_whence = hair * given.person, "around the face, within your person mask"
-    if hair is None:
-        hair, hair_whence = np.zeros_like(own), "none"
-    cut = cut_mask(own, matrix, side)
-    apart = (cut_mask(hair, matrix, side) - cut).clamp(0, 1)
-    return Masks(cut, apart, whence, hair_whence)
+    hair, hair_whence = torch.zeros_like(own), "none"
+    if given.hair is not None:
+        hair, hair_whence = cut_mask(given.hair, matrix, side), "yours"
+    elif parsed is not None:
+        hair, hair_whence = parsed[1], _BY_PARSER
+    elif face is not None:
+        drawn = draw_mask(_size(photo), scale_face(face, _HAIR))
+        hair, hair_whence = cut_mask(drawn, matrix, side), "around the face"
+    if given.person is not None and given.hair is None:
+        hair = hair * cut_mask(given.person, matrix, side)
+        hair_whence += ", within your person mask"
+    return Masks(own, (hair - own).clamp(0, 1), whence, hair_whence)

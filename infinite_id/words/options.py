@@ -8,6 +8,9 @@ from pathlib import Path
 from .. import launch
 from ..options import add_face_net_options
 
+_PLAN = """Says what memory learning takes for SDXL, SD 1.5 and SD 2.1, and which card that fits
+on: counted at true size, on tensors without storage. Takes some minutes."""
+
 
 def add_photos(parser: argparse.ArgumentParser, picture: str) -> None:
     """Add photos, models and nets; `picture` is what is cut out of a photo."""
@@ -23,6 +26,12 @@ def add_photos(parser: argparse.ArgumentParser, picture: str) -> None:
     )
     parser.add_argument(
         "--face-mask", type=Path, nargs="+", metavar="PICTURE", help="white faces, for each photo"
+    )
+    parser.add_argument(
+        "--face-parser",
+        type=Path,
+        metavar="FILE",
+        help="ONNX face parser that sees which pixels are face and hair",
     )
     add_face_net_options(parser)
     parser.add_argument(
@@ -72,3 +81,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         help="what to do if there is one of this name; default: stop",
     )
     launch.add_options(parser)
+
+
+def add_plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb that says what memory learning takes."""
+    plan = verbs.add_parser("plan", help="what memory learning takes", description=_PLAN)
+    launch.add_options(plan)
