@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import comfy.utils
 import folder_paths
-import latent_preview
 import nodes
 import pytest
 import torch
@@ -37,10 +34,9 @@ from pack.infinite_id.words.host_text import (
     make_differentiable,
 )
 from pack.infinite_id.words.masks import MaskError
-from pack.nodes import folders
 from pack.nodes.export_staged import ExportStagedIdentity
-from pack.nodes.learn_staged import LearnStagedIdentity
 from pack.nodes.learning import read_material
+from pack.tests.host.learners import STAGED, STEPS, make_learn, use_models, use_page
 from pack.tests.host.stable_worlds import (
     KINDS,
     Small,
@@ -51,9 +47,7 @@ from pack.tests.host.stable_worlds import (
 )
 from pack.tests.host.staged_world import make_words, write_words
 from pack.tests.host.test_training_nodes import Page
-from server import PromptServer
 
-STEPS = 8
 TEXTS = Texts("a photo of the face of {}", "a photo of the face of person")
 
 
@@ -147,7 +141,7 @@ def make_step(small: Small, twice: bool) -> tuple[StagedFrozen, Any, TokenNetwor
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=random)
     face, hair = (torch.rand(2, 2, 1, 8, 8, generator=random) > 0.5).float()
     times = torch.tensor([100, 700])
-    return frozen, text, network, Batch(latents, noise, times, face, hair, ("a", "b"))
+    return frozen, text, network, Batch(latents, noise, times, (100, 700), face, hair, ("a", "b"))
 
 
 @torch.no_grad()
@@ -257,56 +251,17 @@ def test_training_reads_what_prompts_read(small: Small) -> None:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Page:
-    own = Page()
-    monkeypatch.setattr(PromptServer, "instance", own, raising=False)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", own.update)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_ENABLED", True)
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    monkeypatch.setattr(
-        latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB
-    )
-    hidden = SimpleNamespace(unique_id="7", extra_pnginfo=None, prompt=None)
-    monkeypatch.setattr(LearnStagedIdentity, "hidden", hidden, raising=False)
-    known = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(known, folders.STAGED, ([str(tmp_path / "staged")], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return own
+    return use_page(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def learn(vae: Any, page: Page, tmp_path: Path) -> Callable[..., Any]:
-    page.texts.clear()
-    own = make_small("SDXL", tmp_path / "embeddings")
-
-    def run(**changes: Any) -> Any:
-        inputs = {
-            "model": own.model,
-            "clip": own.clip,
-            "vae": vae,
-            "images": drawn_photo(),
-            "name": "people/anna",
-            "if_taken": "stop",
-            "steps": STEPS,
-            "learning_rate": 1e-3,
-            "training_seed": 0,
-            "size": 128,
-            "gradient_checkpointing": True,
-            "prompt": "a photo of the face of V*",
-            "noun": "person",
-            "attention": 0.003,
-            "stages": 5,
-            "split": True,
-            "preview_every": 4,
-        }
-        with torch.inference_mode():
-            return LearnStagedIdentity.execute(**{**inputs, **changes}).result
-
-    return run
+    del page
+    return make_learn(STAGED, use_models(tmp_path), vae)
 
 
 def read(tmp_path: Path, name: str = "people/anna") -> staged_file.Staged:
-    return staged_file.load(tmp_path / "staged" / f"{name}.safetensors")
+    return staged_file.load(tmp_path / STAGED.folder / f"{name}.safetensors")
 
 
 def same(a: staged_file.Staged, b: staged_file.Staged) -> bool:
@@ -379,7 +334,7 @@ def test_errors_say_what_to_do(
         changes = {**changes, "face_analysis": drawn_analysis()}
     with pytest.raises(ValueError, match=message):
         learn(**changes)
-    assert not list(tmp_path.rglob("staged/**/*.safetensors"))
+    assert not list((tmp_path / STAGED.folder).rglob("*.safetensors"))
 
 
 def test_names_that_are_taken(learn: Any, tmp_path: Path) -> None:
@@ -409,7 +364,7 @@ def test_ablations(learn: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_masks_are_as_in_the_other_method(learn: Any, tmp_path: Path) -> None:
     """Drawn by the landmarks, or yours; both sides of the photo, and only if it is asked for."""
     mask = torch.zeros(drawn_photo().shape[:3])
-    with pytest.raises(MaskError, match="A mask is given, and 'masked' is off"):
+    with pytest.raises(MaskError, match="A mask or a face parser is given, and 'masked' is off"):
         learn(face_mask=mask)
     with pytest.raises(MaskError, match=r"marks nothing of the headshot.*'face_mask'"):
         learn(face_mask=mask, masked=True)
@@ -508,16 +463,12 @@ def test_pictures_are_drawn_for_the_likeness(
 # --- The mean as an embedding --------------------------------------------------------------------
 
 
-def test_an_embedding_is_the_mean(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_embedding_is_the_mean(page: Page, tmp_path: Path) -> None:
     """In a stock prompt it is what Staged Identity Prompt gives without Apply Staged Identity."""
     del page
-    own = make_small("SDXL", tmp_path / "embeddings")
-    known = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(known, "embeddings", ([str(own.embeddings)], {".safetensors"}))
+    own = use_models(tmp_path)
     words = make_words(own.clip)
-    write_words(words, tmp_path / "staged", "anna")
+    write_words(words, tmp_path / STAGED.folder, "anna")
     inputs = {"identity": "anna.safetensors", "name": "p/anna", "if_taken": "stop"}
     embedding = ExportStagedIdentity.execute(**inputs).result[0]
     assert embedding == "embedding:p/anna"
@@ -527,7 +478,7 @@ def test_an_embedding_is_the_mean(
     assert torch.equal(stock, ours[0][0])
     assert ExportStagedIdentity.execute(**inputs).result[0] == embedding  # of the same run
     file = staged_file.Staged(words, Origin("other", {}, {}))
-    staged_file.save(file, tmp_path / "staged" / "anna.safetensors", replaces=True)
+    staged_file.save(file, tmp_path / STAGED.folder / "anna.safetensors", replaces=True)
     with pytest.raises(ValueError, match=r"p/anna is taken already"):
         ExportStagedIdentity.execute(**inputs)
     inputs["if_taken"] = "number"
