@@ -8,13 +8,10 @@ It does the same as the nodes. An interrupted run goes on with the same command.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
+from typing import Any
 
-from .. import launch
-from ..errors import UserError
-from ..words.options import add_photos, add_place, add_plan, add_run
+from ..words.options import add_photos, add_place, add_plan, add_run, run_verb
 
 _LEARN = """Learns words for the person in the photos, for each stage of the noise levels, and
 writes them into models/infinite_id_staged, for Staged Identity Prompt. Give the same command again
@@ -26,16 +23,13 @@ _EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
-    options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI logs much
-    try:
-        launch.use_host(launch.read_options(options))
-        from . import host_command
+    return run_verb(_parse(arguments), _load_verbs)
 
-        return int(getattr(host_command, options.verb)(options))
-    except (UserError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _load_verbs() -> Any:
+    from . import host_command
+
+    return host_command
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

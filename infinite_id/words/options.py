@@ -1,15 +1,31 @@
-"""Options of the commands that learn words."""
+"""Shared by the commands that learn words: their options, and how a verb is run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .. import launch
 from ..options import add_face_net_options
 
 _PLAN = """Says what memory learning takes for SDXL, SD 1.5 and SD 2.1, and which card that fits
 on: counted at true size, on tensors without storage. Takes some minutes."""
+
+
+def run_verb(options: argparse.Namespace, load: Callable[[], Any]) -> int:
+    """Run the verb that was chosen, and return its exit code.
+
+    Args:
+        load: returns the module with the verbs, once ComfyUI can be imported.
+    """
+
+    def run(options: argparse.Namespace) -> int:
+        launch.use_host(launch.read_options(options))
+        return int(getattr(load(), options.verb)(options))
+
+    return launch.run(run, options, (ValueError, OSError))
 
 
 def add_photos(parser: argparse.ArgumentParser, picture: str) -> None:
