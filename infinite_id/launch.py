@@ -38,9 +38,10 @@ def run(
         further: errors beside `UserError` whose messages are for the user.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    errors: tuple[type[Exception], ...] = (UserError, *further)
     try:
         return verb(options)
-    except (UserError, *further) as error:
+    except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

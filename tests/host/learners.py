@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,9 @@ import folder_paths
 import latent_preview
 import pytest
 import torch
+from pack.infinite_id import launch
+from pack.infinite_id.training.watch import Signals
+from pack.miniature.host import register
 from pack.nodes import folders
 from pack.nodes.learn_embedding import LearnEmbedding
 from pack.nodes.learn_staged import LearnStagedIdentity
@@ -107,3 +111,26 @@ def make_learn(method: Method, small: Small, vae: Any) -> Callable[..., Any]:
             return method.node.execute(**inputs).result
 
     return run
+
+
+def use_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let commands run on this host, with the miniature; what they write goes below `tmp_path`."""
+    register()
+    monkeypatch.setattr(launch, "use_host", lambda _: None)
+    known = folder_paths.folder_names_and_paths
+    for kind in (folders.EMBEDDINGS, folders.MAPPERS, folders.STAGED):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setitem(known, kind, ([str(tmp_path / kind)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+
+
+class _Stop(Signals):
+    def note(self, step: int, loss: float) -> None:
+        del loss
+        self.asked = step == 2
+
+
+@contextmanager
+def stop_at_the_third_step() -> Iterator[Signals]:
+    """As `watch_signals`, where the user presses Ctrl-C in the third step."""
+    yield _Stop()
