@@ -23,7 +23,7 @@ from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refi
 from .people import mix, places_from_a_picture, sweep, two_people
 from .staged import learn_staged_identity, staged_identity
 from .training import refine_identity, train_adapter
-from .words import learn_embedding, use_embedding
+from .words import learn_embedding, use_embedding, use_embedding_controlnet
 
 
 def photo_to_person(info: Info) -> Blueprint:
@@ -55,6 +55,7 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     train_adapter,
     learn_embedding,
     use_embedding,
+    use_embedding_controlnet,
     learn_staged_identity,
     staged_identity,
 )

@@ -4,67 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from .downloads import BASE, CONTROL_NET, DOWNLOADS, FACE_PACK
+from .downloads import CONTROL_NET
 from .graphs import Graph, Info
+from .learning import learn
 from .scene import (
-    BLUE,
-    BROWN,
     CYAN,
     GREEN,
-    GREY,
     NEGATIVE,
-    NOTE_HEIGHT,
     OLIVE,
-    PREVIEW,
     RED,
     SMALL_PREVIEW,
-    YELLOW,
-    Scene,
     begin,
-    name_checkpoint,
 )
-from .words import FACE_NETS
 
 PERSON, OTHER = "person.safetensors", "other.safetensors"
 """Files in `models/infinite_id_staged`."""
 
 
 def learn_staged_identity(info: Info) -> Graph:
-    graph = Graph(info, DOWNLOADS)
-    about = graph.group("About this workflow", GREY)
-    about.note(
-        "What it does",
+    scene, learned = learn(
+        info,
         "## One photo becomes words that change with the noise\n\n*Learn Staged Identity* writes a "
         "file into `models/infinite_id_staged`; *Staged Identity Prompt* names the person by it "
         "as `V*`, and *Apply Staged Identity* lets the model read it.\n\n"
         "**Try**: *noun* man or woman. For a thing or an animal: no face analysis, *noun* its "
         "kind, *prompt* `a photo of V*`. Interrupted, it keeps what was learnt and goes on when "
         "it is queued again.",
-        0,
-        3,
-        NOTE_HEIGHT,
-    )
-    checkpoint = name_checkpoint(BASE, "any checkpoint of SDXL, SD 1.5 or SD 2.1")
-    about.note("Models it needs", f"## Models\n\n{checkpoint}\n{FACE_NETS}", 3, 3, NOTE_HEIGHT)
-    scene = Scene(graph, graph.group("Models", BLUE), 1)
-    scene.checkpoint = scene.models.add("CheckpointLoaderSimple", 0, ckpt_name=BASE)
-    scene.clip = scene.checkpoint["CLIP"]
-    analysis = scene.models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
-    group = scene.group("Person", YELLOW)
-    photo = group.add("LoadImage", 1, rows=PREVIEW, image="face.jpg")
-    group = scene.group("Learning", BROWN)
-    learned = group.add(
         "InfiniteIDLearnStagedIdentity",
-        2,
-        rows=PREVIEW,
-        model=scene.checkpoint["MODEL"],
-        clip=scene.clip,
-        vae=scene.checkpoint["VAE"],
-        images=photo["IMAGE"],
-        face_analysis=analysis["face_analysis"],
-        name="people/learnt",
+        "people/learnt",
     )
-    group.add("LossGraphNode", 3, rows=PREVIEW, loss=learned["loss_map"], filename_prefix="loss")
     group = scene.group("Prompt", OLIVE)
     positive = group.add(
         "InfiniteIDStagedIdentityPrompt",
@@ -78,11 +46,11 @@ def learn_staged_identity(info: Info) -> Graph:
         "CLIPTextEncode", 4, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
     )
     group = scene.group("Picture")
-    model = group.add("InfiniteIDApplyStagedIdentity", 5, model=scene.checkpoint["MODEL"])
+    model = group.add("InfiniteIDApplyStagedIdentity", 5, model=scene.model)
     prompts = positive["conditioning"], negative["CONDITIONING"]
     picture = scene.sample(group, 6, model["model"], prompts, scene.empty(group, 5))
     scene.save(group, 7, picture, "learn-staged-identity")
-    return graph
+    return scene.graph
 
 
 def staged_identity(info: Info) -> Graph:

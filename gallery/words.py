@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from .downloads import BASE, DOWNLOADS, FACE_PACK
+from .downloads import CONTROL_NET
 from .graphs import Graph, Info
-from .scene import (
-    BLUE,
-    BROWN,
-    GREY,
-    NEGATIVE,
-    NOTE_HEIGHT,
-    OLIVE,
-    PREVIEW,
-    RED,
-    SMALL_PREVIEW,
-    YELLOW,
-    Scene,
-    begin,
-    name_checkpoint,
-)
+from .learning import begin_bare, learn
+from .scene import CYAN, NEGATIVE, OLIVE, PREVIEW, RED, SMALL_PREVIEW, begin
 
 NAME = "people/person"
-FACE_NETS = f"- an InsightFace model pack, such as {FACE_PACK}, in `models/insightface/models`"
 
 
 def learn_embedding(info: Info) -> Graph:
-    graph = Graph(info, DOWNLOADS)
-    about = graph.group("About this workflow", GREY)
-    about.note(
-        "What it does",
+    scene, learned = learn(
+        info,
         "## One photo becomes two words\n\n*Learn Identity Embedding* writes a file into "
         "`models/embeddings`. Any prompt can then name the person, with no node of this pack: "
         f"`embedding:{NAME}`. The workflow *use_embedding* does.\n\n"
         "**Try**: another photo of the person on *held_out*, so that it stops when the likeness "
         "rises no more. Interrupted, it keeps what was learnt and goes on when it is queued again.",
-        0,
-        3,
-        NOTE_HEIGHT,
-    )
-    checkpoint = name_checkpoint(BASE, "any checkpoint of SDXL, SD 1.5 or SD 2.1")
-    about.note("Models it needs", f"## Models\n\n{checkpoint}\n{FACE_NETS}", 3, 3, NOTE_HEIGHT)
-    scene = Scene(graph, graph.group("Models", BLUE), 1)
-    scene.checkpoint = scene.models.add("CheckpointLoaderSimple", 0, ckpt_name=BASE)
-    scene.clip = scene.checkpoint["CLIP"]
-    analysis = scene.models.add("InfiniteIDLoadFaceAnalysis", 0, pack=FACE_PACK)
-    group = scene.group("Person", YELLOW)
-    photo = group.add("LoadImage", 1, rows=PREVIEW, image="face.jpg")
-    group = scene.group("Learning", BROWN)
-    learned = group.add(
         "InfiniteIDLearnEmbedding",
-        2,
-        rows=PREVIEW,
-        model=scene.checkpoint["MODEL"],
-        clip=scene.clip,
-        vae=scene.checkpoint["VAE"],
-        images=photo["IMAGE"],
-        face_analysis=analysis["face_analysis"],
-        name=NAME,
+        NAME,
     )
-    group.add("LossGraphNode", 3, rows=PREVIEW, loss=learned["loss_map"], filename_prefix="loss")
     group = scene.group("Negative prompt", OLIVE)
     negative = group.add(
         "CLIPTextEncode", 4, "Negative prompt", colours=RED, clip=scene.clip, text=NEGATIVE
@@ -66,9 +28,9 @@ def learn_embedding(info: Info) -> Graph:
     group = scene.group("Picture")
     prompts = learned["conditioning"], negative["CONDITIONING"]
     latent = scene.empty(group, 4)
-    picture = scene.sample(group, 5, scene.checkpoint["MODEL"], prompts, latent)
+    picture = scene.sample(group, 5, scene.model, prompts, latent)
     scene.save(group, 6, picture, "learn-embedding")
-    return graph
+    return scene.graph
 
 
 def use_embedding(info: Info) -> Graph:
@@ -99,4 +61,42 @@ def use_embedding(info: Info) -> Graph:
         columns=1,
     )
     scene.save(group, 6, sheet, "use-embedding")
+    return scene.graph
+
+
+def use_embedding_controlnet(info: Info) -> Graph:
+    scene = begin_bare(
+        info,
+        "## The pose of one picture, the person by the prompt\n\nNo node of this pack: a "
+        "ControlNet holds the edges of a picture, and the prompt says who it is, by an embedding "
+        "that the workflow *learn_embedding* has written.\n\n"
+        "**Try**: *strength* 0.3 to 0.7 and *end_percent* below 1 in *Apply ControlNet*: with all "
+        "edges held to the end, the face of the edges wins.",
+        f"- **Load ControlNet Model**: one for SDXL, in `models/controlnet` (`{CONTROL_NET}`)",
+        "the SDXL checkpoint that the embedding was learnt with, or one that shares its CLIP",
+    )
+    net = scene.models.add("ControlNetLoader", 0, control_net_name=CONTROL_NET)
+    group = scene.group("Pose", CYAN)
+    pose = group.add(
+        "LoadImage", 1, "Picture with the pose", rows=SMALL_PREVIEW, image="person_1.jpg"
+    )
+    edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
+    group.add("PreviewImage", 3, "Edges", rows=PREVIEW, images=edges)
+    positive, negative = scene.prompts(
+        f"a photo of embedding:{NAME} smiling, wearing a green jacket, in the forest", 1
+    )
+    group = scene.group("Picture")
+    held = group.add(
+        "ControlNetApplyAdvanced",
+        4,
+        positive=positive,
+        negative=negative,
+        control_net=net["CONTROL_NET"],
+        image=edges,
+        strength=0.5,
+        end_percent=0.6,
+    )
+    prompts = held["positive"], held["negative"]
+    picture = scene.sample(group, 5, scene.model, prompts, scene.empty(group, 4))
+    scene.save(group, 6, picture, "use-embedding-controlnet")
     return scene.graph

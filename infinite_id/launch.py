@@ -27,12 +27,21 @@ class HostError(UserError):
     """There is no ComfyUI to work with; the message says what to do."""
 
 
-def run(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run a command's verb and return its exit code: 1 after an error, which is printed."""
+def run(
+    verb: Callable[[argparse.Namespace], int],
+    options: argparse.Namespace,
+    further: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a command's verb and return its exit code: 1 after an error, which is printed.
+
+    Args:
+        further: errors beside `UserError` whose messages are for the user.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI tells much
+    errors: tuple[type[Exception], ...] = (UserError, *further)
     try:
         return verb(options)
-    except UserError as error:
+    except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

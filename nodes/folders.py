@@ -26,6 +26,9 @@ STAGED = "infinite_id_staged"
 MAPPERS = "infinite_id_mappers"
 """Mappers of learned embeddings. Prompts would find them if they were in the same folder."""
 
+FACE_PARSERS = "infinite_id_parsers"
+"""ONNX face parsers."""
+
 DATASETS = "datasets"
 """The host's own folder of training data."""
 PREPARED = "index.jsonl"
@@ -49,6 +52,7 @@ def register() -> None:
     _add(IDENTITIES, {_IDENTITY_EXTENSION})
     _add(MAPPERS, {".safetensors"})
     _add(STAGED, {".safetensors"})
+    _add(FACE_PARSERS, {".onnx"})
 
 
 def _add(name: str, extensions: set[str]) -> None:

@@ -8,7 +8,6 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io, ui
 
-from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.files import digest_of
 from ..infinite_id.stable_identity import mapper_file
 from ..infinite_id.stable_identity.celebs import read_names
@@ -20,10 +19,17 @@ from . import folders
 from .detection import face_analysis_input
 from .learning import (
     CATEGORY,
+    NO_PARSER,
     checkpointing_input,
+    find_parser,
+    held_out_input,
+    load_nets,
     loss_output,
+    mask_inputs,
     output_folder,
+    parser_input,
     rate_input,
+    read_material,
     seed_input,
 )
 from .node import Node
@@ -153,27 +159,8 @@ class LearnEmbedding(Node):
                     tooltip="Gives the face vector instead. Alone, it takes the photo's middle "
                     "square for the headshot, and needs a face_mask.",
                 ),
-                io.Mask.Input(
-                    "face_mask",
-                    optional=True,
-                    tooltip="The face in each photo; else it is drawn by the landmarks.",
-                ),
-                io.Mask.Input(
-                    "hair_mask",
-                    optional=True,
-                    tooltip="The hair in each photo; else what lies around the face.",
-                ),
-                io.Mask.Input(
-                    "person_mask",
-                    optional=True,
-                    tooltip="The person in each photo: keeps the background out of the hair.",
-                ),
-                io.Image.Input(
-                    "held_out",
-                    optional=True,
-                    tooltip="Another photo of the person. Every 50 steps two pictures are compared "
-                    "with it; the best words are kept, and learning ends if they get no better.",
-                ),
+                *mask_inputs(),
+                held_out_input(),
                 io.String.Input(
                     "names",
                     default="",
@@ -183,6 +170,7 @@ class LearnEmbedding(Node):
                     "tokens. Empty: the pack's own list.",
                     advanced=True,
                 ),
+                parser_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -207,9 +195,15 @@ class LearnEmbedding(Node):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, go_on_from: str | None, **_: Any) -> Any:
-        chosen = None if go_on_from == NONE else go_on_from
-        return folders.fingerprint(partial(find_learned, folders.MAPPERS), chosen)
+    def fingerprint_inputs(
+        cls, go_on_from: str | None, face_parser: str | None = NO_PARSER, **_: Any
+    ) -> Any:
+        learned = None if go_on_from == NONE else go_on_from
+        parser = None if face_parser == NO_PARSER else face_parser
+        return (
+            folders.fingerprint(partial(find_learned, folders.MAPPERS), learned),
+            folders.fingerprint(find_parser, parser),
+        )
 
     @classmethod
     def execute(
@@ -238,11 +232,10 @@ class LearnEmbedding(Node):
         person_mask: torch.Tensor | None = None,
         held_out: torch.Tensor | None = None,
         names: str = "",
+        face_parser: str = NO_PARSER,
     ) -> io.NodeOutput:
-        from ..infinite_id.stable_identity.host_faces import Nets, read_masks
         from ..infinite_id.stable_identity.host_learn import (
             Lesson,
-            Material,
             Wishes,
             describe,
             learn,
@@ -250,11 +243,8 @@ class LearnEmbedding(Node):
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
-        nets = Nets(face_analysis, clip_vision)
-        photos = read_photos([images])
-        masks = read_masks(photos, face_mask, hair_mask, person_mask)
-        others = None if held_out is None else list(read_photos([held_out], "held_out").values())
-        material = Material(photos, masks, others[0] if others else None)
+        nets = load_nets(face_analysis, clip_vision, face_parser)
+        material = read_material(images, face_mask, hair_mask, person_mask, held_out)
         wishes = Wishes(
             steps,
             learning_rate,
@@ -288,14 +278,14 @@ class LearnEmbedding(Node):
             make_tell(node),
             make_follow(node, preview_every),
         )
-        if result.step or result.whole:
+        if result.run.step or result.run.whole:
             keep(place, result.words, result.learned)
-        if not result.whole:
+        if not result.run.whole:
             raise InterruptProcessingException
         headshots = torch.stack([p.headshot.permute(1, 2, 0) for p in result.portraits])
         return io.NodeOutput(
             encode_prompt(clip, prompt, place.prompt),
-            {"loss": result.losses},
+            {"loss": result.run.losses},
             place.prompt,
             headshots,
             torch.cat([portrait.masks.face for portrait in result.portraits]),

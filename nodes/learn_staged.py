@@ -6,7 +6,6 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io, ui
 
-from ..infinite_id.faces.photo import read_photos
 from ..infinite_id.files import digest_of
 from ..infinite_id.staged_identity import staged_file
 from ..infinite_id.staged_identity.objective import LAMBDA
@@ -15,10 +14,17 @@ from . import folders
 from .detection import face_analysis_input
 from .learning import (
     CATEGORY,
+    NO_PARSER,
     checkpointing_input,
+    find_parser,
+    held_out_input,
+    load_nets,
     loss_output,
+    mask_inputs,
     output_folder,
+    parser_input,
     rate_input,
+    read_material,
     seed_input,
 )
 from .node import Node
@@ -129,6 +135,23 @@ class LearnStagedIdentity(Node):
                     "Cuts the largest face out of each photo, upright, with hair and chin.",
                     optional=True,
                 ),
+                io.Boolean.Input(
+                    "masked",
+                    default=False,
+                    optional=True,
+                    tooltip="Learn the face, and a little of the hair, and nothing else of the "
+                    "photo. Off, as published: all of the picture.",
+                    advanced=True,
+                ),
+                *mask_inputs(),
+                held_out_input(),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Gives the face vectors that are compared with held_out; else "
+                    "face_analysis does.",
+                ),
+                parser_input(),
             ],
             outputs=[
                 io.Combo.Output(
@@ -141,8 +164,16 @@ class LearnStagedIdentity(Node):
                     "pictures", display_name="pictures", tooltip="What is learnt, of each photo."
                 ),
                 io.String.Output("info", display_name="info", tooltip="What was seen and done."),
+                io.Mask.Output(
+                    "mask", display_name="mask", tooltip="The face in the pictures, as learnt."
+                ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, face_parser: str | None = NO_PARSER, **_: Any) -> Any:
+        chosen = None if face_parser == NO_PARSER else face_parser
+        return folders.fingerprint(find_parser, chosen)
 
     @classmethod
     def execute(
@@ -165,6 +196,13 @@ class LearnStagedIdentity(Node):
         split: bool,
         preview_every: int,
         face_analysis: Any = None,
+        masked: bool = False,
+        face_mask: torch.Tensor | None = None,
+        hair_mask: torch.Tensor | None = None,
+        person_mask: torch.Tensor | None = None,
+        held_out: torch.Tensor | None = None,
+        clip_vision: Any = None,
+        face_parser: str = NO_PARSER,
     ) -> io.NodeOutput:
         from ..infinite_id.staged_identity.host_learn import (
             Lesson,
@@ -176,7 +214,7 @@ class LearnStagedIdentity(Node):
         from ..infinite_id.words.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
-        photos = read_photos([images])
+        material = read_material(images, face_mask, hair_mask, person_mask, held_out)
         wishes = Wishes(
             steps,
             learning_rate,
@@ -188,8 +226,10 @@ class LearnStagedIdentity(Node):
             prompt,
             noun.strip(),
             gradient_checkpointing,
+            masked,
         )
-        lesson = Lesson(model, clip, vae, face_analysis, photos, wishes)
+        nets = load_nets(face_analysis, clip_vision, face_parser)
+        lesson = Lesson(model, clip, vae, nets, material, wishes)
         origin = describe(lesson)
         root, run = folders.roots(folders.STAGED)[0], digest_of(origin)
         path = choose_path([root], check_name(name), IfTaken(if_taken), run, staged_file.read_run)
@@ -201,16 +241,17 @@ class LearnStagedIdentity(Node):
             make_tell(node),
             make_follow(node, preview_every),
         )
-        if result.step:
+        if result.run.step:
             staged_file.save(result.staged, path, replaces=path.exists())
-        if not result.whole:
+        if not result.run.whole:
             raise InterruptProcessingException
-        pictures = torch.stack([picture.permute(1, 2, 0) for picture in result.pictures])
+        pictures = torch.stack([square.picture.permute(1, 2, 0) for square in result.squares])
         chosen = path.relative_to(root).as_posix()
         return io.NodeOutput(
             chosen,
-            {"loss": result.losses},
+            {"loss": result.run.losses},
             pictures,
             "\n".join([*result.lines, f"{chosen}: {result.told}"]),
+            torch.cat([square.masks.face for square in result.squares]),
             ui=ui.PreviewImage(pictures, cls=cls),
         )

@@ -8,14 +8,11 @@ It does the same as the nodes. An interrupted run goes on with the same command.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .. import launch
-from ..errors import UserError
-from ..options import add_face_net_options
+from ..words.options import add_photos, add_place, add_plan, add_run, run_verb
 
 _LEARN = """Learns two words for the person in the photos, and writes them into ComfyUI's folder of
 embeddings: `embedding:NAME` names the person in every prompt. Give the same command again after an
@@ -28,16 +25,13 @@ _EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
-    options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI logs much
-    try:
-        launch.use_host(launch.read_options(options))
-        from . import host_command
+    return run_verb(_parse(arguments), _load_verbs)
 
-        return int(getattr(host_command, options.verb)(options))
-    except (UserError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _load_verbs() -> Any:
+    from . import host_command
+
+    return host_command
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,59 +43,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_learn(verbs.add_parser("learn", help="photos -> an embedding", description=_LEARN))
     words = verbs.add_parser("words", help="further photos -> an embedding", description=_WORDS)
-    _add_photos(words)
+    add_photos(words, "headshot")
     words.add_argument(
         "--learned", required=True, metavar="NAME", help="the person who was learnt before"
     )
-    _add_place(words)
+    add_place(words)
     mix = verbs.add_parser("mix", help="two embeddings -> one between", description=_MIX)
     mix.add_argument("first", metavar="FIRST", help="a learned embedding, as people/anna")
     mix.add_argument("second", metavar="SECOND", help="another one")
     mix.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1; default: 0.5")
-    _add_place(mix)
+    add_place(mix)
+    add_plan(verbs)
     return parser.parse_args(arguments)
 
 
-def _add_photos(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="of one person")
-    parser.add_argument(
-        "--model", required=True, help="checkpoint of SDXL, SD 1.5 or SD 2.1: a path or a name"
-    )
-    parser.add_argument("--face-pack", help="InsightFace model pack: a path or a name")
-    parser.add_argument(
-        "--clip-vision", help="CLIP image encoder that gives the face vector: a path or a name"
-    )
-    parser.add_argument(
-        "--face-mask", type=Path, nargs="+", metavar="PICTURE", help="white faces, for each photo"
-    )
-    add_face_net_options(parser)
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="side of the headshot in pixels; default: 1024, for SDXL; 512 for SD 1.5",
-    )
-
-
 def _add_learn(parser: argparse.ArgumentParser) -> None:
-    _add_photos(parser)
-    _add_place(parser)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        metavar="FOLDER",
-        help="where the state of a run is kept; default: infinite_id_runs in ComfyUI's output",
-    )
-    parser.add_argument("--steps", type=int, default=450, metavar="N", help="default: 450")
-    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default: 5e-5")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    parser.add_argument(
-        "--held-out",
-        type=Path,
-        metavar="PHOTO",
-        help="another photo: the words that are most like it are kept",
-    )
+    add_photos(parser, "headshot")
+    add_place(parser)
+    add_run(parser, steps=450, rate=5e-5)
     parser.add_argument(
         "--names", type=Path, metavar="FILE", help="names of two words, one a line; default: ours"
     )
@@ -115,19 +74,3 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
         help="default: two phases",
     )
     parser.add_argument("--no-masks", action="store_true", help="learn the whole headshot")
-    parser.add_argument(
-        "--no-checkpointing", action="store_true", help="faster, with much more memory"
-    )
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--name", required=True, help="of the embedding, maybe with folders: people/anna"
-    )
-    parser.add_argument(
-        "--if-taken",
-        choices=("stop", "number", "replace"),
-        default="stop",
-        help="what to do if there is one of this name; default: stop",
-    )
-    launch.add_options(parser)

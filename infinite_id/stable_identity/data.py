@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..training.draws import draw_index, generator
 from ..training.settings import Settings
+from ..words.masks import Masks, shrink_mask
 from .augment import augment, draw_augmentation
-from .masks import Masks, shrink_mask
 from .templates import TEMPLATES
 
 VARIANTS = 512
@@ -132,6 +132,12 @@ class Targets:
             prompt = TEMPLATES[draw_index(len(TEMPLATES), random)]
             drawn.append((variant, draw_index(times, random), prompt, random))
         return _stack(drawn)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the latents, `(c, h, w)`."""
+        channels, height, width = self._plain.latents.shape
+        return channels, height, width
 
     def show(self, time: int) -> Batch:
         """Return the first photo at a timestep, always with the same noise and prompt."""

@@ -8,16 +8,20 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import UserError
-from ..faces.face import Photo
-from ..faces.model_pack import load_analysis
 from ..files import digest_of
-from ..host.models import find_face_pack, find_file, load_clip_vision
-from ..words.host_command import follow, load_checkpoint, make_tell, read_photo
+from ..host.models import find_file
+from ..words.host_command import (
+    follow,
+    load_checkpoint,
+    load_nets,
+    make_tell,
+    read_material,
+)
 from ..words.naming import IfTaken, check_name
 from . import mapper_file, word_file
 from .celebs import read_names
-from .host_faces import GivenMasks, Nets
-from .host_learn import Lesson, Material, Result, Wishes, describe
+from .host_count import tell_plan
+from .host_learn import Lesson, Result, Wishes, describe
 from .host_learn import learn as learn_words
 from .keep import Place, choose_place, keep
 from .mapper import Landing
@@ -43,9 +47,15 @@ def learn(options: argparse.Namespace) -> int:
     )
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; it must be at least 1.")
-    held_out = None if options.held_out is None else read_photo(options.held_out)
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
-    return _run(options, wishes, None, held_out, runs)
+    return _run(options, wishes, None, options.held_out, runs)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """`plan`: what memory learning takes."""
+    del options
+    print(tell_plan(), end="")
+    return 0
 
 
 def words(options: argparse.Namespace) -> int:
@@ -80,11 +90,13 @@ def _run(
     options: argparse.Namespace,
     wishes: Wishes,
     start: Learned | None,
-    held_out: Photo | None,
+    held_out: Path | None,
     runs: Path,
 ) -> int:
-    material = Material(*_read_photos(options), held_out)
-    nets = _load_nets(options)
+    material = read_material(options, held_out)
+    nets = load_nets(options)
+    if nets.analysis is None and nets.clip_vision is None:
+        raise UserError("Give a face encoder: --face-pack, or --clip-vision.")
     lesson = Lesson(*load_checkpoint(options.model), nets, material, wishes, start)
     origin = describe(lesson)
     place = _choose(options, digest_of(origin))
@@ -93,10 +105,10 @@ def _run(
 
 def _tell_of(place: Place, result: Result) -> int:
     print("\n".join(result.lines))
-    if result.step or result.whole:
+    if result.run.step or result.run.whole:
         keep(place, result.words, result.learned)
         print(f"{place.words}: {result.told}; write {place.prompt} into a prompt")
-    return 0 if result.whole else 3
+    return 0 if result.run.whole else 3
 
 
 def _choose(options: argparse.Namespace, run: str) -> Place:
@@ -108,35 +120,3 @@ def _choose(options: argparse.Namespace, run: str) -> Place:
 def _mapper_folders() -> list[Path]:
     known = folder_paths.folder_names_and_paths.get(MAPPERS, ([], set()))[0]
     return [*map(Path, known), Path(folder_paths.models_dir, MAPPERS)]
-
-
-def _load_nets(options: argparse.Namespace) -> Nets:
-    analysis = clip_vision = None
-    if options.face_pack:
-        pack = find_face_pack(options.face_pack)
-        analysis = load_analysis(pack, options.provider, options.detection_size)
-    if options.clip_vision:
-        path = find_file("--clip-vision", "clip_vision", options.clip_vision)
-        clip_vision = load_clip_vision(path)
-    if analysis is None and clip_vision is None:
-        raise UserError("Give a face encoder: --face-pack, or --clip-vision.")
-    return Nets(analysis, clip_vision)
-
-
-def _read_photos(options: argparse.Namespace) -> tuple[dict[str, Photo], list[GivenMasks]]:
-    photos = {str(path): read_photo(path) for path in options.photos}
-    paths = options.face_mask or [None] * len(photos)
-    if len(paths) != len(photos):
-        raise UserError(f"--face-mask: {len(paths)} masks for {len(photos)} photos.")
-    return photos, [
-        _read_mask(path, photo) for path, photo in zip(paths, photos.values(), strict=True)
-    ]
-
-
-def _read_mask(path: Path | None, photo: Photo) -> GivenMasks:
-    if path is None:
-        return GivenMasks()
-    mask = read_photo(path)
-    if mask.shape != photo.shape:
-        raise UserError(f"--face-mask: {path} has not the size of its photo.")
-    return GivenMasks(face=mask.mean(axis=2, dtype="float32") / 255)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..faces.face import FaceError
 from ..words.files import Rows
+from ..words.host_faces import Nets
 from ..words.host_text import digest_tables
 from .celebs import CelebSpace
 from .data import Portrait
-from .host_faces import Nets
 from .mapper import Landing, Mapper, new_mapper, scale_face
 from .mapper_file import Learned
 from .word_file import Words

@@ -8,8 +8,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from ..training.objective import Prediction, Trained, add_noise, estimate_z0
+from ..training.objective import Prediction, add_noise, estimate_z0
 from ..words.files import Rows
+from ..words.learner import PersonLearner
 from .data import Batch
 from .mapper import Mapper
 from .objective import Noised, Phases, choose_phase, two_phase_loss
@@ -42,7 +43,7 @@ class Frozen(Protocol):
         ...
 
 
-class WordLearner(Trained):
+class WordLearner(PersonLearner):
     """Trains a mapper to make the words of one person."""
 
     def __init__(self, mapper: Mapper, frozen: Frozen, phases: Phases = Phases.BOTH) -> None:
@@ -62,7 +63,6 @@ class WordLearner(Trained):
 
     @torch.no_grad()
     def denoise(self, batch: Batch) -> Tensor:
-        """Return the model's estimate `(b, c, h, w)` of a batch's latents, in its own scale."""
         at = self._add_noise(batch)
         return estimate_z0(at.noised, self._predict(batch, at), at.alpha, self._frozen.prediction)
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ..training.objective import Prediction, estimate_z0, make_target
+from ..words.masks import masked_error
 
 BORDER = 0.6
 """The loss compares predictions above this share of the timesteps."""
-HAIR = 0.1
-"""The weight of the hair."""
 _Z0 = 1 / 0.18215**2
 """The weight of the loss on latents without noise: SD's scale factor, for SDXL as well."""
 
@@ -67,17 +66,11 @@ def two_phase_loss(
 
     Args:
         output: `(b, c, h, w)` float32, as the model gives it.
-        face, hair: `(b, 1, h, w)` of 0 and 1. Errors are averaged over all elements, not over the
-            mask: a small face counts little.
+        face, hair: `(b, 1, h, w)` of 0 and 1.
     """
     target = make_target(at.latents, at.noise, at.alpha, prediction)
-    early = _masked_error(output - target, face, hair)
+    early = masked_error(output - target, face, hair)
     clean = estimate_z0(at.noised, output, at.alpha, prediction)
-    late = _Z0 * _masked_error(clean - at.latents, face, hair)
+    late = _Z0 * masked_error(clean - at.latents, face, hair)
     count = torch.where(at.is_early, at.is_early.sum(), (~at.is_early).sum())
     return torch.where(at.is_early, early, late) * len(output) / count
-
-
-def _masked_error(error: Tensor, face: Tensor, hair: Tensor) -> Tensor:
-    square = error.square()  # masks are 0 or 1: the square of a masked error is the masked square
-    return (face * square + HAIR * hair * square).mean(dim=(1, 2, 3))

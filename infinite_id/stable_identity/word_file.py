@@ -14,20 +14,19 @@ from typing import Any
 
 import torch
 
-from ..tensor_files import FormatError, TensorFile, open_tensors, write_tensors
-from ..words.files import (
-    KEYS,
-    WIDEST,
-    Origin,
-    Rows,
-    check_header,
-    read_origin,
-    read_rows,
-    write_rows,
-)
+from ..tensor_files import FormatError
+from ..words.files import KEYS, Kind, Origin, Rows, load_rows, save_rows
 from .celebs import WORDS
 
-FORMAT, VERSION = "stable-identity-words", "1"
+KIND = Kind(
+    format="stable-identity-words",
+    version="1",
+    foreign="is no embedding that Learn Identity Embedding has written, or one of another "
+    "version. Choose one of its files.",
+    parts=("",),
+    leading=((WORDS, WORDS),),
+    wanted=f"a learned identity has {WORDS} rows for each of {', '.join(KEYS)}.",
+)
 
 
 @dataclass(frozen=True)
@@ -47,50 +46,15 @@ class Words:
 
 
 def save(words: Words, path: Path, replaces: bool) -> None:
-    """Write an embedding; it appears under its name only when it is complete.
-
-    Raises:
-        FileExistsError: if there is a file and it is not to be replaced.
-        OSError: saying what cannot be written, and what to do.
-        FormatError: if rows are not finite.
-    """
-    tensors = write_rows(path, words.rows)
+    """Write an embedding, as `words.files.save_rows` says."""
     origin = Origin(words.run, words.tables, words.provenance)
-    metadata = {"format": FORMAT, "version": VERSION, **origin.write()}
-    write_tensors(tensors, path, metadata, is_new=not replaces)
+    save_rows(KIND, words.rows, origin, path, replaces)
 
 
 def load(path: Path) -> Words:
-    """Read an embedding that `save` has written.
-
-    Raises:
-        FormatError: if it is another file, or damaged; sizes are checked before anything is read.
-        FileNotFoundError: if there is none.
-    """
-    check_header(path)
-    with open_tensors(path) as file:
-        if file.metadata.get("format") != FORMAT or file.metadata.get("version") != VERSION:
-            raise FormatError(
-                f"{path.name} is no embedding that Learn Identity Embedding has written, or one of "
-                "another version. Choose one of its files."
-            )
-        _check_shapes(file)
-        origin, rows = read_origin(file), read_rows(file)
+    """Read an embedding that `save` has written; see `words.files.load_rows`."""
+    rows, origin = load_rows(KIND, path)
     return Words(rows, origin.tables, origin.run, origin.provenance)
-
-
-def _check_shapes(file: TensorFile) -> None:
-    file.check_floats()
-    fits = file.shapes and all(
-        key in KEYS and len(shape) == 2 and shape[0] == WORDS and 0 < shape[1] <= WIDEST
-        for key, shape in file.shapes.items()
-    )
-    if not fits:
-        listed = ", ".join(f"{key[:40]} {shape}" for key, shape in list(file.shapes.items())[:5])
-        raise FormatError(
-            f"{file.path.name} holds {listed}; a learned identity has {WORDS} rows for each of "
-            f"{', '.join(KEYS)}."
-        )
 
 
 def read_run(path: Path) -> str | None:

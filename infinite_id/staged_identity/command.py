@@ -8,14 +8,10 @@ It does the same as the nodes. An interrupted run goes on with the same command.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from .. import launch
-from ..errors import UserError
-from ..options import add_face_net_options
+from ..words.options import add_photos, add_place, add_plan, add_run, run_verb
 
 _LEARN = """Learns words for the person in the photos, for each stage of the noise levels, and
 writes them into models/infinite_id_staged, for Staged Identity Prompt. Give the same command again
@@ -27,16 +23,13 @@ _EXIT = "The exit code is 0, 1 after an error, and 3 if the run was interrupted 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 an error, 3 interrupted and saved."""
-    options = _parse(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # ComfyUI logs much
-    try:
-        launch.use_host(launch.read_options(options))
-        from . import host_command
+    return run_verb(_parse(arguments), _load_verbs)
 
-        return int(getattr(host_command, options.verb)(options))
-    except (UserError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _load_verbs() -> Any:
+    from . import host_command
+
+    return host_command
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,36 +42,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_learn(verbs.add_parser("learn", help="photos -> staged words", description=_LEARN))
     export = verbs.add_parser("export", help="staged words -> an embedding", description=_EXPORT)
     export.add_argument("identity", metavar="IDENTITY", help="staged words, as people/anna")
-    _add_place(export)
+    add_place(export)
+    add_plan(verbs)
     return parser.parse_args(arguments)
 
 
 def _add_learn(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="of one person")
-    parser.add_argument(
-        "--model", required=True, help="checkpoint of SDXL, SD 1.5 or SD 2.1: a path or a name"
-    )
-    parser.add_argument(
-        "--face-pack", help="InsightFace model pack that cuts the faces out: a path or a name"
-    )
-    add_face_net_options(parser)
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="side of the picture in pixels; default: 1024, for SDXL; 512 for SD 1.5",
-    )
-    _add_place(parser)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        metavar="FOLDER",
-        help="where the state of a run is kept; default: infinite_id_runs in ComfyUI's output",
-    )
-    parser.add_argument("--steps", type=int, default=600, metavar="N", help="default: 600")
-    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate; default: 1e-4")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    add_photos(parser, "picture")
+    add_place(parser)
+    add_run(parser, steps=600, rate=1e-4)
     parser.add_argument(
         "--prompt",
         default="a photo of the face of V*",
@@ -99,18 +71,5 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
         "--no-split", action="store_true", help="the same words for keys and for values"
     )
     parser.add_argument(
-        "--no-checkpointing", action="store_true", help="faster, with much more memory"
+        "--masked", action="store_true", help="learn face and hair, and nothing else of the photo"
     )
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--name", required=True, help="of the file, maybe with folders: people/anna"
-    )
-    parser.add_argument(
-        "--if-taken",
-        choices=("stop", "number", "replace"),
-        default="stop",
-        help="what to do if there is one of this name; default: stop",
-    )
-    launch.add_options(parser)

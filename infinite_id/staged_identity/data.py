@@ -19,10 +19,13 @@ class Target:
     Attributes:
         name: for messages.
         latents: `(2, c, h, w)` of it and of its mirror image, as the autoencoder gives them.
+        face, hair: `(2, 1, h, w)` of 0 and 1, likewise.
     """
 
     name: str
     latents: Tensor
+    face: Tensor
+    hair: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,21 @@ class Batch:
     Attributes:
         latents, noise: `(b, c, h, w)` float32.
         times: `(b,)` long.
+        numbers: the same, which need not be fetched from a device.
+        face, hair: `(b, 1, h, w)` of 0 and 1.
         names: of the photos, for messages.
     """
 
     latents: Tensor
     noise: Tensor
     times: Tensor
+    numbers: tuple[int, ...]
+    face: Tensor
+    hair: Tensor
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
-        tensors = ("latents", "noise", "times")
+        tensors = ("latents", "noise", "times", "face", "hair")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
@@ -63,6 +71,12 @@ class Targets:
             drawn.append((target, int(mirrored), time, random))
         return _stack(drawn)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the latents, `(c, h, w)`."""
+        _, channels, height, width = self._targets[0].latents.shape
+        return channels, height, width
+
     def show(self, time: int) -> Batch:
         """Return the first photo at a timestep, always with the same noise."""
         return _stack([(self._targets[0], 0, time, generator(0, "show"))])
@@ -78,5 +92,8 @@ def _stack(drawn: Sequence[tuple[Target, int, int, torch.Generator]]) -> Batch:
         latents=torch.stack(latents),
         noise=torch.stack(noise),
         times=torch.tensor([time for _, _, time, _ in drawn]),
+        numbers=tuple(time for _, _, time, _ in drawn),
+        face=torch.stack([target.face[side] for target, side, *_ in drawn]),
+        hair=torch.stack([target.hair[side] for target, side, *_ in drawn]),
         names=tuple(target.name for target, *_ in drawn),
     )

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..tensor_files import FormatError, open_tensors, write_tensors
-from ..words.files import check_header, write_rows
-from .staged_file import Staged
+from ..tensor_files import FormatError
+from ..words.files import KEYS, Kind, load_rows, save_rows
+from .staged_file import MOST_ROWS, Staged
 
-FORMAT, VERSION = "staged-identity-mean", "1"
+KIND = Kind(
+    format="staged-identity-mean",
+    version="1",
+    foreign="is no mean of staged words.",
+    parts=("",),
+    leading=((1, MOST_ROWS),),
+    wanted=f"such a mean has 1 to {MOST_ROWS} rows for each of {', '.join(KEYS)}.",
+)
 
 
 def save(staged: Staged, path: Path) -> None:
@@ -21,16 +28,12 @@ def save(staged: Staged, path: Path) -> None:
     Raises:
         OSError: saying what cannot be written, and what to do.
     """
-    metadata = {"format": FORMAT, "version": VERSION, **staged.origin.write()}
-    write_tensors(write_rows(path, staged.words.mean()), path, metadata)
+    save_rows(KIND, staged.words.mean(), staged.origin, path, replaces=True)
 
 
 def read_run(path: Path) -> str | None:
     """Return the digest of the run that an embedding is from; None for any other file."""
     try:
-        check_header(path)
-        with open_tensors(path) as file:
-            is_own = file.metadata.get("format") == FORMAT
-            return file.metadata.get("run", "") if is_own else None
+        return load_rows(KIND, path)[1].run
     except (FormatError, OSError):
         return None

@@ -1,6 +1,7 @@
 """A model whose cross-attention reads staged words by noise level, for keys and for values.
 
-The conditioning in the host is the mean of all stages; ControlNets and other nodes read this mean.
+The conditioning in the host is the mean of all stages, which carries the stages with it (see
+`context`); ControlNets and other nodes read this mean.
 When the conds are evaluated, two contexts are added to each cond, one for keys and one for values.
 The host batches and splits them with the cond's rows. In the UNet they replace the context, before
 other nodes' patches.
@@ -8,6 +9,7 @@ other nodes' patches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +26,8 @@ from ..host.run import STAGED
 from .stages import Contexts
 
 KEY = "staged_identity"
-"""The contexts' key in a conditioning's dictionary."""
+"""The contexts' key in a conditioning's dictionary, for when another node has made a plain tensor
+of the `StagedContext` beside it."""
 _STRENGTH, _AWAITED, _FOUND = (f"{KEY}_{name}" for name in ("strength", "awaited", "contexts"))
 """Keys in the host's transformer options."""
 _SIDES = (f"{KEY}_keys", f"{KEY}_values")
@@ -64,7 +67,7 @@ def _calc_cond_batch(
     model_options: dict[str, Any],
 ) -> list[Tensor]:
     """Add the contexts of this noise level to all conds, if one is staged."""
-    if any(KEY in cond for group in conds for cond in group or ()):
+    if any(_find(cond) for group in conds for cond in group or ()):
         share = read_share(model.model_sampling, timestep)
         options = {**model_options["transformer_options"], _AWAITED: True}
         conds = [
@@ -98,10 +101,18 @@ def _add(cond: dict[str, Any], share: Fraction, strength: float) -> dict[str, An
     """
     given: Tensor = cond["model_conds"]["c_crossattn"].cond
     pair = given, given
-    if KEY in cond and torch.equal(given, cond["cross_attn"]):
-        pair = _choose(cond[KEY], share, strength, given)
+    contexts = _find(cond)
+    if contexts is not None and torch.equal(given, cond["cross_attn"]):
+        pair = _choose(contexts, share, strength, given)
     own = {name: CONDCrossAttn(x) for name, x in zip(_SIDES, pair, strict=True)}
     return {**cond, "model_conds": {**cond["model_conds"], **own}}
+
+
+def _find(cond: Mapping[str, Any]) -> Contexts | None:
+    """Return the contexts of a cond, if it is staged."""
+    context = cond.get("cross_attn")
+    found: Contexts | None = getattr(context, "contexts", None) or cond.get(KEY)
+    return found
 
 
 def _choose(
@@ -112,6 +123,7 @@ def _choose(
     Raises:
         ValueError: if another node has changed the given context.
     """
+    given = given.as_subclass(Tensor)
     mean = contexts.mean.to(given)
     length = mean.shape[1]
     if given.shape[1] < length or not torch.equal(given[:, :length], mean):
@@ -119,8 +131,9 @@ def _choose(
             return given, given  # Conditioning Zero Out
         raise ValueError(
             "Apply Staged Identity: another node has changed the conditioning of Staged Identity "
-            "Prompt, such as ConditioningAverage, so that its stages fit no more. Combine it, or "
-            "put other text behind it by ConditioningConcat; or take Apply Staged Identity out."
+            "Prompt, so that its stages fit no more. Take that node out, or put the person into "
+            "the prompt that it gives; or take Apply Staged Identity out: then the mean of all "
+            "stages is read."
         )
     key, value = (
         torch.cat([_blend(mean, x.to(given), strength), given[:, length:]], dim=1)

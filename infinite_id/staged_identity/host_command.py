@@ -8,12 +8,17 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import UserError
-from ..faces.model_pack import load_analysis
 from ..files import digest_of
-from ..host.models import find_face_pack
-from ..words.host_command import follow, load_checkpoint, make_tell, read_photo
+from ..words.host_command import (
+    follow,
+    load_checkpoint,
+    load_nets,
+    make_tell,
+    read_material,
+)
 from ..words.naming import IfTaken, check_name, choose_path
 from . import embedding_file, staged_file
+from .host_count import tell_plan
 from .host_learn import Lesson, Wishes, check_prompt, describe
 from .host_learn import learn as learn_words
 
@@ -24,12 +29,8 @@ STAGED, RUNS = "infinite_id_staged", "infinite_id_runs"
 def learn(options: argparse.Namespace) -> int:
     """`learn`: photos -> staged words. Raises UserError, saying what to do."""
     wishes = _read_wishes(options)
-    photos = {str(path): read_photo(path) for path in options.photos}
-    analysis = None
-    if options.face_pack:
-        pack = find_face_pack(options.face_pack)
-        analysis = load_analysis(pack, options.provider, options.detection_size)
-    lesson = Lesson(*load_checkpoint(options.model), analysis, photos, wishes)
+    material, nets = read_material(options, options.held_out), load_nets(options)
+    lesson = Lesson(*load_checkpoint(options.model), nets, material, wishes)
     origin = describe(lesson)
     path = choose_path(
         [_staged_folders()[0]],
@@ -41,10 +42,17 @@ def learn(options: argparse.Namespace) -> int:
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
     result = learn_words(lesson, origin, runs, make_tell(), follow)
     print("\n".join(result.lines))
-    if result.step:
+    if result.run.step:
         staged_file.save(result.staged, path, replaces=path.exists())
         print(f"{path}: {result.told}; choose it in Staged Identity Prompt")
-    return 0 if result.whole else 3
+    return 0 if result.run.whole else 3
+
+
+def plan(options: argparse.Namespace) -> int:
+    """`plan`: what memory learning takes."""
+    del options
+    print(tell_plan(), end="")
+    return 0
 
 
 def export(options: argparse.Namespace) -> int:
@@ -87,6 +95,7 @@ def _read_wishes(options: argparse.Namespace) -> Wishes:
         options.prompt,
         options.noun,
         not options.no_checkpointing,
+        options.masked,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ..faces.detection import describe_finder, detect
-from ..faces.face import FaceError, Photo
-from ..faces.headshot import cut_headshot, place_headshot, place_middle
-from ..faces.photo import digest
 from ..files import digest_of
-from ..training.draws import time_of_preview
 from ..training.host_load import (
     check_vae,
     digest_autoencoder,
@@ -28,15 +25,16 @@ from ..training.host_load import (
     load_with_text,
     training,
 )
-from ..training.loop import Loop
-from ..training.processes import Alone
-from ..training.settings import Optimiser, Settings, short_run
-from ..training.stats import read_losses
-from ..training.trainee import Trainee
+from ..words.draw import draw
 from ..words.files import Origin
+from ..words.host_faces import Nets, Square, cut_square
 from ..words.host_follow import Follow, Tell
 from ..words.host_frozen import check_model
+from ..words.host_likeness import Likeness, see_held_out
+from ..words.host_run import Learnt, make_settings, run
 from ..words.host_text import Prompts, digest_tables, find_row, list_encoders, make_differentiable
+from ..words.masks import MaskError, check_mask, shrink_mask
+from ..words.material import Material
 from .data import Target, Targets
 from .host_frozen import StagedFrozen, Texts
 from .host_prompt import PlaceError
@@ -44,7 +42,7 @@ from .learner import StagedLearner
 from .network import new_network
 from .objective import LAMBDA
 from .staged_file import Staged
-from .stages import Words
+from .stages import Words, find_stage
 
 PERSON = "V*"
 """The mark for the person in the training prompt."""
@@ -64,6 +62,7 @@ class Wishes:
         prompt: with `PERSON` for the person.
         noun: the class word; it initialises the words, and is in the reference prompt.
         twice: compute activations twice, for less memory.
+        masked: whether only face and hair are learnt; the paper learns all of the picture.
     """
 
     steps: int
@@ -76,17 +75,11 @@ class Wishes:
     prompt: str = PROMPT
     noun: str = NOUN
     twice: bool = True
-
-    def settings(self) -> Settings:
-        return Settings(
-            optimiser=Optimiser(rate=self.rate, warm_up=0, average=0.0),
-            run=short_run(self.steps, 1, self.seed, self.twice),
-        )
+    masked: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the words, except the number of steps."""
-        names = ("rate", "seed", "side", "stages", "split", "attention", "prompt", "noun")
-        return {name: getattr(self, name) for name in names}
+        return {name: x for name, x in vars(self).items() if name not in ("steps", "twice")}
 
 
 @dataclass(frozen=True)
@@ -94,26 +87,22 @@ class Result:
     """What was learnt.
 
     Attributes:
-        pictures: what was learnt from, each `(3, side, side)`.
-        lines: what was seen of each photo, in words.
-        whole: whether it was not interrupted.
+        squares: what was learnt from.
     """
 
     staged: Staged
-    losses: list[float]
-    step: int
-    pictures: list[Tensor]
-    lines: list[str]
-    whole: bool
+    squares: list[Square]
+    run: Learnt
+
+    @property
+    def lines(self) -> list[str]:
+        """What was seen of each photo, in words."""
+        return [square.line for square in self.squares]
 
     @property
     def told(self) -> str:
         """What was done, in words."""
-        last = self.losses[-10:]
-        return (
-            f"{self.step} steps on {len(self.pictures)} photos, mean loss of the last "
-            f"{len(last)} {sum(last) / max(1, len(last)):.4f}"
-        )
+        return self.run.describe(len(self.squares))
 
 
 def check_prompt(prompt: str) -> None:
@@ -130,15 +119,14 @@ class Lesson:
     """All inputs of a run: the host's models, and what the user gave.
 
     Attributes:
-        analysis: an InsightFace FaceAnalysis to cut out upright faces; None for middle squares.
-        photos: of one person, by their names for the user.
+        nets: to cut out upright faces, else middle squares; and to compare faces.
     """
 
     model: ModelPatcher
     clip: CLIP
     vae: VAE
-    analysis: Any
-    photos: Mapping[str, Photo]
+    nets: Nets
+    material: Material
     wishes: Wishes
 
 
@@ -147,11 +135,19 @@ def describe(lesson: Lesson) -> dict[str, Any]:
 
     Raises:
         ClipError: if no words can be learnt for the model, or not with this CLIP or class word.
+        FaceError: if a photo is held out, and no net compares faces.
+        MaskError: if masks are given that would not be used.
         UserError: if there is no autoencoder.
     """
-    clip, wishes = lesson.clip, lesson.wishes
+    clip, nets, material, wishes = lesson.clip, lesson.nets, lesson.material, lesson.wishes
     check_model(lesson.model, clip)
     check_vae(lesson.vae)
+    are_given = nets.parser or any(masks.are_given for masks in material.masks)
+    if are_given and not wishes.masked:
+        raise MaskError(
+            "A mask or a face parser is given, and 'masked' is off, so that all of the picture "
+            "would be learnt. Switch 'masked' on, or give neither."
+        )
     for key in list_encoders(clip):
         find_row(clip, key, wishes.noun)
     return {
@@ -159,8 +155,9 @@ def describe(lesson: Lesson) -> dict[str, Any]:
         "tables": digest_tables(clip),
         "text": digest_text(clip),
         "vae": digest_autoencoder(lesson.vae),
-        "photos": [digest(photo) for photo in lesson.photos.values()],
-        "face_finder": "" if lesson.analysis is None else describe_finder(lesson.analysis),
+        **material.describe(),
+        **nets.describe(),
+        "face_encoder": "" if material.held_out is None else nets.encoder,
         "settings": wishes.describe(),
     }
 
@@ -175,76 +172,87 @@ def learn(
         runs: a folder for states; a run with the same inputs goes on where it was stopped.
 
     Raises:
-        FaceError: if a face is looked for and not found.
+        FaceError, MaskError: if photos or masks do not fit; the message says what to do.
         UserError: if the loss is not finite, or the disk is full.
     """
-    clip, wishes = lesson.clip, lesson.wishes
-    pictures, lines = cut_pictures(lesson.photos, lesson.analysis, wishes.side)
-    targets = _encode(lesson, dict(zip(lesson.photos, pictures, strict=True)), tell)
+    model, clip, nets, wishes = lesson.model, lesson.clip, lesson.nets, lesson.wishes
+    material = lesson.material
+    squares = [
+        cut_square(nets, name, photo, masks, wishes.side, wishes.masked)
+        for (name, photo), masks in zip(material.photos.items(), material.masks, strict=True)
+    ]
+    held_out = material.held_out
+    wanted = None if held_out is None else see_held_out(nets, held_out, wishes.side)
+    targets = _encode(lesson, squares, tell)
     rows = {key: find_row(clip, key, wishes.noun).cpu() for key in list_encoders(clip)}
     out = runs / f"staged-{digest_of(origin)[:16]}"
+    settings = make_settings(
+        wishes.steps, wishes.rate, wishes.seed, wishes.twice, wanted is not None
+    )
     with training():
-        patcher, text = load_with_text(lesson.model, clip)
+        patcher, text = load_with_text(model, clip)
         network = new_network(rows, wishes.stages, wishes.split, wishes.seed)
         make_differentiable(text, wishes.twice)
         texts = Texts(
             wishes.prompt.replace(PERSON, "{}"), wishes.prompt.replace(PERSON, wishes.noun)
         )
         frozen = StagedFrozen(patcher.model, Prompts(text), texts, wishes.side, wishes.twice)
-        learner = StagedLearner(network, frozen, wishes.attention)
-        processes, settings = Alone(patcher.load_device), wishes.settings()
-        trainee = Trainee(learner, processes, settings.optimiser)
+        likeness = (
+            None
+            if wanted is None
+            else Likeness(
+                partial(_draw, frozen, targets.shape),
+                network,
+                [patcher, text.patcher],
+                lesson.vae,
+                nets,
+                wanted,
+                wishes.side,
+            )
+        )
         times = len(frozen.alphas_cumprod)
-        loop = Loop(out, settings, trainee, targets, None, processes, times, origin)
-        begun = loop.resume()
-        shown = targets.show(time_of_preview(times)).to(processes.device)
-        whole = True
-        if trainee.step < wishes.steps:
-            whole = follow(loop, begun, patcher, lambda: learner.denoise(shown))
+        learner = StagedLearner(network, frozen, wishes.attention)
+        looks = None if likeness is None else likeness.look
+        done = run(out, settings, learner, targets, times, origin, patcher, looks, follow)
         words = detach(network.cpu()())
-    told = Origin(digest_of(origin), digest_tables(clip), {**origin, "steps": trainee.step})
-    losses = read_losses(out) if trainee.step else []
-    return Result(Staged(words, told), losses, trainee.step, pictures, lines, whole)
+    told = Origin(digest_of(origin), digest_tables(clip), {**origin, "steps": done.step})
+    return Result(Staged(words, told), squares, done)
 
 
-def cut_pictures(
-    photos: Mapping[str, Photo], analysis: Any, side: int
-) -> tuple[list[Tensor], list[str]]:
-    """Cut square pictures `(3, side, side)`, and say what was seen of each photo.
+def _draw(frozen: StagedFrozen, shape: tuple[int, int, int], words: Words, number: int) -> Tensor:
+    """Draw the person by the training prompt."""
+    count = len(frozen.alphas_cumprod)
 
-    Raises:
-        FaceError: if a face is looked for and not found.
-    """
-    pictures, lines = [], []
-    for name, photo in photos.items():
-        matrix, seen = place_middle((photo.shape[0], photo.shape[1]), side), "its middle square"
-        if analysis is not None:
-            faces = detect(analysis, photo)
-            if not faces:
-                raise FaceError(
-                    f"No face found in {name}. Use a photo in which the face is sharp and "
-                    "uncovered, or leave 'face_analysis' unconnected: the middle of the photo is "
-                    "learnt then."
-                )
-            matrix = place_headshot(faces[0].landmarks, side)
-            seen = "one face" if len(faces) == 1 else f"the largest of {len(faces)} faces"
-        pictures.append(cut_headshot(photo, matrix, side))
-        lines.append(f"{name}: {seen}")
-    return pictures, lines
+    def predict(z: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        stage = find_stage(Fraction(int(time), count), words.stages)
+        with_person, _ = frozen.predict_staged(z, time, words, [stage], compares=False)
+        return with_person, frozen.predict(z, time, None, [""])
+
+    return draw(predict, frozen.alphas_cumprod, frozen.prediction, shape, number)
 
 
-def _encode(lesson: Lesson, pictures: Mapping[str, Tensor], tell: Tell) -> Targets:
-    """Encode the pictures and their mirror images as latents."""
+def _encode(lesson: Lesson, squares: Sequence[Square], tell: Tell) -> Targets:
+    """Encode the pictures and their mirror images as latents, with their masks."""
     targets = []
     with torch.inference_mode():
-        for done, (name, picture) in enumerate(pictures.items(), start=1):
+        for done, (name, square) in enumerate(
+            zip(lesson.material.photos, squares, strict=True), start=1
+        ):
             throw_exception_if_processing_interrupted()
-            both = [
-                encode_picture(lesson.vae, one.permute(1, 2, 0)[None], lesson.model)
-                for one in (picture, picture.flip(-1))
-            ]
-            targets.append(Target(name, torch.stack(both)))
-            tell(done, len(pictures))
+            latents = torch.stack(
+                [
+                    encode_picture(lesson.vae, one.permute(1, 2, 0)[None], lesson.model)
+                    for one in (square.picture, square.picture.flip(-1))
+                ]
+            )
+            size = latents.shape[-2], latents.shape[-1]
+            check_mask(square.masks.face, size, name)
+            face, hair = (
+                torch.stack([shrink_mask(mask, size), shrink_mask(mask.flip(-1), size)])
+                for mask in (square.masks.face, square.masks.hair)
+            )
+            targets.append(Target(name, latents, face, hair))
+            tell(done, len(squares))
     return Targets(targets)
 
 

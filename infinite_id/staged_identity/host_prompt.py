@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..words.files import Rows
 from ..words.host_text import list_encoders, mark, read_table, tokenise
+from .context import carry
 from .host_apply import KEY
 from .stages import MIDDLE, Contexts, Words, find_stage, list_starts
 
@@ -49,21 +50,13 @@ def encode(clip: CLIP, prompt: str, people: Mapping[str, Words]) -> Conditioning
     values = [encoder.encode([value for _, value in side]) for side in sides]
     middle = encoder.encode([words.at(find_stage(MIDDLE, words.stages))[0] for words in own])
     mean = encoder.encode([words.mean() for words in own])
-    return [
-        [
-            context,
-            {
-                **more,
-                "pooled_output": middle[n][1]["pooled_output"],
-                KEY: Contexts(
-                    starts=tuple(starts),
-                    pairs=tuple((k[n][0], v[n][0]) for k, v in zip(keys, values, strict=True)),
-                    mean=context,
-                ),
-            },
-        ]
-        for n, (context, more) in enumerate(mean)
-    ]
+    conditioning = []
+    for n, (context, more) in enumerate(mean):
+        pairs = tuple((k[n][0], v[n][0]) for k, v in zip(keys, values, strict=True))
+        contexts = Contexts(tuple(starts), pairs, context)
+        pooled = middle[n][1]["pooled_output"]
+        conditioning.append([carry(contexts), {**more, "pooled_output": pooled, KEY: contexts}])
+    return conditioning
 
 
 class _Encoder:

@@ -9,7 +9,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from ..training.objective import Prediction, Trained, add_noise, estimate_z0, make_target
+from ..training.objective import Prediction, add_noise, estimate_z0, make_target
+from ..words.learner import PersonLearner
+from ..words.masks import masked_error
 from .data import Batch
 from .network import TokenNetwork
 from .stages import Words, find_stage
@@ -42,7 +44,7 @@ class Frozen(Protocol):
         ...
 
 
-class StagedLearner(Trained):
+class StagedLearner(PersonLearner):
     """Trains a token network to make the words of one person."""
 
     def __init__(self, network: TokenNetwork, frozen: Frozen, attention: float) -> None:
@@ -62,11 +64,11 @@ class StagedLearner(Trained):
         """The loss of each sample, `(b,)` float32."""
         latents, _, alpha, output, error = self._predict(batch, compares=self._attention > 0)
         target = make_target(latents, batch.noise, alpha, self._frozen.prediction)
-        return (output - target).square().mean(dim=(1, 2, 3)) + self._attention * error
+        denoising = masked_error(output - target, batch.face, batch.hair)
+        return denoising + self._attention * error
 
     @torch.no_grad()
     def denoise(self, batch: Batch) -> Tensor:
-        """Return the model's estimate `(b, c, h, w)` of a batch's latents, in its own scale."""
         _, noised, alpha, output, _ = self._predict(batch, compares=False)
         return estimate_z0(noised, output, alpha, self._frozen.prediction)
 
@@ -77,8 +79,6 @@ class StagedLearner(Trained):
         alphas = frozen.alphas_cumprod.to(latents)
         alpha = alphas[batch.times]
         noised = add_noise(latents, batch.noise, alpha)
-        stages = [
-            find_stage(Fraction(time, len(alphas)), words.stages) for time in batch.times.tolist()
-        ]
+        stages = [find_stage(Fraction(time, len(alphas)), words.stages) for time in batch.numbers]
         output, error = frozen.predict_staged(noised, batch.times, words, stages, compares)
         return latents, noised, alpha, output, error

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..tensor_files import FormatError, TensorFile, read_start
+from ..tensor_files import FormatError, TensorFile, open_tensors, read_start, write_tensors
 
 KEYS = ("clip_l", "clip_g", "clip_h")
 """The host's names of the text encoders, in its tokenizers and files."""
@@ -50,13 +50,87 @@ class Origin:
         }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        foreign: what the user is told of a file of another kind, behind its name.
+        parts: the ends of the names of an encoder's tensors, which all have the same shape.
+        leading: the least and the most of each dimension before the width; all tensors have the
+            same there.
+        wanted: what the user is told of other shapes.
+    """
+
+    format: str
+    version: str
+    foreign: str
+    parts: tuple[str, ...]
+    leading: tuple[tuple[int, int], ...]
+    wanted: str
+
+
+def save_rows(
+    kind: Kind, rows: Mapping[str, Tensor], origin: Origin, path: Path, replaces: bool
+) -> None:
+    """Write a file; it appears under its name only when it is complete.
+
+    Args:
+        rows: by the names of the tensors.
+
+    Raises:
+        FileExistsError: if there is a file and it is not to be replaced.
+        OSError: saying what cannot be written, and what to do.
+        FormatError: if rows are not finite.
+    """
+    metadata = {"format": kind.format, "version": kind.version, **origin.write()}
+    write_tensors(_check_finite(path, rows), path, metadata, is_new=not replaces)
+
+
+def load_rows(kind: Kind, path: Path) -> tuple[Rows, Origin]:
+    """Read a file that `save_rows` has written.
+
+    Raises:
+        FormatError: if it is another file, or damaged; sizes are checked before anything is read.
+        FileNotFoundError: if there is none.
+    """
+    check_header(path)
+    with open_tensors(path) as file:
+        own = {"format": kind.format, "version": kind.version}
+        if {name: file.metadata.get(name) for name in own} != own:
+            raise FormatError(f"{path.name} {kind.foreign}")
+        _check_shapes(kind, file)
+        return _read_rows(file), _read_origin(file)
+
+
+def _check_shapes(kind: Kind, file: TensorFile) -> None:
+    file.check_floats()
+    shapes = file.shapes
+    encoders = [key for key in KEYS if f"{key}{kind.parts[0]}" in shapes]
+    own = [{shapes.get(f"{key}{part}") for part in kind.parts} for key in encoders]
+    fits = len(shapes) == len(kind.parts) * len(encoders) > 0
+    fits = fits and all(len(alike) == 1 for alike in own)
+    fits = fits and len({shape[:-1] for shape in shapes.values()}) == 1
+    fits = fits and all(_fits(kind, shape) for shape in shapes.values())
+    if not fits:
+        listed = ", ".join(f"{key[:40]} {shape}" for key, shape in list(shapes.items())[:6])
+        raise FormatError(f"{file.path.name} holds {listed}; {kind.wanted}")
+
+
+def _fits(kind: Kind, shape: tuple[int, ...]) -> bool:
+    limits = [*kind.leading, (1, WIDEST)]
+    return len(shape) == len(limits) and all(
+        least <= n <= most for n, (least, most) in zip(shape, limits, strict=True)
+    )
+
+
 def check_header(path: Path) -> None:
     """Raise FormatError if a header is too long to be read."""
     if int.from_bytes(read_start(path, 8), "little") > _MAX_HEADER:
         raise FormatError(f"{path.name} holds no words: its header is too long for such a file.")
 
 
-def read_origin(file: TensorFile) -> Origin:
+def _read_origin(file: TensorFile) -> Origin:
     """Read the origin. Raises FormatError if the metadata is damaged."""
     texts = [file.metadata.get(name, "") for name in ("tables", "provenance")]
     try:
@@ -67,7 +141,7 @@ def read_origin(file: TensorFile) -> Origin:
     return Origin(file.metadata.get("run", ""), named, provenance)
 
 
-def read_rows(file: TensorFile) -> Rows:
+def _read_rows(file: TensorFile) -> Rows:
     """Return all tensors in float32. Raises FormatError if they are not finite."""
     rows = {key: file.read(key).float().clone() for key in file.shapes}
     if not all(x.isfinite().all() for x in rows.values()):
@@ -75,8 +149,8 @@ def read_rows(file: TensorFile) -> Rows:
     return rows
 
 
-def write_rows(path: Path, rows: Mapping[str, Tensor]) -> Rows:
-    """The tensors as they are stored. Raises FormatError if they are not finite."""
+def _check_finite(path: Path, rows: Mapping[str, Tensor]) -> Rows:
+    """Return the tensors as they are stored. Raises FormatError if they are not finite."""
     for key, x in rows.items():
         if not x.isfinite().all():
             raise FormatError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..faces.face import Photo
-from ..host.models import find_file
+from ..faces.model_pack import load_analysis
+from ..faces.parser import FaceParser
+from ..host.models import find_face_pack, find_file, load_clip_vision
 from ..photos.look import Limits, Rejected, decode
 from ..progress import make_bar
 from ..training.loop import Loop
 from ..training.watch import watch_signals
+from .host_faces import Nets
 from .host_follow import Tell
+from .material import GivenMasks, Material
 
 
 def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
@@ -65,3 +70,40 @@ def read_photo(path: Path) -> Photo:
         raise UserError(f"{path}: {rejected}.") from rejected
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def load_nets(options: argparse.Namespace) -> Nets:
+    """Load the nets that the options name.
+
+    Raises:
+        UserError: if one is not there.
+        FaceError: if one is damaged, or of another kind.
+    """
+    analysis = clip_vision = None
+    if options.face_pack:
+        pack = find_face_pack(options.face_pack)
+        analysis = load_analysis(pack, options.provider, options.detection_size)
+    if options.clip_vision:
+        path = find_file("--clip-vision", "clip_vision", options.clip_vision)
+        clip_vision = load_clip_vision(path)
+    parser = FaceParser(options.face_parser, options.provider) if options.face_parser else None
+    return Nets(analysis, clip_vision, parser)
+
+
+def read_material(options: argparse.Namespace, held_out: Path | None) -> Material:
+    """Read photos and masks. Raises UserError if one cannot be read, or does not fit."""
+    photos = {str(path): read_photo(path) for path in options.photos}
+    paths = options.face_mask or [None] * len(photos)
+    if len(paths) != len(photos):
+        raise UserError(f"--face-mask: {len(paths)} masks for {len(photos)} photos.")
+    masks = [_read_mask(path, photo) for path, photo in zip(paths, photos.values(), strict=True)]
+    return Material(photos, masks, None if held_out is None else read_photo(held_out))
+
+
+def _read_mask(path: Path | None, photo: Photo) -> GivenMasks:
+    if path is None:
+        return GivenMasks()
+    mask = read_photo(path)
+    if mask.shape != photo.shape:
+        raise UserError(f"--face-mask: {path} has not the size of its photo.")
+    return GivenMasks(face=mask.mean(axis=2, dtype="float32") / 255)

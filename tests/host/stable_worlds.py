@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import comfy.clip_vision
 import comfy.model_base
 import comfy.sd
 import comfy.supported_models
@@ -19,6 +20,7 @@ from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.kandinsky5 import Kandinsky5TEModel, Kandinsky5Tokenizer
 from comfy.text_encoders.sd2_clip import SD2ClipModel, SD2Tokenizer
 from pack.dev.cache import ROOT
+from pack.gallery.miniature import NAME, WEIGHTS
 from pack.infinite_id.faces.model_pack import load_analysis
 from pack.miniature.random_weights import randomise
 from PIL import Image
@@ -135,9 +137,13 @@ def make_small(kind: str, embeddings: Path) -> Small:
 @cache
 def drawn_analysis() -> Any:
     """The nets that find and tell apart the miniature's drawn people."""
-    return load_analysis(
-        ROOT / "miniature" / "weights" / "insightface" / "models" / "miniature", "CPU", 320
-    )
+    return load_analysis(WEIGHTS / "insightface" / "models" / "miniature", "CPU", 320)
+
+
+@cache
+def drawn_clip_vision() -> comfy.clip_vision.ClipVisionModel:
+    """The miniature's CLIP image encoder."""
+    return comfy.clip_vision.load(str(WEIGHTS / f"{NAME}-clip-vision.safetensors"))
 
 
 def drawn_photo(name: str = "face") -> torch.Tensor:

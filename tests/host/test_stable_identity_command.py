@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import folder_paths
 import pytest
 import torch
 from pack.dev.cache import ROOT
 from pack.gallery.miniature import NAME, PEOPLE, WEIGHTS
-from pack.infinite_id import launch
 from pack.infinite_id.stable_identity import command, word_file
-from pack.infinite_id.training.watch import Signals
 from pack.infinite_id.words import host_command
-from pack.miniature.host import register
+from pack.tests.host.learners import stop_at_the_third_step, use_command
 
 SCRIPT = Path(__file__).with_name("words_command.py")
 INPUTS = ROOT / "workflows" / "inputs"
@@ -33,13 +28,7 @@ MODELS = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where names, embeddings, mappers and runs are; the host is there already."""
-    register()
-    monkeypatch.setattr(launch, "use_host", lambda _: None)
-    for kind in ("embeddings", "infinite_id_mappers"):
-        (tmp_path / kind).mkdir()
-        known = folder_paths.folder_names_and_paths
-        monkeypatch.setitem(known, kind, ([str(tmp_path / kind)], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    use_command(monkeypatch, tmp_path)
     (tmp_path / "names.txt").write_text(PEOPLE)
     return tmp_path
 
@@ -76,19 +65,10 @@ def test_learn_words_and_mix(folder: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command.main(learn(folder, "whole", "--seed", "1")) == 0
 
-    class Stop(Signals):
-        def note(self, step: int, loss: float) -> None:
-            del loss
-            self.asked = step == 2
-
-    @contextmanager
-    def stop() -> Iterator[Signals]:
-        yield Stop()
-
     again = learn(folder, "anna", "--seed", "1")
     again[again.index("--runs") + 1] = str(folder / "other")
     with monkeypatch.context() as patch:
-        patch.setattr(host_command, "watch_signals", stop)
+        patch.setattr(host_command, "watch_signals", stop_at_the_third_step)
         assert command.main(again) == 3
     assert read(folder, "anna").provenance["steps"] == 3
     assert command.main(again) == 0

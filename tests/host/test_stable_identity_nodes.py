@@ -4,105 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import comfy.hooks
 import comfy.sd
-import comfy.utils
 import folder_paths
-import latent_preview
 import nodes
 import pytest
 import torch
 from comfy import model_management
-from comfy.taesd.taesd import TAESD
-from comfy_extras.nodes_hooks import SetClipHooks
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.dev.cache import ROOT
-from pack.infinite_id.errors import UserError
 from pack.infinite_id.faces.face import FaceError
 from pack.infinite_id.faces.model_pack import load_analysis
-from pack.infinite_id.stable_identity import host_learn, host_likeness, mapper_file, word_file
-from pack.infinite_id.stable_identity.masks import MaskError
+from pack.infinite_id.stable_identity import mapper_file, word_file
 from pack.infinite_id.tensor_files import FormatError
 from pack.infinite_id.training.loop import Loop
-from pack.infinite_id.words.host_text import ClipError, list_encoders, read_table
+from pack.infinite_id.words import host_likeness, host_run
+from pack.infinite_id.words.host_text import list_encoders, read_table
+from pack.infinite_id.words.masks import MaskError
 from pack.nodes import folders
 from pack.nodes.learn_embedding import LearnEmbedding
 from pack.nodes.mix_embeddings import MixEmbeddings
+from pack.tests.host.learners import EMBEDDING, STEPS, make_learn, use_models, use_page
 from pack.tests.host.stable_worlds import (
     Small,
-    drawn_analysis,
+    drawn_clip_vision,
     drawn_photo,
     make_clip,
-    make_small,
 )
 from pack.tests.host.test_training_nodes import Page
-from server import PromptServer
-
-STEPS = 8
 
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Page:
-    own = Page()
-    monkeypatch.setattr(PromptServer, "instance", own, raising=False)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", own.update)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_ENABLED", True)
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    monkeypatch.setattr(
-        latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB
-    )
-    hidden = SimpleNamespace(unique_id="7", extra_pnginfo=None, prompt=None)
-    monkeypatch.setattr(LearnEmbedding, "hidden", hidden, raising=False)
-    return own
+    return use_page(monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
-    """A model whose prompts look for embeddings where the node writes them."""
-    own = make_small(getattr(request, "param", "SDXL"), tmp_path / "embeddings")
-    endings = folder_paths.supported_pt_extensions
-    for name, folder in ((folders.EMBEDDINGS, "embeddings"), (folders.MAPPERS, "mappers")):
-        monkeypatch.setitem(
-            folder_paths.folder_names_and_paths, name, ([str(tmp_path / folder)], endings)
-        )
-        (tmp_path / folder).mkdir(exist_ok=True)
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return own
+def small(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Small:
+    del page
+    return use_models(tmp_path, getattr(request, "param", "SDXL"))
 
 
 @pytest.fixture
-def learn(small: Small, vae: Any, page: Page) -> Callable[..., Any]:
-    page.texts.clear()
-
-    def run(**changes: Any) -> Any:
-        inputs = {
-            "model": small.model,
-            "clip": small.clip,
-            "vae": vae,
-            "images": drawn_photo(),
-            "name": "people/anna",
-            "if_taken": "stop",
-            "steps": STEPS,
-            "learning_rate": 1e-3,
-            "training_seed": 0,
-            "size": 128,
-            "gradient_checkpointing": True,
-            "prompt": "a photo of *, smiling",
-            "preview_every": 4,
-            "landing": "joint",
-            "loss": "two phases",
-            "masked": True,
-            "go_on_from": "[None]",
-            "face_analysis": drawn_analysis(),
-        }
-        with torch.inference_mode():
-            return LearnEmbedding.execute(**{**inputs, **changes}).result
-
-    return run
+def learn(small: Small, vae: Any) -> Callable[..., Any]:
+    return make_learn(EMBEDDING, small, vae)
 
 
 def read_words(tmp_path: Path, name: str = "people/anna") -> word_file.Words:
@@ -278,20 +225,10 @@ def test_photos_and_nets_that_do_not_serve(learn: Any) -> None:
         learn(prompt="a photo", steps=1, name="f")
 
 
-def test_the_disk_is_full(learn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pack.infinite_id.tensor_files.save_file", full)
-    with pytest.raises(OSError, match=r"No space left on device.*Make room"):
-        learn(steps=1)
-    assert not list((tmp_path / "embeddings").rglob("*.safetensors"))
-
-
 def test_a_held_out_photo_ends_the_run_and_the_best_is_kept(
     learn: Any, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_learn, "LOOK_EVERY", 2)
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 2)
     likeness = iter([0.1, 0.5, 0.2, 0.3, 0.1, 0.2, 0.9])
     rows: list[Any] = []
 
@@ -313,11 +250,34 @@ def test_a_held_out_photo_ends_the_run_and_the_best_is_kept(
 
 
 def test_pictures_are_drawn_for_the_likeness(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_learn, "LOOK_EVERY", 3)
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 3)
     info = learn(held_out=drawn_photo("face_2"), steps=4)[-1]
     assert "likeness" in info
     with pytest.raises(FaceError, match="No face found in 'held_out'"):
         learn(held_out=torch.zeros(1, 64, 64, 3), name="g")
+
+
+@torch.inference_mode()
+def test_a_clip_vision_model_is_the_face_encoder(learn: Any, tmp_path: Path) -> None:
+    """It sees the middle of the headshot; the words are the mapper's of its CLS token."""
+    net, photo = drawn_clip_vision(), drawn_photo()
+    mask = torch.zeros(photo.shape[:3])
+    mask[:, 100:300, 100:300] = 1
+    _, _, _, headshot, _, info = learn(clip_vision=net)
+    assert "one face; face mask: an oval by the landmarks" in info
+    learned = mapper_file.load(tmp_path / folders.MAPPERS / "people" / "anna.safetensors")
+    assert learned.face_encoder.startswith("CLIP vision")
+    seen = headshot[:, 18:112, 16:110]  # of 512: 70 to 446, and 64 to 440
+    vector = net.encode_image(seen)["last_hidden_state"][:, 0].cpu().float()
+    words = learned.mapper(vector / vector.square().mean(dim=-1, keepdim=True).sqrt())
+    for key, x in read_words(tmp_path).rows.items():
+        torch.testing.assert_close(x, words[key][0], rtol=1e-4, atol=1e-5)
+    alone = {"clip_vision": net, "face_analysis": None, "name": "b"}
+    assert "its middle square (no face analysis)" in learn(**alone, face_mask=mask)[-1]
+    with pytest.raises(FaceError, match="Nothing says where the face is in photo 1"):
+        learn(**{**alone, "name": "d"})
+    with pytest.raises(FaceError, match="learnt with the face encoder CLIP vision"):
+        learn(steps=0, go_on_from="people/anna.safetensors", name="c")
 
 
 def test_two_people_are_mixed(learn: Any, tmp_path: Path) -> None:
@@ -336,7 +296,7 @@ def test_two_people_are_mixed(learn: Any, tmp_path: Path) -> None:
     for key, x in mixed.rows.items():
         torch.testing.assert_close(x, 0.75 * anna.rows[key] + 0.25 * ben.rows[key])
     (tmp_path / "embeddings" / "foreign.safetensors").write_bytes(
-        (tmp_path / "mappers" / "anna.safetensors").read_bytes()
+        (tmp_path / folders.MAPPERS / "anna.safetensors").read_bytes()
     )
     with pytest.raises(FormatError, match="no embedding that Learn Identity Embedding"):
         MixEmbeddings.execute("anna.safetensors", "foreign.safetensors", 0.5, "x", "stop")
@@ -418,27 +378,6 @@ def test_a_run_is_found_again_whatever_the_host_has_loaded(learn: Any, small: Sm
 # --- What does not fit ---------------------------------------------------------------------------
 
 
-def test_hooks_and_samplings_that_cannot_be_followed(learn: Any, small: Small) -> None:
-    for kind in ("lcm", "x0", "img_to_img", "img_to_img_flow"):
-        with pytest.raises(ClipError, match=r"predict noise or velocity.* samples by"):
-            learn(model=sample_by(small.model, kind))
-    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
-    hooked = SetClipHooks().apply_hooks(small.clip, False, True, hooks)[0]
-    with pytest.raises(ClipError, match="before Set CLIP Hooks"):
-        learn(clip=hooked)
-
-
-def test_models_that_are_none_or_another_kinds(learn: Any) -> None:
-    """Such as of a checkpoint without them, and the autoencoder of SD3 or Flux."""
-    with pytest.raises(ValueError, match=r"no CLIP at this node's 'clip'.*Load CLIP"):
-        learn(clip=None)
-    with pytest.raises(UserError, match=r"no VAE at this node's 'vae'.*Load VAE"):
-        learn(vae=None)
-    net = TAESD(latent_channels=16)
-    with pytest.raises(UserError, match=r"shape \(16, 16, 16\) .* takes \(4, height, width\)"):
-        learn(vae=comfy.sd.VAE(sd=net.state_dict()))
-
-
 def test_places_that_cannot_be_written(learn: Any, tmp_path: Path) -> None:
     """A file in the folder's place; and names that no drive takes are refused at once."""
     (tmp_path / "embeddings" / "people").write_text("a file")
@@ -460,4 +399,4 @@ def test_a_mix_is_made_anew_when_a_person_has_changed(learn: Any) -> None:
     learn(steps=2, name="anna")
     assert MixEmbeddings.fingerprint_inputs(**files, share=0.5, name="mix") != before
     assert LearnEmbedding.fingerprint_inputs(go_on_from="anna.safetensors", name="x") != person
-    assert LearnEmbedding.fingerprint_inputs(go_on_from="[None]", name="x") is None
+    assert LearnEmbedding.fingerprint_inputs(go_on_from="[None]", name="x") == (None, None)

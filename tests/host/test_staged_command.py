@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import folder_paths
 import pytest
 import torch
 from pack.dev.cache import ROOT
 from pack.gallery.miniature import NAME, WEIGHTS
-from pack.infinite_id import launch
 from pack.infinite_id.staged_identity import command, staged_file
-from pack.infinite_id.training.watch import Signals
 from pack.infinite_id.words import host_command
-from pack.miniature.host import register
+from pack.tests.host.learners import stop_at_the_third_step, use_command
 
 PHOTO = ROOT / "workflows" / "inputs" / "face.jpg"
 PACK = WEIGHTS / "insightface" / "models" / "miniature"
@@ -25,13 +20,7 @@ STEPS = 6
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where words, embeddings and runs are; the host is there already."""
-    register()
-    monkeypatch.setattr(launch, "use_host", lambda _: None)
-    for kind in ("embeddings", "infinite_id_staged"):
-        (tmp_path / kind).mkdir()
-        known = folder_paths.folder_names_and_paths
-        monkeypatch.setitem(known, kind, ([str(tmp_path / kind)], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    use_command(monkeypatch, tmp_path)
     return tmp_path
 
 
@@ -52,10 +41,12 @@ def same(a: staged_file.Staged, b: staged_file.Staged) -> bool:
 
 def test_learn_and_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faces = ["--face-pack", str(PACK), "--provider", "CPU", "--detection-size", "320"]
-    assert command.main(learn(folder, "p/anna", *faces, "--stages", "3")) == 0
+    other = ["--masked", "--held-out", str(PHOTO.with_name("face_2.jpg"))]
+    assert command.main(learn(folder, "p/anna", *faces, *other, "--stages", "3")) == 0
     told = capsys.readouterr().out
-    assert "one face" in told
+    assert "one face; face mask: an oval by the landmarks" in told
     assert "6 steps on 1 photos" in told
+    assert "likeness" in told
     assert read(folder, "p/anna").words.stages == 3
     assert command.main(["export", "p/anna", "--name", "anna"]) == 0
     assert "write embedding:anna into a prompt" in capsys.readouterr().out
@@ -67,18 +58,9 @@ def test_learn_and_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command.main(learn(folder, "whole", "--no-checkpointing")) == 0
 
-    class Stop(Signals):
-        def note(self, step: int, loss: float) -> None:
-            del loss
-            self.asked = step == 2
-
-    @contextmanager
-    def stop() -> Iterator[Signals]:
-        yield Stop()
-
     again = [*learn(folder, "anna", "--no-checkpointing"), "--runs", str(folder / "other")]
     with monkeypatch.context() as patch:
-        patch.setattr(host_command, "watch_signals", stop)
+        patch.setattr(host_command, "watch_signals", stop_at_the_third_step)
         assert command.main(again) == 3
     assert read(folder, "anna").origin.provenance["steps"] == 3
     assert command.main(again) == 0
@@ -95,6 +77,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.Mon
         (("--prompt", "a photo"), "must say 'V*'"),
         (("--name", "../anna"), "give letters, digits"),
         (("--model", "gone"), "there is no file gone"),
+        (("--held-out", "gone.jpg"), "gone.jpg cannot be read"),
+        (("--held-out", str(PHOTO)), "A face encoder is needed"),
+        (("--face-mask", str(PHOTO)), "'masked' is off"),
+        (("--masked",), "Nothing says where the face is"),
     ],
 )
 def test_errors_say_what_to_do(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -336,10 +338,85 @@ def test_text_behind_it_and_zeros(staged: StagedWorld, pairs: Any) -> None:
     assert torch.equal(staged.sample(positive=zeros), expected)
 
 
-def test_an_average_is_refused(staged: StagedWorld) -> None:
-    (mixed,) = nodes.ConditioningAverage().addWeighted(staged.positive, staged.world.middle, 0.5)
-    with pytest.raises(ValueError, match=r"Apply Staged Identity.*ConditioningAverage.*Combine"):
-        staged.sample(positive=mixed)
+def stock(name: str) -> tuple[Any, Callable[[Tensor, Tensor], Tensor]]:
+    """A stock node on two conditionings, and the same of two contexts."""
+    average, multiply = nodes.ConditioningAverage(), nodes.ConditioningMultiply().multiply
+    return {
+        "concat": (
+            lambda a, b: nodes.ConditioningConcat().concat(a, b)[0],
+            lambda a, b: torch.cat([a, b], dim=1),
+        ),
+        "average": (
+            lambda a, b: average.addWeighted(a, b, 0.3)[0],
+            lambda a, b: 0.3 * a + (1.0 - 0.3) * b,
+        ),
+        "multiply": (
+            lambda a, b: multiply(average.addWeighted(a, b, 0.3)[0], 1.5)[0],
+            lambda a, b: (0.3 * a + (1.0 - 0.3) * b) * 1.5,
+        ),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["first", "second", "both"])
+@pytest.mark.parametrize("name", ["concat", "average", "multiply"])
+def test_stages_go_through_nodes_that_compute(
+    staged: StagedWorld, pairs: Any, name: str, order: str
+) -> None:
+    """As each stage's own contexts would, whichever input they are on."""
+    node, compute = stock(name)
+    more = staged.world.middle
+    other = encode(staged.clip, "a V* at night", {"V*": make_words(staged.clip, 3, seed=7)})
+    sides = {
+        "first": (staged.positive, more),
+        "second": (more, staged.positive),
+        "both": (staged.positive, other),
+    }[order]
+
+    def own(conditioning: Any, stage: int) -> Any:
+        if conditioning is other:
+            return other[0][1][KEY].pairs[stage // 5]
+        return (more[0][0], more[0][0]) if conditioning is more else pairs(stage // 3)
+
+    def mixed_pairs(stage: int) -> tuple[Tensor, Tensor]:  # of 15, which 5 and 3 divide
+        key, value = (compute(a, b) for a, b in zip(*(own(x, stage) for x in sides), strict=True))
+        return key, value
+
+    mixed = node(*sides)
+    plain = [[x.as_subclass(Tensor), {k: v for k, v in d.items() if k != KEY}] for x, d in mixed]
+    how: dict[str, Any] = {"cfg": 1.0, "steps": 6}
+    with reference(staged.world.model, mixed_pairs, stages=15) as (model, seen):
+        theirs = staged.world.sample(model, positive=plain, **how)
+    assert len({*seen.stages}) > 4
+    assert torch.equal(staged.sample(positive=mixed, **how), theirs)
+    # Without Apply Staged Identity the mean is read, as ever.
+    ours, ordinary = (staged.world.sample(staged.world.model, positive=x) for x in (mixed, plain))
+    assert torch.equal(ours, ordinary)
+
+
+def rounded(conditioning: Any) -> Any:
+    return [[x.half().float() + 0.1, more] for x, more in conditioning]
+
+
+def changed_in_place(conditioning: Any) -> Any:
+    for x, _ in conditioning:
+        x.mul_(0.5)
+    return conditioning
+
+
+@pytest.mark.parametrize("change", [rounded, changed_in_place])
+def test_other_changes_are_refused(staged: StagedWorld, change: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"Apply Staged Identity.*stages fit no more.*mean"):
+        staged.sample(positive=change(staged.positive))
+
+
+def test_copies_keep_the_stages(staged: StagedWorld) -> None:
+    expected = staged.sample()
+    assert torch.equal(staged.sample(positive=deepcopy(staged.positive)), expected)
+    plain = [[x.as_subclass(Tensor), more] for x, more in staged.positive]
+    assert torch.equal(staged.sample(positive=plain), expected)
+    alone = [[x, {k: v for k, v in more.items() if k != KEY}] for x, more in staged.positive]
+    assert torch.equal(staged.sample(positive=deepcopy(alone)), expected)
+    assert type(staged.positive[0][0].to("cpu")) is Tensor, "the models get plain tensors"
 
 
 @pytest.mark.parametrize("lost", ["both", "rows"])

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import comfy.utils
 import folder_paths
-import latent_preview
 import nodes
 import pytest
 import torch
 from comfy import model_management
-from pack.infinite_id.staged_identity import staged_file
+from pack.infinite_id.faces.face import FaceError
+from pack.infinite_id.staged_identity import host_learn, staged_file
 from pack.infinite_id.staged_identity.data import Batch
 from pack.infinite_id.staged_identity.host_frozen import StagedFrozen, Texts
 from pack.infinite_id.staged_identity.host_prompt import encode
@@ -24,7 +22,10 @@ from pack.infinite_id.staged_identity.network import TokenNetwork, new_network
 from pack.infinite_id.staged_identity.objective import attention_error
 from pack.infinite_id.staged_identity.stages import Words
 from pack.infinite_id.training.host_load import load_with_text, training
+from pack.infinite_id.words import host_likeness, host_run
 from pack.infinite_id.words.files import Origin
+from pack.infinite_id.words.host_faces import Nets, cut_square
+from pack.infinite_id.words.host_run import make_settings
 from pack.infinite_id.words.host_text import (
     ClipError,
     Prompts,
@@ -32,15 +33,21 @@ from pack.infinite_id.words.host_text import (
     list_encoders,
     make_differentiable,
 )
-from pack.nodes import folders
+from pack.infinite_id.words.masks import MaskError
 from pack.nodes.export_staged import ExportStagedIdentity
-from pack.nodes.learn_staged import LearnStagedIdentity
-from pack.tests.host.stable_worlds import KINDS, Small, drawn_analysis, drawn_photo, make_small
+from pack.nodes.learning import read_material
+from pack.tests.host.learners import STAGED, STEPS, make_learn, use_models, use_page
+from pack.tests.host.stable_worlds import (
+    KINDS,
+    Small,
+    drawn_analysis,
+    drawn_clip_vision,
+    drawn_photo,
+    make_small,
+)
 from pack.tests.host.staged_world import make_words, write_words
 from pack.tests.host.test_training_nodes import Page
-from server import PromptServer
 
-STEPS = 8
 TEXTS = Texts("a photo of the face of {}", "a photo of the face of person")
 
 
@@ -132,7 +139,9 @@ def make_step(small: Small, twice: bool) -> tuple[StagedFrozen, Any, TokenNetwor
     for x in network.parameters():
         x.data += 0.1 * torch.randn(x.shape, generator=random)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=random)
-    return frozen, text, network, Batch(latents, noise, torch.tensor([100, 700]), ("a", "b"))
+    face, hair = (torch.rand(2, 2, 1, 8, 8, generator=random) > 0.5).float()
+    times = torch.tensor([100, 700])
+    return frozen, text, network, Batch(latents, noise, times, (100, 700), face, hair, ("a", "b"))
 
 
 @torch.no_grad()
@@ -179,7 +188,10 @@ def by_hooks(
         hook.remove()
     is_noise = frozen.prediction.value == "epsilon"
     target = noise if is_noise else alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    return (out - target).square().mean(), torch.stack(maps).mean()
+    face, hair = (mask[n].bool().expand(4, -1, -1) for mask in (batch.face, batch.hair))
+    square = (out - target)[0].square()
+    loss = (square[face].sum() + 0.1 * square[hair].sum()) / square.numel()
+    return loss, torch.stack(maps).mean()
 
 
 # --- The network ---------------------------------------------------------------------------------
@@ -239,56 +251,17 @@ def test_training_reads_what_prompts_read(small: Small) -> None:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Page:
-    own = Page()
-    monkeypatch.setattr(PromptServer, "instance", own, raising=False)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", own.update)
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_ENABLED", True)
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    monkeypatch.setattr(
-        latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB
-    )
-    hidden = SimpleNamespace(unique_id="7", extra_pnginfo=None, prompt=None)
-    monkeypatch.setattr(LearnStagedIdentity, "hidden", hidden, raising=False)
-    known = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(known, folders.STAGED, ([str(tmp_path / "staged")], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return own
+    return use_page(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def learn(vae: Any, page: Page, tmp_path: Path) -> Callable[..., Any]:
-    page.texts.clear()
-    own = make_small("SDXL", tmp_path / "embeddings")
-
-    def run(**changes: Any) -> Any:
-        inputs = {
-            "model": own.model,
-            "clip": own.clip,
-            "vae": vae,
-            "images": drawn_photo(),
-            "name": "people/anna",
-            "if_taken": "stop",
-            "steps": STEPS,
-            "learning_rate": 1e-3,
-            "training_seed": 0,
-            "size": 128,
-            "gradient_checkpointing": True,
-            "prompt": "a photo of the face of V*",
-            "noun": "person",
-            "attention": 0.003,
-            "stages": 5,
-            "split": True,
-            "preview_every": 4,
-        }
-        with torch.inference_mode():
-            return LearnStagedIdentity.execute(**{**inputs, **changes}).result
-
-    return run
+    del page
+    return make_learn(STAGED, use_models(tmp_path), vae)
 
 
 def read(tmp_path: Path, name: str = "people/anna") -> staged_file.Staged:
-    return staged_file.load(tmp_path / "staged" / f"{name}.safetensors")
+    return staged_file.load(tmp_path / STAGED.folder / f"{name}.safetensors")
 
 
 def same(a: staged_file.Staged, b: staged_file.Staged) -> bool:
@@ -297,7 +270,7 @@ def same(a: staged_file.Staged, b: staged_file.Staged) -> bool:
 
 
 def test_a_photo_becomes_staged_words(learn: Any, page: Page, tmp_path: Path) -> None:
-    identity, loss_map, pictures, info = learn(face_analysis=drawn_analysis())
+    identity, loss_map, pictures, info, mask = learn(face_analysis=drawn_analysis())
     staged = read(tmp_path)
     assert identity == "people/anna.safetensors"
     assert {key: x.shape[:2] for key, x in staged.words.keys.items()} == {
@@ -307,6 +280,7 @@ def test_a_photo_becomes_staged_words(learn: Any, page: Page, tmp_path: Path) ->
     assert not torch.equal(staged.words.keys["clip_g"], staged.words.values["clip_g"])
     assert len(loss_map["loss"]) == STEPS
     assert pictures.shape == (1, 128, 128, 3)
+    assert torch.equal(mask, torch.ones(1, 128, 128))
     assert "one face" in info
     assert "people/anna.safetensors: 8 steps on 1 photos, mean loss of the last 8" in info
     assert page.previews == 2
@@ -360,7 +334,7 @@ def test_errors_say_what_to_do(
         changes = {**changes, "face_analysis": drawn_analysis()}
     with pytest.raises(ValueError, match=message):
         learn(**changes)
-    assert not list(tmp_path.rglob("staged/**/*.safetensors"))
+    assert not list((tmp_path / STAGED.folder).rglob("*.safetensors"))
 
 
 def test_names_that_are_taken(learn: Any, tmp_path: Path) -> None:
@@ -384,19 +358,117 @@ def test_ablations(learn: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
     assert torch.equal(words.keys["clip_l"], words.values["clip_l"]) == ("split" in changes)
 
 
+# --- Masks, and a photo that is held out ---------------------------------------------------------
+
+
+def test_masks_are_as_in_the_other_method(learn: Any, tmp_path: Path) -> None:
+    """Drawn by the landmarks, or yours; both sides of the photo, and only if it is asked for."""
+    mask = torch.zeros(drawn_photo().shape[:3])
+    with pytest.raises(MaskError, match="A mask or a face parser is given, and 'masked' is off"):
+        learn(face_mask=mask)
+    with pytest.raises(MaskError, match=r"marks nothing of the headshot.*'face_mask'"):
+        learn(face_mask=mask, masked=True)
+    with pytest.raises(FaceError, match=r"Nothing says where the face is in photo 1.*'face_mask'"):
+        learn(masked=True)
+    mask[:, 100:300, 100:300] = 1
+    given = {"steps": 1, "masked": True, "face_analysis": drawn_analysis()}
+    assert "face mask: everywhere" in learn(**{**given, "masked": False}, name="a")[3]
+    assert "oval by the landmarks; hair mask: around the face" in learn(**given, name="b")[3]
+    assert (
+        "face mask: yours; hair mask: none"
+        in learn(steps=1, masked=True, face_mask=mask, name="c")[3]
+    )
+    assert "your person mask" in learn(**given, person_mask=mask, name="d")[3]
+    some, none = (
+        learn(**given, hair_mask=x, name=n)[1]["loss"] for x, n in ((mask, "e"), (0 * mask, "f"))
+    )
+    assert some != none
+    assert not same(read(tmp_path, "a"), read(tmp_path, "b"))
+
+
+def test_masks_are_mirrored_with_the_photo(vae: Any, tmp_path: Path) -> None:
+    small = make_small("SDXL", tmp_path / "embeddings")
+    photo = torch.rand(64, 64, 3)
+    half = torch.zeros(64, 64)
+    half[:, :16] = 1
+    with torch.inference_mode():
+        material = read_material(photo[None], half[None], None, None, None)
+        wishes = host_learn.Wishes(1, 1e-3, 0, 64, masked=True)
+        lesson = host_learn.Lesson(small.model, small.clip, vae, Nets(), material, wishes)
+        (whole,) = material.photos.values()
+        square = cut_square(Nets(), "a", whole, material.masks[0], 64, True)
+        targets = host_learn._encode(lesson, [square], lambda *_: None)
+        flipped = vae.encode(square.picture.flip(-1).permute(1, 2, 0)[None])[0]
+    settings = make_settings(40, 1e-3, 0, True, False)
+    seen = set()
+    for step in range(40):
+        batch = targets.read(step, [0], settings, 1000)
+        is_mirrored = bool(torch.allclose(batch.latents[0], flipped, atol=1e-4))
+        seen.add(is_mirrored)
+        columns = batch.face[0, 0].mean(dim=0)
+        assert (columns[-1], columns[0]) == ((1, 0) if is_mirrored else (0, 1))
+    assert seen == {True, False}
+
+
+def test_a_held_out_photo_ends_the_run_and_the_best_is_kept(
+    learn: Any, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 2)
+    likeness = iter([0.1, 0.5, 0.2, 0.3, 0.1, 0.2, 0.9])
+    rows: list[Words] = []
+
+    def measure(_: Any, own: Words) -> float:
+        rows.append(host_learn.detach(own))
+        return next(likeness)
+
+    monkeypatch.setattr(host_likeness.Likeness, "measure", measure)
+    given = {"held_out": drawn_photo("face_2"), "face_analysis": drawn_analysis(), "steps": 40}
+    info = learn(**given)[3]
+    assert "4 steps on 1 photos" in info
+    assert "the best of 12 steps, likeness 0.500" in info
+    staged = read(tmp_path)
+    assert staged.origin.provenance["steps"] == 4
+    assert same(staged, staged_file.Staged(rows[1], staged.origin))
+    told = len(page.texts)
+    learn(**given)
+    assert len(page.texts) == told, "it has settled"
+
+
+@pytest.mark.parametrize("net", ["face_analysis", "clip_vision"])
+def test_pictures_are_drawn_for_the_likeness(
+    learn: Any, monkeypatch: pytest.MonkeyPatch, net: str
+) -> None:
+    """Each by the words of the stage of its noise level, compared by either net."""
+    monkeypatch.setattr(host_run, "LOOK_EVERY", 3)
+    stages: list[int] = []
+    predict = StagedFrozen.predict_staged
+
+    def note(self: Any, z: Any, times: Any, words: Any, own: list[int], compares: bool) -> Any:
+        if not compares:
+            stages.extend(own)
+        return predict(self, z, times, words, own, compares)
+
+    monkeypatch.setattr(StagedFrozen, "predict_staged", note)
+    nets = {net: {"face_analysis": drawn_analysis, "clip_vision": drawn_clip_vision}[net]()}
+    held_out = drawn_photo("face_2")
+    assert "likeness" in learn(held_out=held_out, steps=4, preview_every=0, **nets)[3]
+    steps = [round(999 * (20 - n) / 20) for n in range(20)]
+    assert stages[:20] == [5 * time // 1000 for time in steps]
+    with pytest.raises(FaceError, match="A face encoder is needed"):
+        learn(held_out=held_out, name="b")
+    with pytest.raises(FaceError, match="No face found in 'held_out'"):
+        learn(held_out=torch.zeros(1, 64, 64, 3), face_analysis=drawn_analysis(), name="c")
+
+
 # --- The mean as an embedding --------------------------------------------------------------------
 
 
-def test_an_embedding_is_the_mean(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_embedding_is_the_mean(page: Page, tmp_path: Path) -> None:
     """In a stock prompt it is what Staged Identity Prompt gives without Apply Staged Identity."""
     del page
-    own = make_small("SDXL", tmp_path / "embeddings")
-    known = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(known, "embeddings", ([str(own.embeddings)], {".safetensors"}))
+    own = use_models(tmp_path)
     words = make_words(own.clip)
-    write_words(words, tmp_path / "staged", "anna")
+    write_words(words, tmp_path / STAGED.folder, "anna")
     inputs = {"identity": "anna.safetensors", "name": "p/anna", "if_taken": "stop"}
     embedding = ExportStagedIdentity.execute(**inputs).result[0]
     assert embedding == "embedding:p/anna"
@@ -406,7 +478,7 @@ def test_an_embedding_is_the_mean(
     assert torch.equal(stock, ours[0][0])
     assert ExportStagedIdentity.execute(**inputs).result[0] == embedding  # of the same run
     file = staged_file.Staged(words, Origin("other", {}, {}))
-    staged_file.save(file, tmp_path / "staged" / "anna.safetensors", replaces=True)
+    staged_file.save(file, tmp_path / STAGED.folder / "anna.safetensors", replaces=True)
     with pytest.raises(ValueError, match=r"p/anna is taken already"):
         ExportStagedIdentity.execute(**inputs)
     inputs["if_taken"] = "number"

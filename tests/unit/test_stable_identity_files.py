@@ -57,7 +57,7 @@ def test_words_that_are_not_numbers_are_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-HEAD = {"format": word_file.FORMAT, "version": "1", "tables": "{}", "provenance": "{}"}
+HEAD = {"format": word_file.KIND.format, "version": "1", "tables": "{}", "provenance": "{}"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pack.tests.unit.corrupt_files import MAXIMUM_BYTES, Usage
 from safetensors.torch import save_file
 from torch import Tensor
 
-HEAD = {"format": staged_file.FORMAT, "version": "1", "tables": "{}", "provenance": "{}"}
+HEAD = {"format": staged_file.KIND.format, "version": "1", "tables": "{}", "provenance": "{}"}
 ORIGIN = Origin("r", {"clip_l": "1", "clip_g": "2"}, {"steps": 3})
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..training import checkpoints
 from ..training.loop import Loop
@@ -51,3 +54,9 @@ class LookingLoop(Loop):
         stored: Any = self.metadata.get("best_step", 0)
         self.best_step = int(stored)
         return step
+
+
+def load_best(module: nn.Module, run: Path) -> None:
+    """Give a learner the weights of the greatest likeness, of the run in this folder."""
+    best = checkpoints.load(run / checkpoints.FOLDER / checkpoints.BEST).under("adapter")
+    module.load_state_dict({**module.state_dict(), **best})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -12,13 +14,13 @@ from torch import Tensor
 from ..faces.face import FaceError, Photo
 from ..faces.photo import read_photo
 from ..metrics.scores import cosine
-from ..words.files import Rows
-from ..words.host_frozen import HostFrozen
-from .draw import draw
+from ..training.host_load import place
 from .host_faces import Nets, encode_face
 
 _PICTURES = 2
 """Of a look."""
+
+W = TypeVar("W")
 
 
 def see_held_out(nets: Nets, photo: Photo, side: int) -> Tensor:
@@ -33,33 +35,39 @@ def see_held_out(nets: Nets, photo: Photo, side: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class Likeness(Generic[W]):
     """Draws the person, and compares the pictures with the held-out photo.
 
     Attributes:
+        draw: words and the number of a picture -> its latents `(1, c, h, w)` in the model's scale.
+        now: returns the present words.
+        loaded: what is on the device; the first one is the diffusion model.
         person: the face vector `(w,)` of the held-out photo.
-        shape: of latents, `(c, h, w)`.
         side: of the headshots that face vectors are made of, in pixels.
     """
 
-    frozen: HostFrozen
-    patcher: ModelPatcher
+    draw: Callable[[W, int], Tensor]
+    now: Callable[[], W]
+    loaded: Sequence[ModelPatcher]
     vae: VAE
     nets: Nets
     person: Tensor
-    shape: tuple[int, int, int]
     side: int
 
-    def measure(self, rows: Rows) -> float:
-        """Return the mean cosine of some pictures; one without a face counts as 0.
+    def look(self) -> float:
+        """Measure the present words; load again what the autoencoder has pushed off the device."""
+        found = self.measure(self.now())
+        place(self.loaded)
+        return found
 
-        The autoencoder may push the models off the device: place them again afterwards.
-        """
-        return sum(self._score(rows, number) for number in range(_PICTURES)) / _PICTURES
+    def measure(self, words: W) -> float:
+        """Return the mean cosine of some pictures; one without a face counts as 0."""
+        return sum(self._score(words, number) for number in range(_PICTURES)) / _PICTURES
 
-    def _score(self, rows: Rows, number: int) -> float:
-        latents = draw(self.frozen, rows, self.shape, number)
+    def _score(self, words: W, number: int) -> float:
+        latents = self.draw(words, number)
         with torch.inference_mode():
-            picture = self.vae.decode(self.patcher.model.process_latent_out(latents.cpu()))[0]
+            scaled = self.loaded[0].model.process_latent_out(latents.cpu())
+            picture = self.vae.decode(scaled)[0]
             vector = encode_face(self.nets, "a drawn picture", read_photo(picture), self.side)
         return 0.0 if vector is None else cosine(vector.numpy(), self.person.numpy())

@@ -1,4 +1,4 @@
-"""Masks of face and hair, at the headshot's size and at the latents' size."""
+"""Masks of face and hair, at the headshot's size and at the latents', and errors under them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+HAIR = 0.1
+"""The weight of the hair in an error."""
 _THRESHOLD = 0.5
 _EVERYWHERE = "everywhere (no mask)"
 
@@ -55,3 +57,14 @@ def check_mask(mask: Tensor, size: tuple[int, int], name: str) -> None:
             f"The face mask of {name} marks nothing of the headshot, so nothing would be learnt. "
             "Paint the face white in 'face_mask', or leave it unconnected."
         )
+
+
+def masked_error(error: Tensor, face: Tensor, hair: Tensor) -> Tensor:
+    """Return the mean square `(b,)` of errors `(b, c, h, w)`, in the face and a little in the hair.
+
+    Args:
+        face, hair: `(b, 1, h, w)` of 0 and 1. Errors are averaged over all elements, not over the
+            mask: a small face counts little.
+    """
+    square = error.square()  # masks are 0 or 1: the square of a masked error is the masked square
+    return (face * square + HAIR * hair * square).mean(dim=(1, 2, 3))
