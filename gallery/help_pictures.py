@@ -90,6 +90,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDEncodeIdentity": ("LoadImage", "InfiniteIDEncodeIdentity", "InfiniteIDApply"),
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
+    "InfiniteIDRegionalPrompt": ("CLIPTextEncode", "InfiniteIDRegionalPrompt", "KSampler"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
     "InfiniteIDExportStagedIdentity": ("InfiniteIDExportStagedIdentity",),

@@ -20,6 +20,7 @@ from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mix_embeddings import MixEmbeddings
 from .mixing import BlendIdentities, MixIdentities
+from .regional_prompt import RegionalPrompt
 from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
@@ -48,6 +49,7 @@ class InfiniteIDExtension(ComfyExtension):
             LoadIdentity,
             FaceMasks,
             ColumnMask,
+            RegionalPrompt,
             FaceSimilarity,
             PickBest,
             ScorePictures,
