@@ -91,6 +91,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDRegionalPrompt": ("CLIPTextEncode", "InfiniteIDRegionalPrompt", "KSampler"),
+    "InfiniteIDGrid": ("InfiniteIDGrid", "InfiniteIDApply"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
     "InfiniteIDExportStagedIdentity": ("InfiniteIDExportStagedIdentity",),

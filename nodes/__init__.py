@@ -11,6 +11,7 @@ from .diagnose import Diagnose
 from .encode import Encode
 from .export_staged import ExportStagedIdentity
 from .faces import CropFaces, FaceMasks, PasteFaces
+from .grid import GridOfVariations
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
 from .learn_embedding import LearnEmbedding
@@ -56,6 +57,7 @@ class InfiniteIDExtension(ComfyExtension):
             CropFaces,
             PasteFaces,
             ContactSheet,
+            GridOfVariations,
             SaveTime,
             TrainAdapter,
             RefineIdentity,
