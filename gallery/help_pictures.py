@@ -92,6 +92,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDRegionalPrompt": ("CLIPTextEncode", "InfiniteIDRegionalPrompt", "KSampler"),
     "InfiniteIDGrid": ("InfiniteIDGrid", "InfiniteIDApply"),
+    "InfiniteIDRefineFaces": ("InfiniteIDApply", "InfiniteIDRefineFaces", "SaveImage"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
     "InfiniteIDExportStagedIdentity": ("InfiniteIDExportStagedIdentity",),

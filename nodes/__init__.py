@@ -21,6 +21,7 @@ from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mix_embeddings import MixEmbeddings
 from .mixing import BlendIdentities, MixIdentities
+from .refine_faces import RefineFaces
 from .regional_prompt import RegionalPrompt
 from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
@@ -56,6 +57,7 @@ class InfiniteIDExtension(ComfyExtension):
             ScorePictures,
             CropFaces,
             PasteFaces,
+            RefineFaces,
             ContactSheet,
             GridOfVariations,
             SaveTime,
