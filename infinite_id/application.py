@@ -1,7 +1,7 @@
 """How one identity is applied to a model: everything that the Apply node's user sets."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from math import cos, pi
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from .attention.blocks import Block
 from .attention.mixed import Mixing, Style
 from .identities.identity import Identity
+from .identities.projections import Projections
+from .layer_weights import Place
 
 
 class Curve(Enum):
@@ -51,6 +53,9 @@ class Application:
         curve: how the weight changes from start to end.
         levels: further factors, by stage.
         mask: `(batch, height, width)` in 0..1 at any resolution; None for everywhere.
+        places: further factors, by single layers; 1 for those that are not there.
+        negative: whom the picture is steered away from: rows of the negative prompt read these
+            tokens, as many as the identity's unconditional ones; None for no identity.
     """
 
     identity: Identity
@@ -63,6 +68,15 @@ class Application:
     curve: Curve = Curve.CONSTANT
     levels: Levels = Levels()
     mask: Tensor | None = None
+    places: Mapping[Place, float] = field(default_factory=dict)
+    negative: Identity | None = None
+
+    @property
+    def negative_projections(self) -> Projections:
+        """K', V' that rows of the negative prompt read."""
+        if self.negative is None:
+            return self.identity.unconditional_projections
+        return self.negative.projections
 
     @property
     def is_steady(self) -> bool:
@@ -76,4 +90,5 @@ class Application:
 
     def weight_at(self, block: Block) -> float:
         """The weight at a layer, before the curve."""
-        return self.weight * float(getattr(self.levels, block.stage))
+        level = float(getattr(self.levels, block.stage))
+        return self.weight * level * self.places.get((block.stage, block.number), 1.0)

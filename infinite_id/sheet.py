@@ -25,7 +25,7 @@ _HEADING = 1.6
 
 
 def draw_sheet(
-    batches: Sequence[Tensor],
+    batches: Sequence[Tensor | Sequence[Tensor]],
     labels: Sequence[str],
     row_labels: Sequence[str],
     title: str,
@@ -37,8 +37,8 @@ def draw_sheet(
     """Lay batches of pictures out in a grid; each batch begins a new row.
 
     Args:
-        batches: `(n, h, w, c)` each, float in 0..1, c 1, 3 or 4. Pictures are fitted into the first
-            one's shape; transparent ones are laid on the paper.
+        batches: `(n, h, w, c)` each, or several of those, float in 0..1, c 1, 3 or 4. Pictures are
+            fitted into the first one's shape; transparent ones are laid on the paper.
         labels: the i-th stands below the i-th picture of every batch; missing ones are blank.
         row_labels: the i-th stands beside the i-th batch; missing ones are blank.
         columns: as `count_columns` takes it.
@@ -53,7 +53,8 @@ def draw_sheet(
     Raises:
         ValueError: as `read_photos`.
     """
-    pictures = [[_to_picture(p) for p in read_photos([b], "picture").values()] for b in batches]
+    parts = [[batch] if isinstance(batch, Tensor) else batch for batch in batches]
+    pictures = [[_to_picture(p) for p in read_photos(b, "picture").values()] for b in parts]
     cell = _choose_cell(pictures[0][0].size, cell_size)
     size = max(_SMALLEST_TEXT, min(cell) // _CELL_PER_TEXT)
     font, heading = ImageFont.load_default(size), ImageFont.load_default(_HEADING * size)

@@ -11,6 +11,7 @@ from .diagnose import Diagnose
 from .encode import Encode
 from .export_staged import ExportStagedIdentity
 from .faces import CropFaces, FaceMasks, PasteFaces
+from .grid import GridOfVariations
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
 from .learn_embedding import LearnEmbedding
@@ -20,6 +21,8 @@ from .load_preset import UnifiedLoader
 from .lora import ApplyFaceIDLoRA
 from .mix_embeddings import MixEmbeddings
 from .mixing import BlendIdentities, MixIdentities
+from .refine_faces import RefineFaces
+from .regional_prompt import RegionalPrompt
 from .save_time import SaveTime
 from .scores import PickBest, ScorePictures
 from .similarity import FaceSimilarity
@@ -48,12 +51,15 @@ class InfiniteIDExtension(ComfyExtension):
             LoadIdentity,
             FaceMasks,
             ColumnMask,
+            RegionalPrompt,
             FaceSimilarity,
             PickBest,
             ScorePictures,
             CropFaces,
             PasteFaces,
+            RefineFaces,
             ContactSheet,
+            GridOfVariations,
             SaveTime,
             TrainAdapter,
             RefineIdentity,

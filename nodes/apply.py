@@ -9,6 +9,7 @@ from ..infinite_id.application import Application, Curve, Levels
 from ..infinite_id.attention.mixed import Mixing, Style
 from ..infinite_id.host.patch import apply
 from ..infinite_id.identities.identity import Identity
+from ..infinite_id.layer_weights import read_layer_weights
 from . import sockets
 from .node import Node
 
@@ -98,6 +99,22 @@ class ApplyInfiniteID(Node):
                     advanced=True,
                 ),
                 *(_level(name, stage) for name, stage in _LEVELS.items()),
+                sockets.Identity.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="A photo's identity whose look is steered away from: the negative "
+                    "prompt reads it, in the place of no identity. From another Encode Identity "
+                    "with the same adapter. Without guidance (cfg 1) it does nothing.",
+                ),
+                io.String.Input(
+                    "layer_weights",
+                    default="",
+                    optional=True,
+                    tooltip="Further factors on the weight in single layers: names with numbers, "
+                    "such as 'down2: 0.5, up1: 0', or one number for each layer in order; SDXL has "
+                    "11: down1 to down4, middle, up1 to up6. Empty: 1 everywhere.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -122,6 +139,8 @@ class ApplyInfiniteID(Node):
         down_weight: float = 1.0,
         middle_weight: float = 1.0,
         up_weight: float = 1.0,
+        negative: Identity | None = None,
+        layer_weights: str = "",
     ) -> io.NodeOutput:
         if not start_percent < end_percent:
             raise ValueError(
@@ -131,6 +150,8 @@ class ApplyInfiniteID(Node):
         if weight == 0:
             return io.NodeOutput(model)
         _check_tokens(identity)
+        if negative is not None:
+            _check_negative(negative, identity)
         application = Application(
             identity=identity,
             weight=weight,
@@ -142,6 +163,8 @@ class ApplyInfiniteID(Node):
             curve=Curve(weight_curve),
             levels=Levels(down_weight, middle_weight, up_weight),
             mask=None if mask is None else _check_mask(mask),
+            places=read_layer_weights(layer_weights, identity.adapter.config.layers),
+            negative=negative,
         )
         return io.NodeOutput(apply(model, application))
 
@@ -174,6 +197,26 @@ def _check_tokens(identity: Identity) -> None:
             "CLIP vision model is damaged, or the latter overflows in float16: encode again with "
             "other ones."
         )
+
+
+def _check_negative(negative: Identity, identity: Identity) -> None:
+    """Refuse a negative whose tokens cannot stand where those of no identity do.
+
+    Raises:
+        ValueError: if its adapter, its number of tokens or their values do not fit.
+    """
+    if negative.adapter is not identity.adapter:
+        raise ValueError(
+            "Apply Infinite-ID: 'negative' was encoded with the adapter "
+            f"'{negative.adapter.name}', and 'identity' with '{identity.adapter.name}'. Encode "
+            "both with one loader's adapter."
+        )
+    if negative.tokens.shape != identity.unconditional.shape:
+        raise ValueError(
+            "Apply Infinite-ID: 'negative' is a stack of photos or a sweep. Encode one photo, or "
+            "set combine to 'average'."
+        )
+    _check_tokens(negative)
 
 
 def _check_mask(mask: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
 """Sheets of pictures: a grid with labels."""
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io, ui
 
+from ..infinite_id.grid import Grid
 from ..infinite_id.sheet import draw_sheet
 from . import sockets
 from .node import Node
@@ -18,8 +21,12 @@ class ContactSheet(Node):
             description="Puts pictures side by side with labels, as one picture to compare and "
             "to save: a sweep as a row, further batches as rows below it.",
             search_aliases=["image grid", "comparison grid", "plot", "collage"],
+            is_input_list=True,
             inputs=[
-                io.Image.Input("images", tooltip="A batch of pictures, such as a sweep."),
+                io.Image.Input(
+                    "images",
+                    tooltip="A batch of pictures, such as a sweep, or a list of them.",
+                ),
                 io.String.Input(
                     "labels",
                     default="",
@@ -75,6 +82,12 @@ class ContactSheet(Node):
                     )
                     for number in (2, 3, 4)
                 ),
+                sockets.Grid.Input(
+                    "grid",
+                    optional=True,
+                    tooltip="From Grid of Variations: sets columns, labels and row_labels by its "
+                    "values.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -87,28 +100,43 @@ class ContactSheet(Node):
     @classmethod
     def execute(
         cls,
-        images: torch.Tensor,
-        labels: str,
-        row_labels: str,
-        title: str,
-        columns: int,
-        cell_size: int,
-        gap: int,
-        margin: int,
-        images_2: torch.Tensor | None = None,
-        images_3: torch.Tensor | None = None,
-        images_4: torch.Tensor | None = None,
+        images: list[torch.Tensor],
+        labels: list[str],
+        row_labels: list[str],
+        title: list[str],
+        columns: list[int],
+        cell_size: list[int],
+        gap: list[int],
+        margin: list[int],
+        images_2: Sequence[torch.Tensor] = (),
+        images_3: Sequence[torch.Tensor] = (),
+        images_4: Sequence[torch.Tensor] = (),
+        grid: Sequence[Grid] = (),
     ) -> io.NodeOutput:
-        given = (images, images_2, images_3, images_4)
-        batches = [batch for batch in given if batch is not None]
+        below = [batch for batch in (images_2, images_3, images_4) if batch]
+        captions, asides = "\n".join(labels).splitlines(), "\n".join(row_labels).splitlines()
+        rows, across = [images], columns[0]
+        if grid:
+            rows = _deal(images, grid[0])
+            captions = [
+                heading
+                for heading, cell in zip(grid[0].columns, rows[0], strict=True)
+                for _ in cell
+            ]
+            asides, across = list(grid[0].rows), len(captions)
         sheet = draw_sheet(
-            batches,
-            labels.splitlines(),
-            row_labels.splitlines(),
-            title,
-            columns,
-            cell_size,
-            gap,
-            margin,
+            [*rows, *below], captions, asides, title[0], across, cell_size[0], gap[0], margin[0]
         )
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def _deal(cells: list[torch.Tensor], grid: Grid) -> list[list[torch.Tensor]]:
+    """Deal the cells' batches out to rows. Raises ValueError if there are not as many as cells."""
+    across, down = len(grid.columns), len(grid.rows)
+    if len(cells) != across * down:
+        raise ValueError(
+            f"Contact Sheet: 'images' brings {len(cells)} batches, and the grid has {across} x "
+            f"{down} cells. Connect 'column value' or 'row value' to a node before the pictures, "
+            "and nothing that joins them on their way."
+        )
+    return [cells[first : first + across] for first in range(0, len(cells), across)]

@@ -15,13 +15,19 @@ from ..infinite_id.faces.photo import read_photos, to_image
 from ..infinite_id.faces.selection import Choice, WholePhoto, draw_choices
 from ..infinite_id.host.encode import Encoder, encode_identities
 from ..infinite_id.identities.identity import Identity
-from ..infinite_id.identities.mixing import average, stack
+from ..infinite_id.identities.mixing import average, average_directions, stack, subtract
 from . import sockets
 from .detection import look_through, read_person
 
 CROP_SIZE = 224
 MOST_PHOTOS = 16
-COMBINE = {"stack": stack, "average": average}
+SUBTRACT = "subtract"
+COMBINE = {
+    "stack": stack,
+    "average": average,
+    "normalised average": average_directions,
+    SUBTRACT: subtract,
+}
 ERROR, SKIP = "error", "skip"
 MUCH_MEMORY = 10**9
 """The user is told if keys and values take more bytes than this."""
@@ -85,7 +91,9 @@ def wish_inputs(number: io.Int.Input) -> list[io.Input]:
             default="stack",
             optional=True,
             tooltip="Several photos: 'stack' keeps the tokens of each (the paper's way). "
-            "'average' makes one face of them, with the tokens of a single photo.",
+            "'average' makes one face of them, with the tokens of a single photo; 'normalised "
+            "average' does so from features of equal length. 'subtract' takes the mean of the "
+            "other photos away from the first.",
         ),
         io.String.Input(
             "weights",
@@ -178,6 +186,11 @@ def encode(
     used = [choice for choice in choices if not choice.problem]
     if not used:
         raise FaceError(f"No photo is left, all {len(choices)} were skipped. {choices[0].problem}")
+    if wishes.combine == SUBTRACT and choices[0].problem:
+        raise FaceError(
+            "combine 'subtract' takes the other photos away from photo 1, which cannot be skipped. "
+            + choices[0].problem
+        )
     adapter, clip = encoder.adapter, encoder.clip
     recipe = adapter.config.mapper.recipe
     size = CROP_SIZE if clip is None else clip.image_size

@@ -42,11 +42,12 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
         value = values.get(entry.id)
         if value is None:
             continue
+        given = value if schema.is_input_list else [value]
         if isinstance(entry, io.Int.Input | io.Float.Input):
-            fits = entry.min <= value <= entry.max  # False for NaN, too
+            fits = all(entry.min <= one <= entry.max for one in given)  # False for NaN, too
             allowed = f"from {entry.min:g} to {entry.max:g}"
         elif isinstance(entry, io.Combo.Input) and entry.id not in own:
-            fits = value in entry.options
+            fits = all(one in entry.options for one in given)
             allowed = f"one of: {', '.join(map(str, entry.options)) or 'none here'}"
         else:
             continue

@@ -57,8 +57,8 @@ class Person:
 
     Attributes:
         key_values: K', V' per block, `(1 or people, tokens, width)`, on the device.
-        unconditional: K', V' of the unconditional tokens, `(1, own tokens, width)`, on the device,
-            or on the CPU if the device's memory is short.
+        unconditional: K', V' for rows of the negative prompt, `(1, own tokens, width)`, on the
+            device, or on the CPU if the device's memory is short.
         bias: `(1 or people, 1, tokens)`, see `log_shares`; None if all tokens count alike.
         span: when it acts; None if it always acts with the same weight.
         mask: `(1 or batch, h, w)` on the device.
@@ -84,10 +84,11 @@ class Person:
             return self
         if device not in self.copies:
             identity = self.application.identity
+            negative = self.application.negative_projections
             self.copies[device] = replace(
                 self,
                 key_values=identity.projections.on(device, k.dtype),
-                unconditional=identity.unconditional_projections.near(device, k.dtype, self.memory),
+                unconditional=negative.near(device, k.dtype, self.memory),
                 cache={},
                 copies={},
             )
@@ -154,7 +155,7 @@ def make_ready(application: Application, patcher: ModelPatcher) -> Person:
     return Person(
         application=application,
         key_values=identity.projections.on(device, dtype),
-        unconditional=identity.unconditional_projections.near(device, dtype, memory),
+        unconditional=application.negative_projections.near(device, dtype, memory),
         bias=None if identity.shares is None else log_shares(identity.shares).to(device, dtype),
         span=None if application.is_steady else Span.of(application, patcher),
         mask=None if mask is None else mask.to(device, torch.float32),

@@ -11,6 +11,9 @@ from torch import Tensor
 from ..adapters.adapter import Adapter, encode
 from .identity import Features, Identity
 
+_LEAST_REST = 1e-3
+"""If less of a photo's features is left, as a share of their length, it is rounding."""
+
 
 def stack(identities: Sequence[Identity], weights: Sequence[float] | None = None) -> Identity:
     """Stack identities along the token axis (project page, 'identity mixing').
@@ -53,23 +56,91 @@ def average(identities: Sequence[Identity], weights: Sequence[float]) -> Identit
     Raises:
         ValueError: if the adapters differ, an identity has no features, or no weight is positive.
     """
-    adapter = _common_adapter(identities)
+    faces, clips = _gather_features(identities)
+    shares = _check_shares(weights)
+    length = torch.einsum("n,n->", shares, faces.norm(dim=1))
+    face = _to_length(torch.einsum("n,nw->w", shares, faces)[None], length)
+    return _map_again(identities, Features(face, torch.einsum("n,nlw->lw", shares, clips)[None]))
+
+
+def average_directions(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
+    """Like `average`, but each photo's features are brought to length 1 before the mean.
+
+    So no photo counts for more because its face vector, or one of its CLIP states, is longer. The
+    means get the mean lengths.
+
+    Raises:
+        ValueError: as `average`.
+    """
+    faces, clips = _gather_features(identities)
+    shares = _check_shares(weights)
+    return _map_again(
+        identities, Features(_mean_direction(faces, shares), _mean_direction(clips, shares))
+    )
+
+
+def subtract(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
+    """Take the mean of the other photos' features away from the first one's, and map the rest.
+
+    A weight says how much of a photo is taken away, relative to the first weight; photos of weight
+    0 are left out. The face vector keeps the first one's length, which the mapper knows.
+
+    Raises:
+        ValueError: if the adapters differ, an identity has no features, the first weight is 0, or
+            nothing is left.
+    """
+    faces, clips = _gather_features(identities)
+    _check_shares(weights)
+    if weights[0] == 0:
+        raise ValueError(
+            "combine 'subtract' takes the other photos away from the first, so the first weight "
+            "must be above 0."
+        )
+    taken = torch.tensor(weights[1:]) / weights[0] / max(1, sum(w > 0 for w in weights[1:]))
+    face = faces[:1] - torch.einsum("n,nw->w", taken, faces[1:])
+    clip = clips[:1] - torch.einsum("n,nlw->lw", taken, clips[1:])
+    for first, rest in ((faces[0], face), (clips[0], clip)):
+        if first.any() and rest.norm() < _LEAST_REST * first.norm():
+            raise ValueError(
+                "combine 'subtract' leaves nothing of the first photo, for the others show the "
+                "same. Give other photos, or lower their weights, such as '1, 0.5'."
+            )
+    return _map_again(identities, Features(_to_length(face, faces[0].norm()), clip))
+
+
+def _gather_features(identities: Sequence[Identity]) -> tuple[Tensor, Tensor]:
+    """Face vectors `(n, width)` and CLIP's states `(n, l, width)` of identities of one adapter."""
+    _common_adapter(identities)
+    features = [_need_features(identity) for identity in identities]
+    return torch.cat([f.face for f in features]), torch.cat([f.clip for f in features])
+
+
+def _check_shares(weights: Sequence[float]) -> Tensor:
     shares = torch.tensor(weights)
     if shares.min() < 0 or shares.sum() <= 0:
         raise ValueError(f"Weights must not be negative, and one must be above 0: {weights}.")
-    shares = shares / shares.sum()
-    features = [_need_features(identity) for identity in identities]
-    faces = torch.cat([f.face for f in features])
-    mean = torch.einsum("n,nw->w", shares, faces)[None]
-    length = torch.einsum("n,n->", shares, faces.norm(dim=1))
-    clip = torch.einsum("n,nlw->lw", shares, torch.cat([f.clip for f in features]))[None]
-    mixed = Features(mean / mean.norm().clamp(min=1e-12) * length, clip)
+    return shares / shares.sum()
+
+
+def _to_length(vectors: Tensor, length: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12) * length
+
+
+def _mean_direction(vectors: Tensor, shares: Tensor) -> Tensor:
+    """The mean of unit vectors, at the mean length; `(n, ..., width)` -> `(1, ..., width)`."""
+    lengths = vectors.norm(dim=-1, keepdim=True)
+    units = vectors / lengths.clamp(min=1e-12)
+    mean, length = (torch.einsum("n,n...->...", shares, x)[None] for x in (units, lengths))
+    return _to_length(mean, length)
+
+
+def _map_again(identities: Sequence[Identity], features: Features) -> Identity:
     return replace(
         identities[0],
-        tokens=encode(adapter, mixed.face, mixed.clip),
+        tokens=encode(identities[0].adapter, features.face, features.clip),
         sources=tuple(source for i in identities for source in i.sources),
         shares=None,
-        features=mixed,
+        features=features,
     )
 
 

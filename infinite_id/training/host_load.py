@@ -12,6 +12,7 @@ import torch
 from comfy import model_management
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QuantizedTensor
 from comfy.sd import CLIP, VAE
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
@@ -38,6 +39,9 @@ def load_for_training(model: ModelPatcher) -> ModelPatcher:
     The model's weights were made in inference mode, so PyTorch allows no gradients through them.
     The copy's weights are ordinary. It runs in bfloat16 if the device can, else in float32; half
     precision would lose small gradients.
+
+    Raises:
+        UserError: if the model's weights are quantised.
     """
     model_management.unload_all_models()
     patcher = _copy_diffusion(model)
@@ -62,10 +66,25 @@ def place(patchers: Sequence[ModelPatcher]) -> None:
 
 
 def _copy_diffusion(model: ModelPatcher) -> ModelPatcher:
+    _check_copyable(model)
     device = model.load_device
     dtype = torch.bfloat16 if model_management.should_use_bf16(device) else torch.float32
     network = place_model(_copy_model(model.model), model.offload_device, dtype)
     return _patch_alike(network, model)
+
+
+def _check_copyable(model: ModelPatcher) -> None:
+    """Raise UserError if the UNet's weights cannot be stored in another dtype, as GGUF's cannot.
+
+    Weights in fp8 can, unless they have scales beside them, as the host's quantised tensors do.
+    """
+    for weight in model.model.diffusion_model.parameters():
+        if not weight.is_floating_point() or isinstance(weight, QuantizedTensor):
+            raise UserError(
+                "This model's weights are quantised (GGUF, NF4 or the like), and nothing can be "
+                "learnt through them. Load an ordinary checkpoint for training; what is learnt "
+                "then works with the quantised model, too."
+            )
 
 
 def _patch_alike(network: torch.nn.Module, other: ModelPatcher) -> ModelPatcher:
@@ -87,7 +106,12 @@ def _copy_model(model: BaseModel) -> BaseModel:
 
 
 def digest_model(model: ModelPatcher) -> str:
-    """Return the SHA-256 of a model's text projections, patches and sampling, to compare it by."""
+    """Return the SHA-256 of a model's text projections, patches and sampling, to compare it by.
+
+    Raises:
+        UserError: if the model's weights are quantised.
+    """
+    _check_copyable(model)
     digest = _digest(model, ("attn2.to_k.weight", "attn2.to_v.weight"))
     sampling = model.object_patches.get("model_sampling")
     if sampling is None:

@@ -34,6 +34,7 @@ from pack.nodes.encode import Encode
 from pack.nodes.identity import EncodeIdentity
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
 TOKENS = 261
 GROUP = 6
@@ -194,6 +195,21 @@ def test_average(encoder: Encoder) -> None:
     assert torch.allclose(mean.features.clip, clip, atol=1e-4)
     same = encoder.identity(pictures[0], pictures[0], combine="average")
     assert torch.allclose(same.tokens, encoder.identity(pictures[0]).tokens, atol=1e-4)
+
+
+def test_normalised_average_and_subtract(encoder: Encoder) -> None:
+    pictures = [load(name) for name in ("obama", "biden")]
+    a, b = (encoder.identity(picture).features for picture in pictures)
+    mean = encoder.identity(*pictures, combine="normalised average").features
+    unit = normalize(a.clip, dim=-1) + normalize(b.clip, dim=-1)
+    assert torch.allclose(normalize(mean.clip, dim=-1), normalize(unit, dim=-1), atol=1e-4)
+    rest = encoder.identity(*pictures, combine="subtract", weights="1, 0.5")
+    face = a.face - 0.5 * b.face
+    assert rest.tokens.shape == (1, TOKENS, 128)
+    assert torch.allclose(rest.features.face, face / face.norm(), atol=1e-4)
+    assert torch.allclose(rest.features.clip, a.clip - 0.5 * b.clip, atol=1e-4)
+    with pytest.raises(FaceError, match=r"away from photo 1, which cannot be.*No face found in"):
+        encoder.run(noise(100, 300), load("biden"), combine="subtract", on_no_face="skip")
 
 
 @pytest.mark.parametrize(

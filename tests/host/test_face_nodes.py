@@ -19,6 +19,7 @@ from pack.infinite_id.faces.detection import detect
 from pack.infinite_id.faces.face import Face, FaceError
 from pack.infinite_id.faces.model_pack import list_packs, load_analysis
 from pack.infinite_id.faces.photo import read_photo
+from pack.infinite_id.grid import Grid
 from pack.nodes.contact_sheet import ContactSheet
 from pack.nodes.faces import CropFaces, FaceMasks, PasteFaces
 from PIL import Image
@@ -274,18 +275,76 @@ def test_picture_that_is_none_is_named(analysis: Any, node: Any) -> None:
 def test_contact_sheet_of_crops_and_masks(analysis: Any, group: torch.Tensor) -> None:
     crops, masks, *_ = cut(analysis, group, size=64)
     output = ContactSheet.execute(
-        crops,
-        labels="one\ntwo",
-        row_labels="",
-        title="",
-        columns=0,
-        cell_size=0,
-        gap=4,
-        margin=2,
-        images_3=masks[..., None],
+        [crops],
+        labels=["one\ntwo"],
+        row_labels=[""],
+        title=[""],
+        columns=[0],
+        cell_size=[0],
+        gap=[4],
+        margin=[2],
+        images_3=[masks[..., None]],
     )
     (sheet,) = output.args
     assert sheet.shape[2] == 2 + GROUP * 68 - 4 + 2
     assert torch.allclose(sheet[0, 2:66, 70:134], crops[1], atol=0.6 / 255)
     saved = output.ui.as_dict()["images"][0]["filename"]
     assert Image.open(Path(folder_paths.get_temp_directory(), saved)).size == sheet.shape[2:0:-1]
+
+
+SHEET: dict[str, Any] = {
+    "labels": [""],
+    "row_labels": [""],
+    "title": [""],
+    "columns": [0],
+    "cell_size": [0],
+    "gap": [0],
+    "margin": [0],
+}
+
+
+def find_colours(sheet: torch.Tensor) -> list[list[int]]:
+    """The red values of 255 of a sheet's cells, by rows; text and paper have green in them."""
+    rows: dict[int, dict[int, int]] = {}
+    coloured = (255 * sheet[0, ..., 0]).round().int() * (sheet[0, ..., 1] == 0)
+    for red in coloured.unique().tolist()[1:]:
+        y, x = (coloured == red).nonzero().min(0).values.tolist()
+        assert (coloured[y : y + 32, x : x + 32] == red).all()
+        rows.setdefault(y, {})[x] = red
+    return [[row[x] for x in sorted(row)] for _, row in sorted(rows.items())]
+
+
+def flat(*reds: int) -> torch.Tensor:
+    """One picture of one colour for each red value of 255."""
+    pictures = torch.zeros(len(reds), 32, 32, 3)
+    pictures[..., 0] = torch.tensor(reds)[:, None, None] / 255
+    return pictures
+
+
+def test_contact_sheet_of_a_grid() -> None:
+    """Cells stand where their values do, with several pictures in a cell as well."""
+    grid = Grid.read("0.5\n1", "photo\nstyle\nnone")
+    reds = [[20, 30], [40, 50], [60, 70]]
+    cells = [flat(red) for row in reds for red in row]
+    (sheet,) = ContactSheet.execute(cells, **SHEET, grid=[grid]).args
+    assert find_colours(sheet) == reds
+    plain = ContactSheet.execute(cells, **{**SHEET, "columns": [2]}).args[0]
+    assert sheet.shape[1] > plain.shape[1], "headings below the cells"
+    assert sheet.shape[2] > plain.shape[2], "headings beside the rows"
+    pairs = [flat(red, red + 5) for row in reds for red in row]
+    (sheet,) = ContactSheet.execute(pairs, **SHEET, grid=[grid]).args
+    expected = [[red + more for red in row for more in (0, 5)] for row in reds]
+    assert find_colours(sheet) == expected
+
+
+def test_contact_sheet_of_a_list() -> None:
+    """Pictures that come one by one stand in one sheet, with one label each."""
+    (sheet,) = ContactSheet.execute(
+        [flat(20), flat(30), flat(40)], **{**SHEET, "labels": ["a", "b", "c"]}
+    ).args
+    assert find_colours(sheet) == [[20, 30, 40]]
+
+
+def test_contact_sheet_of_a_grid_with_missing_cells() -> None:
+    with pytest.raises(ValueError, match=r"brings 1 batches, and the grid has 2 x 1 cells"):
+        ContactSheet.execute([flat(20, 30)], **SHEET, grid=[Grid.read("1\n2", "")])

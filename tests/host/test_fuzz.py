@@ -63,6 +63,7 @@ WIDGETS = st.fixed_dictionaries(
         "down_weight": FACTORS,
         "middle_weight": FACTORS,
         "up_weight": FACTORS,
+        "layer_weights": st.sampled_from(["", "down1: 0", "up1: 0.5, down1: 3"]),
     },
 )
 ECONOMIES = st.builds(Savings, st.integers(1, 4), SHARES, st.booleans(), st.booleans())

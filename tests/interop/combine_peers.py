@@ -5,13 +5,13 @@ Not a test: it runs other packs' code, of which nothing is kept here. Give check
     COMFYUI_PATH=... IPADAPTER_PLUS_PATH=... INSTANTID_PATH=... PULID_PATH=... \\
         PERTURBED_ATTENTION_PATH=... ADVANCED_CONTROLNET_PATH=... ANIMATEDIFF_PATH=... \\
         TILED_DIFFUSION_PATH=... PPM_PATH=... CGEM156_PATH=... A8R8_PATH=... WAVESPEED_PATH=... \\
-        DEEPCACHE_PATH=... DEEPCACHE_FIX_PATH=... RES4LYF_PATH=... \\
+        DEEPCACHE_PATH=... DEEPCACHE_FIX_PATH=... RES4LYF_PATH=... GGUF_PATH=... \\
         python tests/interop/combine_peers.py
 
 It prints a table and keeps it in `combined.md`, which `python -m dev compatibility` takes over.
 Variables named behind the command choose some of these packs.
-PuLID imports facexlib, timm and ftfy, RES4LYF pywavelets. What the packs' nodes are made to do is
-in `peers/`. Columns are relative differences of samples, the worst over the settings of
+PuLID imports facexlib, timm and ftfy, RES4LYF pywavelets, GGUF gguf. What the packs' nodes are made
+to do is in `peers/`. Columns are relative differences of samples, the worst over the settings of
 mixed_attention and style:
 
     weight 0       with the identity at weight 0 against theirs alone, the larger of both orders
@@ -52,7 +52,14 @@ from comfyui_version import __version__ as host_version  # noqa: E402
 from pack.bench.peer_pack import import_peer  # noqa: E402
 from pack.miniature.host import register  # noqa: E402
 from pack.tests.host.world import difference  # noqa: E402
-from pack.tests.interop.peers import attention, caches, pieces, regions, samplers  # noqa: E402
+from pack.tests.interop.peers import (  # noqa: E402
+    attention,
+    caches,
+    pieces,
+    quantised,
+    regions,
+    samplers,
+)
 from pack.tests.interop.peers.case import NEAR, SAME, Case  # noqa: E402
 from server import PromptServer  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -86,6 +93,7 @@ PEERS: dict[str, Callable[[ModuleType, Path], Iterator[Case]]] = {
     "DEEPCACHE_PATH": caches.deep_cache_cases,
     "DEEPCACHE_FIX_PATH": caches.deep_cache_fix_cases,
     "RES4LYF_PATH": samplers.res4lyf_cases,
+    "GGUF_PATH": quantised.gguf_cases,
 }
 
 

@@ -1,6 +1,7 @@
 """Stacks, averages and in-betweens of identities, as values."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_weight_0_drops_an_identity(people: list[Identity]) -> None:
 
 @pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -0.1]])
 def test_impossible_weights_are_refused(people: list[Identity], weights: list[float]) -> None:
-    for combine in (mixing.stack, mixing.average):
+    for combine in (mixing.stack, mixing.average, mixing.average_directions, mixing.subtract):
         with pytest.raises(ValueError, match="Weights must not be negative"):
             combine(people[:2], weights)
 
@@ -104,6 +105,53 @@ def test_an_average_is_mapped_from_the_mean_features(people: list[Identity]) -> 
 def test_an_average_can_be_averaged_again(people: list[Identity]) -> None:
     first = mixing.average(people[:2], [1.0, 1.0])
     assert mixing.average([first, people[2]], [2.0, 1.0]).count == 1
+
+
+def test_a_normalised_average_does_not_depend_on_lengths(people: list[Identity]) -> None:
+    """The direction is that of the sum of unit vectors; face vector and CLIP's states alike."""
+    a, b = (need_features(person) for person in people[:2])
+    louder = replace(people[1], features=Features(5 * b.face, 5 * b.clip))
+    for other, factor in ((people[1], 1), (louder, 5)):
+        mean = need_features(mixing.average_directions([people[0], other], [1.0, 3.0]))
+        for found, x, y in ((mean.face, a.face, b.face), (mean.clip, a.clip, b.clip)):
+            for row in range(found[0].numel() // found.shape[-1]):
+                own, first, second = (v.reshape(-1, v.shape[-1])[row] for v in (found, x, y))
+                towards = first / first.norm() + 3 * second / second.norm()
+                length = 0.25 * first.norm() + 0.75 * factor * second.norm()
+                assert_close(own, towards / towards.norm() * length)
+    same = mixing.average_directions([people[0], people[0]], [1.0, 1.0])
+    assert_close(same.tokens, people[0].tokens)
+
+
+@pytest.mark.parametrize(
+    ("weights", "taken"),
+    [([1.0, 1.0, 1.0], (0.5, 0.5)), ([2.0, 1.0, 3.0], (0.25, 0.75)), ([1.0, 0.5, 0.0], (0.5, 0))],
+)
+def test_subtracting_photos(
+    people: list[Identity], weights: list[float], taken: tuple[float, float]
+) -> None:
+    first, a, b = (need_features(person) for person in people)
+    face = first.face - taken[0] * a.face - taken[1] * b.face
+    face = face / face.norm() * first.face.norm()
+    clip = first.clip - taken[0] * a.clip - taken[1] * b.clip
+    rest = mixing.subtract(people, weights)
+    assert_close(need_features(rest).face, face)
+    assert_close(need_features(rest).clip, clip)
+    assert_close(rest.tokens, encode(people[0].adapter, face, clip))
+    assert len(rest.sources) == 3
+    assert_close(mixing.subtract(people[:1], [2.0]).tokens, people[0].tokens)
+
+
+def test_subtracting_what_leaves_nothing_is_refused(people: list[Identity]) -> None:
+    with pytest.raises(ValueError, match="leaves nothing of the first photo"):
+        mixing.subtract([people[0], people[0]], [1.0, 1.0])
+    with pytest.raises(ValueError, match="the first weight must be above 0"):
+        mixing.subtract(people[:2], [0.0, 1.0])
+
+
+def need_features(identity: Identity) -> Features:
+    assert identity.features is not None
+    return identity.features
 
 
 def test_linear_in_betweens(people: list[Identity]) -> None:
