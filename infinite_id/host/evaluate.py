@@ -1,0 +1,71 @@
+"""Evaluates both streams, or the identity stream alone beside a text stream that is not run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..streams import Streams
+from .request import Request
+from .run import Evaluation, Run
+from .text_stream import MissingError, TextRows
+
+
+def evaluate_streams(
+    run: Run, request: Request, evaluation: Evaluation, sigma: float
+) -> list[Tensor]:
+    """Evaluate both streams, or the identity stream alone with predicted text rows."""
+    first, signature = run.streams.identity, request.signature
+    x, timestep = request.x[first:], request.timestep[first:]
+    is_full = evaluation.step is None or evaluation.step.is_full
+    text_rows, key = run.text.plan(signature, sigma, is_full, evaluation.course)
+    alone = replace(evaluation, text_rows=text_rows, key=key)
+    if text_rows is TextRows.RECALLED:
+        try:
+            return _join(request.run(alone), run.text.predict(key, x, timestep))
+        except MissingError:
+            run.text.miss(signature)
+            text_rows = TextRows.IN_BATCH
+    if text_rows is TextRows.IN_BATCH:
+        if run.text.memory is not None and is_full:
+            run.text.memory.drop(key)
+        denoised = request.run(replace(evaluation, key=key))
+        if evaluation.acting.reads_text:  # else there are no features to be recalled
+            run.text.remember(key, x, timestep, [one[first:] for one in denoised])
+        return denoised
+    if text_rows is TextRows.ADDED and run.streams.people > 1:
+        raise ValueError(
+            "Infinite-ID: this sampler goes back to higher noise after the text stream has ended, "
+            "which a sweep cannot follow. Set mix_until in Infinite-ID Save Time and end in Apply "
+            "Infinite-ID to 1, or take another sampler."
+        )
+    if not evaluation.acting.reads_text:
+        alone = replace(alone, text_rows=TextRows.NONE)
+    return _follow(request.run(alone), run.streams)
+
+
+def evaluate_unguided(
+    run: Run, request: Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
+) -> list[Tensor]:
+    """Evaluate the text stream for the positive conds alone; negative rows copy the result."""
+    first, count = run.streams.identity, len(request.groups)
+    alone = replace(evaluation, text_rows=TextRows.NONE)
+    drawn = evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
+    others = request.only(lambda index: index not in positive).run(alone)
+    text = drawn[min(positive)][first:] if positive else request.x[first:]
+    joined = _join(others, [text] * count)
+    return [drawn[i] if i in positive else joined[i] for i in range(count)]
+
+
+def _follow(identity: list[Tensor], streams: Streams) -> list[Tensor]:
+    """Append text rows that nobody reads: copies of the first person's prediction.
+
+    Another node may take a mean over the batch. It is then the same as without these rows.
+    """
+    return _join(identity, [one[: streams.latents] for one in identity])
+
+
+def _join(identity: list[Tensor], text: list[Tensor]) -> list[Tensor]:
+    return [torch.cat(rows) for rows in zip(identity, text, strict=True)]
