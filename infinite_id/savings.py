@@ -22,6 +22,8 @@ class Savings:
             alone, on the deep features of the last time (DeepCache, arXiv 2312.00858, 3.2), for
             both streams. `every` then counts only the noise levels at which all of the UNet runs.
         least: a sampling of fewer steps than this saves nothing.
+        remember: the gigabytes of the host's memory in which the text stream of earlier runs is
+            kept. It is recalled if only people, weights, masks or styles are others.
     """
 
     every: int = 1
@@ -30,6 +32,7 @@ class Savings:
     shared: bool = False
     deep: int = 1
     least: int = 0
+    remember: float = 0.0
 
 
 FEW = 8

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..streams import Streams
+from .archive import Record
 from .request import Request
 from .run import Evaluation, Run
 from .text_stream import MissingError, TextRows
@@ -29,9 +30,9 @@ def evaluate_streams(
             run.text.miss(signature)
             text_rows = TextRows.IN_BATCH
     if text_rows is TextRows.IN_BATCH:
-        if run.text.memory is not None and is_full:
+        if run.text.keeps and is_full:
             run.text.memory.drop(key)
-        denoised = request.run(replace(evaluation, key=key))
+        denoised = _evaluate_both(run, request, replace(evaluation, key=key))
         if evaluation.acting.reads_text:  # else there are no features to be recalled
             run.text.remember(key, x, timestep, [one[first:] for one in denoised])
         return denoised
@@ -44,6 +45,43 @@ def evaluate_streams(
     if not evaluation.acting.reads_text:
         alone = replace(alone, text_rows=TextRows.NONE)
     return _follow(request.run(alone), run.streams)
+
+
+def _evaluate_both(run: Run, request: Request, evaluation: Evaluation) -> list[Tensor]:
+    """Evaluate both streams; the identity stream alone if an earlier run had this text stream."""
+    recollection, first = run.recollection, run.streams.identity
+    rows = request.x[first:], request.timestep[first:]
+    key = None
+    if recollection is not None:
+        patcher, course = request.model.current_patcher, evaluation.course
+        options = request.model_options
+        key = recollection.make_key(patcher, request.groups, rows, options, course)
+    if recollection is None or key is None:
+        return request.run(evaluation)
+    found = recollection.find(key, needs_layers=evaluation.acting.reads_text)
+    if found is not None:
+        try:
+            denoised = _recall(run, request, evaluation, found)
+        except MissingError:
+            pass  # other forwards than then
+        else:
+            recollection.found += 1
+            return denoised
+    record = recollection.begin()
+    denoised = request.run(replace(evaluation, record=record))
+    recollection.keep(key, record, [one[first:] for one in denoised])
+    return denoised
+
+
+def _recall(run: Run, request: Request, evaluation: Evaluation, record: Record) -> list[Tensor]:
+    memory = run.text.memory
+    memory.adopt(evaluation.key, record.layers)
+    try:
+        identity = request.run(replace(evaluation, text_rows=TextRows.RECALLED))
+    finally:
+        if not run.text.keeps:
+            memory.drop(evaluation.key)
+    return _join(identity, [one.to(request.x) for one in record.denoised])
 
 
 def evaluate_unguided(

@@ -23,6 +23,7 @@ from .guidance import guide_copies
 from .leftover import hand_on, spread_latent
 from .people import Acting
 from .prepare import prepare
+from .recollection import stop_for
 from .request import Request
 from .rows import list_conds, name_rows, read_window
 from .run import EVALUATION, RUN, Evaluation, Run
@@ -61,6 +62,8 @@ def outer_sample(
             "pictures and encode them again, or put Rebatch Latents behind the sweep."
         )
     run = prepare(guider, noise, steps=len(sigmas) - 1)
+    if run.recollection is not None:
+        stop_for(run.recollection, sampler)
     streams = run.streams
     guider.conds = spread(guider.conds, streams)
     options = guider.model_options["transformer_options"]
@@ -80,6 +83,7 @@ def outer_sample(
             **kwargs,
         )
     run.check_drawn()
+    run.report()
     hand_on(run, samples, sigmas)
     return streams.collect(samples).clone()  # a view would keep the text stream's rows
 
@@ -150,7 +154,7 @@ def _begin(
     window = read_window(request.options, x.shape)
     acting, deep = Acting.at(run.people, sigma), run.deep
     course: Hashable = None
-    if deep is not None or run.text.memory is not None:
+    if deep is not None or run.text.keeps or run.recollection is not None:
         patcher, options = request.model.current_patcher, request.model_options
         course = read_course(run.guider.conds, request.timestep, patcher, options)
     is_read = run.text_rows is TextRows.IN_BATCH or acting.reads_text
