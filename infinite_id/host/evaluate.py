@@ -14,7 +14,36 @@ from .run import Evaluation, Run
 from .text_stream import MissingError, TextRows
 
 
-def evaluate_streams(
+def evaluate(
+    run: Run, request: Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
+) -> list[Tensor]:
+    """Return the denoised latents of each group of conds, `(rows, c, h, w)`."""
+    agreement, groups = run.agreement, request.groups
+    if agreement is None:
+        return _evaluate_groups(run, request, evaluation, positive, sigma)
+    agreement.enter(sigma, evaluation.step is None or evaluation.step.is_full)
+    if agreement.leaves_out(groups, positive):
+        request = request.only(positive.__contains__)
+        (kept,) = positive
+        prediction = _evaluate_groups(run, request, evaluation, positive, sigma)[kept]
+        return [prediction, prediction.clone()]
+    denoised = _evaluate_groups(run, request, evaluation, positive, sigma)
+    agreement.see(groups, positive, request.x[: evaluation.batch.identity], denoised)
+    return denoised
+
+
+def _evaluate_groups(
+    run: Run, request: Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
+) -> list[Tensor]:
+    asked = {index for index, group in enumerate(request.groups) if group is not None}
+    if run.text_rows is not TextRows.IN_BATCH:
+        return request.run(evaluation)
+    if run.text.savings.guided or positive == asked:
+        return _evaluate_streams(run, request, evaluation, sigma)
+    return _evaluate_unguided(run, request, evaluation, positive, sigma)
+
+
+def _evaluate_streams(
     run: Run, request: Request, evaluation: Evaluation, sigma: float
 ) -> list[Tensor]:
     """Evaluate both streams, or the identity stream alone with predicted text rows."""
@@ -84,13 +113,13 @@ def _recall(run: Run, request: Request, evaluation: Evaluation, record: Record) 
     return _join(identity, [one.to(request.x) for one in record.denoised])
 
 
-def evaluate_unguided(
+def _evaluate_unguided(
     run: Run, request: Request, evaluation: Evaluation, positive: frozenset[int], sigma: float
 ) -> list[Tensor]:
     """Evaluate the text stream for the positive conds alone; negative rows copy the result."""
     first, count = run.streams.identity, len(request.groups)
     alone = replace(evaluation, text_rows=TextRows.NONE)
-    drawn = evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
+    drawn = _evaluate_streams(run, request.only(positive.__contains__), evaluation, sigma)
     others = request.only(lambda index: index not in positive).run(alone)
     text = drawn[min(positive)][first:] if positive else request.x[first:]
     joined = _join(others, [text] * count)

@@ -76,7 +76,8 @@ def save_time(
     """Return a clone of the model that leaves out parts of its steps.
 
     This affects all identities on the model, applied before or after. If it is called twice, the
-    last call wins. Deep features are kept even if the model has no identity.
+    last call wins. Deep features and the negative prompt's end concern a model without an identity,
+    too.
 
     The text stream of earlier runs is remembered as long as the clone, or a clone of it, is there:
     identities that are applied to it later find it.
@@ -85,10 +86,10 @@ def save_time(
         tell: is given a line after each run that says what was left out.
 
     Raises:
-        ValueError: if deep features are to be kept and the model's UNet has none.
+        ValueError: if one of these two is asked for and the model has no UNet.
     """
-    keeps_deep = savings.deep > 1 and not savings.shared
-    if keeps_deep:
+    acts_alone = (savings.deep > 1 or savings.agree < 1) and not savings.shared
+    if acts_alone:
         read_unet(model)
     patched = model.clone()
     options = patched.model_options["transformer_options"]
@@ -98,7 +99,7 @@ def save_time(
             tell(LATE)
             log.warning("Infinite-ID Save Time: %s", LATE)
         options[ARCHIVE] = Archive(int(savings.remember * GIGABYTE))
-    if keeps_deep:
+    if acts_alone:
         _wrap(patched)
     return patched
 

@@ -16,6 +16,7 @@ from ..attention.mixed import needs_text_stream
 from ..noise import SharedNoise
 from ..savings import Savings
 from ..streams import Streams
+from .agreement import Agreement
 from .deep import DeepFeatures
 from .people import end_sigma, make_ready
 from .recollection import Recollection
@@ -65,6 +66,7 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         text_rows=text_rows,
+        agreement=Agreement(savings.agree) if savings.agree < 1 else None,
         recollection=recollection,
         deep=DeepFeatures(savings.deep) if savings.deep > 1 else None,
     )

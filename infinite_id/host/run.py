@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..noise import SharedNoise
 from ..streams import Streams
+from .agreement import Agreement
 from .archive import Record
 from .conds import Comparison
 from .deep import DeepFeatures, Step
@@ -46,6 +47,7 @@ class Run:
         text_rows: where the identity stream finds the text stream while it runs.
         noise: None if there is only one stream.
         deep: the UNet's deep features; None if all of it runs at each noise level.
+        agreement: leaves out the negative prompt; None if it is never left out.
         recollection: the text stream of earlier runs; None if it is not remembered.
         evaluations: the number of evaluations so far.
         has_acted: whether a person was to be drawn in one of them.
@@ -60,6 +62,7 @@ class Run:
     noise: SharedNoise | None
     text_rows: TextRows = TextRows.IN_BATCH
     deep: DeepFeatures | None = None
+    agreement: Agreement | None = None
     recollection: Recollection | None = None
     comparison: Comparison = field(default_factory=Comparison)
     evaluations: int = 0
@@ -74,15 +77,17 @@ class Run:
     def is_timed(self) -> bool:
         """Whether anything depends on the noise level: reading it makes a GPU wait."""
         has_spans = any(person.span is not None for person in self.people)
-        return self.text.is_timed or self.deep is not None or has_spans
+        may_skip = self.deep is not None or self.agreement is not None
+        return self.text.is_timed or may_skip or has_spans
 
     def report(self) -> None:
         """Tell the user what was left out in this run."""
-        options = self.guider.model_options["transformer_options"]
-        described = None if self.recollection is None else self.recollection.describe()
-        if described is not None:
-            log.info("Infinite-ID Save Time: %s.", described)
-            options[TELL](described)
+        kinds = (self.agreement, self.recollection)
+        described = [text for one in kinds if one is not None and (text := one.describe())]
+        if described:
+            text = "; ".join(described)
+            log.info("Infinite-ID Save Time: %s.", text)
+            self.guider.model_options["transformer_options"][TELL](text)
 
     def check_drawn(self) -> None:
         """Raise ValueError if people were to be drawn and no forward called our hooks."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..streams import Streams
 from .conds import Conds, find_positive, is_active, read_course, spread
-from .evaluate import evaluate_streams, evaluate_unguided
+from .evaluate import evaluate
 from .guidance import guide_copies
 from .leftover import hand_on, spread_latent
 from .people import Acting
@@ -129,12 +129,7 @@ def calc_cond_batch(
     positive = find_positive(run.guider.conds, conds)
     request = Request(executor, model, name_rows(conds), x, timestep, model_options)
     evaluation = _begin(run, request, positive, conds, sigma)
-    if run.text_rows is not TextRows.IN_BATCH:
-        denoised = request.run(evaluation)
-    elif run.text.savings.guided or len(positive) == len(conds):
-        denoised = evaluate_streams(run, request, evaluation, sigma)
-    else:
-        denoised = evaluate_unguided(run, request, evaluation, positive, sigma)
+    denoised = evaluate(run, request, evaluation, positive, sigma)
     run.evaluations += 1
     if evaluation.acting and not run.is_drawn:
         run.has_acted |= any(is_active(cond, timestep) for group in conds for cond in group or ())
