@@ -83,8 +83,8 @@ def like(mode: Mode | None) -> Mode | None:
     """Return the mode without settings that do not change an evaluation; equal ones count once."""
     if mode is None:
         return None
-    every = min(mode.savings.every, 2)
-    savings = replace(mode.savings, every=every, until=1.0, guided=True, deep=1)
+    every = 2 if mode.savings.remember else min(mode.savings.every, 2)
+    savings = replace(mode.savings, every=every, until=1.0, guided=True, deep=1, remember=0.0)
     return replace(mode, name="", target=None, savings=savings, is_alike=False)
 
 

@@ -22,6 +22,10 @@ class Savings:
             alone, on the deep features of the last time (DeepCache, arXiv 2312.00858, 3.2), for
             both streams. `every` then counts only the noise levels at which all of the UNet runs.
         least: a sampling of fewer steps than this saves nothing.
+        agree: the cosine of the predictions for the positive and the negative prompt above which
+            the negative one is left out in the rest of the sampling; 1: never.
+        remember: the gigabytes of the host's memory in which the text stream of earlier runs is
+            kept. It is recalled if only people, weights, masks or styles are others.
     """
 
     every: int = 1
@@ -30,6 +34,8 @@ class Savings:
     shared: bool = False
     deep: int = 1
     least: int = 0
+    agree: float = 1.0
+    remember: float = 0.0
 
 
 FEW = 8

@@ -58,6 +58,11 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
             )
 
 
+def make_tell(cls: type[io.ComfyNode]) -> Callable[[str], None]:
+    """Return a function that shows a line on the node later, such as after a sampling."""
+    return lambda text: tell(cls, text)
+
+
 def tell(cls: type[io.ComfyNode], text: str) -> None:
     """Show a line of text on the node in the page. Its schema must ask for `unique_id`."""
     if cls.hidden is not None:  # else it is called by a program, not by a graph

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..infinite_id.host.patch import save_time
 from ..infinite_id.savings import FEW, PRESETS, Preset, Savings
 from . import sockets
-from .node import Node
+from .node import Node, make_tell
 
 
 class SaveTime(Node):
@@ -79,7 +79,35 @@ class SaveTime(Node):
                     f"they save anything in {FEW} steps or fewer. 'custom': as set above.",
                     optional=True,
                 ),
+                io.Float.Input(
+                    "remember_text",
+                    default=0.0,
+                    min=0.0,
+                    max=1024.0,
+                    step=0.5,
+                    tooltip="Gigabytes of the computer's memory in which the text stream is kept "
+                    "from one queue to the next. If prompts, seed, sampler and model stay and only "
+                    "the person, weight, mask or style changes, it is recalled: the same picture "
+                    "for about the plain picture's price. Put this node before Apply Infinite-ID. "
+                    "0: off. Not with deep_every above 1.",
+                    optional=True,
+                ),
+                io.Float.Input(
+                    "guidance_until",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="How alike (cosine) the predictions for the positive and the negative "
+                    "prompt become before the negative one is left out, in both streams, for the "
+                    "rest of the sampling. 1: never; about .99 saves a quarter of the work. Works "
+                    "without an identity, too. With preset 'custom' alone.",
+                    optional=True,
+                    advanced=True,
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="For any sampler.")],
         )
 
@@ -93,7 +121,16 @@ class SaveTime(Node):
         shared_latents: bool = False,
         deep_every: int = 1,
         preset: str = Preset.CUSTOM.value,
+        remember_text: float = 0.0,
+        guidance_until: float = 1.0,
     ) -> io.NodeOutput:
-        custom = Savings(text_every, mix_until, text_guidance, shared_latents, deep_every)
-        savings = replace(PRESETS.get(Preset(preset), custom), shared=shared_latents)
-        return io.NodeOutput(save_time(model, savings))
+        custom = Savings(
+            text_every,
+            mix_until,
+            text_guidance,
+            deep=deep_every,
+            agree=guidance_until,
+        )
+        chosen = PRESETS.get(Preset(preset), custom)
+        savings = replace(chosen, shared=shared_latents, remember=remember_text)
+        return io.NodeOutput(save_time(model, savings, make_tell(cls)))

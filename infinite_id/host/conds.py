@@ -128,7 +128,7 @@ class Comparison:
 
     def is_alike(self, conds: Sequence[Conds | None]) -> bool:
         """Whether all conds of an evaluation equal the first one."""
-        given = [_strip(cond) for group in conds for cond in group or ()]
+        given = [strip(cond) for group in conds for cond in group or ()]
         return all(self._is_same(given[0], other) for other in given[1:])
 
     def _is_same(self, a: Any, b: Any) -> bool:
@@ -154,7 +154,8 @@ class Comparison:
         return bool(known[b])
 
 
-def _strip(cond: dict[str, Any]) -> dict[str, Any]:
+def strip(cond: dict[str, Any]) -> dict[str, Any]:
+    """Copy a cond without what is not compared."""
     return {key: value for key, value in cond.items() if key not in _INDIFFERENT}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..attention.blocks import Block
 from ..attention.mask import Area
 from ..streams import Layout, Streams
+from .archive import Record
 from .people import Acting
 from .rows import Chunks, Cond, read_chunks
 from .run import EVALUATION, KEY, RUN, Evaluation, Run
@@ -113,15 +114,23 @@ class Forward:
         Raises:
             MissingError: if they are to be recalled and were not kept.
         """
-        memory = self.run.text.memory
-        if self.evaluation.text_rows is TextRows.RECALLED and memory is not None:
+        memory, record = self.run.text.memory, self.evaluation.record
+        if self.evaluation.text_rows is TextRows.RECALLED:
             if self.names is None:
                 raise MissingError
             k, v = memory.recall(self.names, block, k_id)
             return k.to(k_id), v.to(k_id)
-        if memory is not None and self.features is not None:
+        if self.features is not None:
             memory.keep(self.features, block, k, v)
+        if record is not None:
+            self._record(record, block, k, v)
         return k, v
+
+    def _record(self, record: Record, block: Block, k: Tensor, v: Tensor) -> None:
+        if self.names is None:
+            record.give_up()
+        else:
+            record.keep(tuple(tuple(part) for _, *part in self.names), block, k, v)
 
 
 def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Options) -> Forward:
@@ -143,7 +152,7 @@ def begin(x: Tensor, names: Tensor | None, context: Tensor | None, options: Opti
     calls = tuple((cond, evaluation.calls[cond]) for cond in chunks.conds)
     evaluation.calls.update(chunks.conds)
     is_full = evaluation.step is None or evaluation.step.is_full
-    keeps = is_full and evaluation.text_rows is TextRows.IN_BATCH and run.text.memory is not None
+    keeps = is_full and evaluation.text_rows is TextRows.IN_BATCH and run.text.keeps
     return Forward(
         run=run,
         evaluation=evaluation,

@@ -5,6 +5,7 @@ wrappers. The attention hooks are made for each forward, around the patches that
 So no other pack's patch is dropped, and the order of the nodes does not matter.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,14 @@ from ..application import Application
 from ..attention.blocks import Layers, context_width, list_layers
 from ..savings import Savings
 from . import watch_drift
+from .archive import GIGABYTE, Archive
 from .hooks import apply_model
 from .leftover import Leftover
-from .run import APPLICATIONS, KEY, LEFTOVER, SAVINGS
+from .run import APPLICATIONS, ARCHIVE, KEY, LEFTOVER, SAVINGS, TELL
 from .sampling import calc_cond_batch, outer_sample, predict_noise
 from .shallow import prepare_sampling
+
+log = logging.getLogger(__name__)
 
 _WRAPPERS: dict[str, Callable[..., Any]] = {
     WrappersMP.OUTER_SAMPLE: outer_sample,
@@ -35,6 +39,11 @@ _WATCHERS: dict[str, Callable[..., Any]] = {
     WrappersMP.PREDICT_NOISE: watch_drift.watch_noise,
     WrappersMP.CALC_COND_BATCH: watch_drift.watch_conds,
 }
+
+LATE = (
+    "remember_text works only if this node comes before Apply Infinite-ID: behind it, another "
+    "person or weight runs this node anew, and what it remembers is gone."
+)
 
 _STAGES = ("input_blocks", "middle_block", "output_blocks")
 
@@ -61,21 +70,36 @@ def _wrap(model: ModelPatcher) -> None:
             model.add_wrapper_with_key(kind, key, wrapper)
 
 
-def save_time(model: ModelPatcher, savings: Savings) -> ModelPatcher:
+def save_time(
+    model: ModelPatcher, savings: Savings, tell: Callable[[str], None] = lambda _: None
+) -> ModelPatcher:
     """Return a clone of the model that leaves out parts of its steps.
 
     This affects all identities on the model, applied before or after. If it is called twice, the
-    last call wins. Deep features are kept even if the model has no identity.
+    last call wins. Deep features and the negative prompt's end concern a model without an identity,
+    too.
+
+    The text stream of earlier runs is remembered as long as the clone, or a clone of it, is there:
+    identities that are applied to it later find it.
+
+    Args:
+        tell: is given a line after each run that says what was left out.
 
     Raises:
-        ValueError: if deep features are to be kept and the model's UNet has none.
+        ValueError: if one of these two is asked for and the model has no UNet.
     """
-    keeps_deep = savings.deep > 1 and not savings.shared
-    if keeps_deep:
+    acts_alone = (savings.deep > 1 or savings.agree < 1) and not savings.shared
+    if acts_alone:
         read_unet(model)
     patched = model.clone()
-    patched.model_options["transformer_options"][SAVINGS] = savings
-    if keeps_deep:
+    options = patched.model_options["transformer_options"]
+    options[SAVINGS], options[TELL] = savings, tell
+    if savings.remember:
+        if APPLICATIONS in options:
+            tell(LATE)
+            log.warning("Infinite-ID Save Time: %s", LATE)
+        options[ARCHIVE] = Archive(int(savings.remember * GIGABYTE))
+    if acts_alone:
         _wrap(patched)
     return patched
 

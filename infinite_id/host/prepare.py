@@ -16,9 +16,11 @@ from ..attention.mixed import needs_text_stream
 from ..noise import SharedNoise
 from ..savings import Savings
 from ..streams import Streams
+from .agreement import Agreement
 from .deep import DeepFeatures
 from .people import end_sigma, make_ready
-from .run import APPLICATIONS, KEY, SAVINGS, STAGED, Run
+from .recollection import Recollection
+from .run import APPLICATIONS, ARCHIVE, KEY, SAVINGS, STAGED, Run
 from .text_stream import NEVER, TextRows, TextStream
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,16 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
             "Infinite-ID: a sweep cannot be drawn in context windows or with shared latents. Blend "
             "Identities must give a count of 1."
         )
+    recollection = None
     text_rows = TextRows.ADDED if shared else TextRows.IN_BATCH
     if not read_until:
         text_rows = TextRows.NONE
     has_text = text_rows is TextRows.IN_BATCH
     streams = Streams(latents=noise.shape[0], people=people, has_text=has_text)
+    if savings.remember and has_text:
+        recollection = Recollection(options[ARCHIVE])
+        if savings.deep > 1:
+            recollection.stop("deep_every keeps what both streams need; set it to 1")
     may_end = not _list_keepers(options)
     return Run(
         guider=guider,
@@ -59,6 +66,8 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         text_rows=text_rows,
+        agreement=Agreement(savings.agree) if savings.agree < 1 else None,
+        recollection=recollection,
         deep=DeepFeatures(savings.deep) if savings.deep > 1 else None,
     )
 

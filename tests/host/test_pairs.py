@@ -203,7 +203,9 @@ def cases(economies: st.SearchStrategy[Savings]) -> st.SearchStrategy[Case]:
     )
 
 
-def put_on(world: World, model: ModelPatcher, case: Case, weight: float) -> ModelPatcher:
+def put_on(
+    world: World, model: ModelPatcher, case: Case, weight: float, saves: bool = True
+) -> ModelPatcher:
     """The case's people and savings, by `apply`: not the node, so without its shortcut at 0."""
     other = replace(world.other, unconditional=world.identity.unconditional)
     for number, someone in enumerate(case.people):
@@ -222,7 +224,7 @@ def put_on(world: World, model: ModelPatcher, case: Case, weight: float) -> Mode
             mask=make_mask(someone.mask, case.batch),
         )
         model = apply(model, application)
-    return save_time(model, case.savings)
+    return save_time(model, case.savings) if saves else model
 
 
 def patch_model(case: Case, model: ModelPatcher) -> ModelPatcher:
@@ -233,10 +235,12 @@ def patch_model(case: Case, model: ModelPatcher) -> ModelPatcher:
         reject()
 
 
-def dress(world: World, model: ModelPatcher, case: Case, weight: float) -> ModelPatcher:
+def dress(
+    world: World, model: ModelPatcher, case: Case, weight: float, saves: bool = True
+) -> ModelPatcher:
     if case.patch_first:
-        return put_on(world, patch_model(case, model), case, weight)
-    return patch_model(case, put_on(world, model, case, weight))
+        return put_on(world, patch_model(case, model), case, weight, saves)
+    return patch_model(case, put_on(world, model, case, weight, saves))
 
 
 def draw(world: World, model: ModelPatcher, case: Case) -> Tensor:
@@ -340,6 +344,20 @@ def test_the_order_of_the_nodes_does_not_matter(world: World, case: Case) -> Non
     if before is not None and behind is not None:
         limit, _ = TOLERANCES.get(case.sampler, (ROUNDING, ""))
         assert difference(before, behind) < limit
+
+
+@examples(few=20, many=100)
+@given(case=cases(SAVING))
+def test_a_remembered_text_stream_is_the_one_that_would_run(world: World, case: Case) -> None:
+    """After a picture of the same people at another weight, with anything else as it was."""
+    expected = draw_or_refuse(world, dress(world, world.model, case, weight=1.0), case)
+    model = save_time(world.model, replace(case.savings, remember=1.0))
+    for weight in (0.3, 1.0):
+        ours = draw_or_refuse(world, dress(world, model, case, weight, saves=False), case)
+    assert (ours is None) == (expected is None)
+    if ours is not None and expected is not None:
+        limit, _ = TOLERANCES.get(case.sampler, (ROUNDING, ""))
+        assert difference(ours, expected) < limit
 
 
 # --- The reference -------------------------------------------------------------------------------
