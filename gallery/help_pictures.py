@@ -91,13 +91,15 @@ ALONE: dict[str, tuple[str, ...]] = {
     "InfiniteIDFaceLoRA": ("CheckpointLoaderSimple", "InfiniteIDFaceLoRA", "InfiniteIDApply"),
     "InfiniteIDSaveTime": ("InfiniteIDApply", "InfiniteIDSaveTime", "KSampler"),
     "InfiniteIDRegionalPrompt": ("CLIPTextEncode", "InfiniteIDRegionalPrompt", "KSampler"),
-    "InfiniteIDGrid": ("InfiniteIDGrid", "InfiniteIDApply"),
+    "InfiniteIDGrid": ("InfiniteIDGrid",),
     "InfiniteIDRefineFaces": ("InfiniteIDApply", "InfiniteIDRefineFaces", "SaveImage"),
     "InfiniteIDScorePictures": ("VAEDecode", "InfiniteIDScorePictures"),
     "InfiniteIDMixEmbeddings": ("InfiniteIDMixEmbeddings",),
     "InfiniteIDExportStagedIdentity": ("InfiniteIDExportStagedIdentity",),
+    "InfiniteIDIdentityGallery": ("InfiniteIDIdentityGallery",),
     "InfiniteIDDiagnose": ("InfiniteIDDiagnose",),
 }
+RUN_ALONE = {"InfiniteIDIdentityGallery", "InfiniteIDDiagnose"}
 
 CREATE = """kinds => {
     const graph = window.app.graph
@@ -180,8 +182,9 @@ def _draw(server: Server, page: Page, wanted: list[str]) -> Iterator[tuple[Path,
         yield FOLDER / f"{node}.webp", _shoot(page, WIDTH, columns)
     for node in [node for node in ALONE if node in wanted]:
         page.evaluate(CREATE, ALONE[node])
-        if node == "InfiniteIDDiagnose":
+        if node in RUN_ALONE:
             _queue(server, page)
+        if node == "InfiniteIDDiagnose":
             page.evaluate(IMPERSONAL)
         yield FOLDER / f"{node}.webp", _shoot(page, WIDTH, ALONE[node])
     if WHOLE.stem in wanted:

@@ -74,11 +74,12 @@ def controlnet(info: Info) -> Graph:
     )
     control_net = scene.models.add("ControlNetLoader", 0, control_net_name=CONTROL_NET)
     identity = scene.person("face.jpg")
-    group = scene.group("Pose", CYAN)
+    group = scene.group("Pose and size", CYAN)
     pose = group.add(
         "LoadImage", 1, "Picture with the pose", rows=SMALL_PREVIEW, image="person_1.jpg"
     )
     edges = group.add("Canny", 2, image=pose["IMAGE"])["IMAGE"]
+    latent = scene.empty(group, 2)
     group.add("PreviewImage", 3, "Edges", rows=PREVIEW, images=edges)
     positive, negative = scene.prompts(
         "a photo of a woman, smiling, wearing a green jacket, in the forest", 4
@@ -96,7 +97,7 @@ def controlnet(info: Info) -> Graph:
         end_percent=0.6,
     )
     prompts = held["positive"], held["negative"]
-    picture = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
+    picture = scene.sample(group, 5, model, prompts, latent)
     scene.save(group, 6, picture, "controlnet")
     return scene.graph
 

@@ -20,7 +20,7 @@ _WORDS = {"input": "down", "middle": "middle", "output": "up"}
 def name_places(layers: Layers) -> dict[str, Place]:
     """Name a UNet's spatial transformers, in order of execution."""
     places = list(dict.fromkeys((block.stage, block.number) for block in layers))
-    named = {}
+    named: dict[str, Place] = {}
     for stage, word in _WORDS.items():
         own = [place for place in places if place[0] == stage]
         numbered = {f"{word}{i}": place for i, place in enumerate(own, start=1)}

@@ -14,6 +14,7 @@ from .faces import CropFaces, FaceMasks, PasteFaces
 from .grid import GridOfVariations
 from .identity import EncodeIdentity
 from .identity_files import LoadIdentity, SaveIdentity
+from .identity_gallery import IdentityGallery
 from .learn_embedding import LearnEmbedding
 from .learn_staged import LearnStagedIdentity
 from .load import LoadFaceAnalysis, LoadInfiniteIDModel
@@ -49,6 +50,7 @@ class InfiniteIDExtension(ComfyExtension):
             BlendIdentities,
             SaveIdentity,
             LoadIdentity,
+            IdentityGallery,
             FaceMasks,
             ColumnMask,
             RegionalPrompt,

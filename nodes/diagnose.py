@@ -19,9 +19,9 @@ class Diagnose(Node):
             display_name="Infinite-ID Diagnose",
             category=sockets.CATEGORY,
             description="Says what is here and what is missing: versions, devices, onnxruntime's "
-            "providers, the folders searched, every adapter, face model and CLIP vision model "
-            "found and what it was recognised as, and what each of the pack's workflows lacks. "
-            "Paste it into a report.",
+            "providers, the memory that a picture takes, the folders searched, every adapter, face "
+            "model and CLIP vision model found and what it was recognised as, and what each of the "
+            "pack's workflows lacks. Paste it into a report.",
             search_aliases=["infinite-id info", "troubleshoot", "versions", "missing models"],
             outputs=[
                 io.String.Output(
@@ -49,6 +49,7 @@ def compose() -> str:
         "Presets": [inventory.list_presets()],
         "Versions": [inventory.list_versions()],
         "Devices": [inventory.list_devices(), inventory.list_face_runtime()],
+        "Memory": [inventory.list_memory()],
         "Adapters": [inventory.list_folders(folders.ADAPTERS), inventory.list_adapters()],
         "Face models": [
             inventory.list_folders([folders.FACE_MODELS]),

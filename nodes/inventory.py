@@ -14,6 +14,7 @@ import folder_paths
 import nodes as host
 import torch
 from comfy import model_management
+from comfy.supported_models import SDXL
 from comfyui_version import __version__ as host_version
 
 from ..infinite_id.adapters import formats
@@ -37,6 +38,11 @@ _ONNXRUNTIMES = (
     *(f"onnxruntime-{kind}" for kind in ("gpu", "directml", "openvino", "rocm", "silicon")),
 )
 _NOTES = {"MarkdownNote", "Note"}
+_SDXL_PARAMETERS = 2_567_463_684
+_LATENT = 4, 128, 128
+"""Of a picture of 1024x1024."""
+_CLIP_STATES = 257
+"""Of CLIP ViT-H/14, for one photo."""
 
 
 def list_presets() -> Iterator[str]:
@@ -76,6 +82,34 @@ def list_devices() -> Iterator[str]:
         free = model_management.get_free_memory(place) / 1e9
         name = model_management.get_torch_device_name(place)
         yield f"{name}: {free:.1f} of {total:.1f} GB free"
+
+
+def list_memory() -> Iterator[str]:
+    """What a picture with a person takes on the device, as the host counts it."""
+    from ..infinite_id.training.host_count import UNET, make_model
+
+    device = model_management.get_torch_device()
+    dtype = model_management.unet_dtype(
+        device, model_params=_SDXL_PARAMETERS, supported_dtypes=SDXL.supported_inference_dtypes
+    )
+    model = make_model(UNET, dtype, torch.device("meta"))
+    weights = sum(x.nbytes for x in model.diffusion_model.parameters())
+    plain, person = (float(model.memory_required((rows, *_LATENT))) for rows in (2, 4))
+    kind = str(dtype).removeprefix("torch.")
+    yield f"SDXL's weights as {kind} here: {weights / 1e9:.1f} GB; fp8 and GGUF files take less"
+    yield (
+        f"a step of one 1024x1024 picture: {plain / 1e9:.1f} GB; with a person in two streams "
+        f"{person / 1e9:.1f} GB, as ComfyUI counts it"
+    )
+    total = model_management.get_total_memory(device)
+    if weights + person <= total:
+        yield f"both fit into the {total / 1e9:.1f} GB of this device"
+        return
+    yield (
+        f"both do not fit into the {total / 1e9:.1f} GB of this device: ComfyUI then keeps a part "
+        "of the weights elsewhere, and steps are slower. Draw smaller pictures, load the model in "
+        "fp8 or as a GGUF, or set mixed_attention to off."
+    )
 
 
 def list_face_runtime() -> Iterator[str]:
@@ -140,25 +174,31 @@ def _describe_adapter(path: Path) -> str:
     family = FAMILIES.get((layers, adapter.config.mapper.token_width), "another kind of model")
     parts = [
         f"{recipe.name} for {family}",
-        _count_tokens(adapter),
+        _tell_tokens(adapter),
         f"{layers} layers",
         f"face model: {recipe.face_model or ('none' if recipe.crop is Crop.WHOLE else 'any')}",
         f"CLIP vision: {recipe.clip_model or 'none'}",
+        f"keys and values {_count_key_values(adapter) / 1e6:.1f} MB with one photo",
     ]
     return ", ".join([*parts, "with a LoRA"] if adapter.lora else parts)
 
 
-def _count_tokens(adapter: Adapter) -> str:
-    """Return the number of tokens in words. The mapper runs on meta tensors to find it."""
-    recipe = adapter.config.mapper.recipe
-    one, two = (
-        adapter.mapper(
-            torch.empty(1, recipe.face_width, device="meta"),
-            torch.empty(1, states, recipe.clip_width, device="meta"),
-        ).shape[1]
-        for states in (1, 2)
-    )
+def _tell_tokens(adapter: Adapter) -> str:
+    one, two = (_count_tokens(adapter, states) for states in (1, 2))
     return f"{one} tokens" if one == two else f"{one - 1} tokens and one for each CLIP state"
+
+
+def _count_key_values(adapter: Adapter) -> int:
+    """Return the bytes of keys and values of one photo and of no identity."""
+    return 2 * adapter.count_bytes(_count_tokens(adapter, _CLIP_STATES))
+
+
+def _count_tokens(adapter: Adapter, states: int) -> int:
+    """Return the tokens of a photo with so many CLIP states, by the mapper on meta tensors."""
+    recipe = adapter.config.mapper.recipe
+    face = torch.empty(1, recipe.face_width, device="meta")
+    clip = torch.empty(1, states, recipe.clip_width, device="meta")
+    return int(adapter.mapper(face, clip).shape[1])
 
 
 def list_clip_vision() -> Iterator[str]:

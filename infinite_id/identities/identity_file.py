@@ -23,6 +23,7 @@ with Plus Face, 1.4 with FaceID PlusV2, below 0.3 with FaceID and InstantID; a t
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -93,6 +94,45 @@ def _to_tensors(identity: Identity, include_thumbnails: bool) -> dict[str, Tenso
             tensors[f"thumbnail.{index}"] = source.thumbnail
     # Copies: safetensors takes no tensors that share their memory.
     return {n: x.clone(memory_format=torch.contiguous_format) for n, x in tensors.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What an identity file tells without its adapter.
+
+    Attributes:
+        adapter: the file name of the adapter that it was made with.
+        labels: of the photos.
+        thumbnail: `(h, w, 3)` uint8 RGB, of the first photo that has one; None if none has.
+    """
+
+    adapter: str
+    labels: tuple[str, ...]
+    thumbnail: Tensor | None
+
+
+def read_card(path: Path) -> Card:
+    """Read who is in an identity file. Only a thumbnail is read of its tensors.
+
+    Raises:
+        FormatError: if the file is damaged or is no identity file.
+        FileNotFoundError: if there is no such file.
+    """
+    _check_header(path)
+    with open_tensors(path) as file:
+        _check_format(file)
+        labels = tuple(label for label, _ in _read_sources(file))
+        names = [f"thumbnail.{index}" for index in range(len(labels))]
+        found = [name for name in names if _is_thumbnail(file.shapes.get(name, ()))]
+        return Card(
+            adapter=file.metadata.get("adapter", "")[:100],
+            labels=labels,
+            thumbnail=_read(file, found[0]) if found else None,
+        )
+
+
+def _is_thumbnail(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[2] == 3 and all(0 < side <= _MAX_SIDE for side in shape)
 
 
 def load(path: Path, adapter: Adapter) -> Identity:

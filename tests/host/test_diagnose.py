@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import comfy.supported_models
 import folder_paths
 import pytest
 import safetensors
@@ -16,14 +17,16 @@ from pack.nodes import diagnose, folders, inventory
 TOKEN_WIDTH = 64
 WANTED = {
     "FaceID": "IP-Adapter FaceID for another kind of model, 4 tokens, 70 layers, face model: "
-    "buffalo_l, CLIP vision: none, with a LoRA",
+    "buffalo_l, CLIP vision: none, keys and values {4} MB with one photo, with a LoRA",
     "FaceID PlusV2": "IP-Adapter FaceID PlusV2 for another kind of model, 4 tokens, 70 layers, "
-    "face model: buffalo_l, CLIP vision: CLIP ViT-H/14",
+    "face model: buffalo_l, CLIP vision: CLIP ViT-H/14, keys and values {4} MB with one photo",
     "Plus Face": "IP-Adapter Plus Face for another kind of model, 16 tokens, 70 layers, "
-    "face model: any, CLIP vision: CLIP ViT-H/14",
+    "face model: any, CLIP vision: CLIP ViT-H/14, keys and values {16} MB with one photo",
     "InstantID": "InstantID for another kind of model, 16 tokens, 70 layers, face model: "
-    "antelopev2, CLIP vision: none",
+    "antelopev2, CLIP vision: none, keys and values {16} MB with one photo",
 }
+MEGABYTES = {"{4}": "2.7", "{16}": "10.6"}
+"""Of keys and values of so many tokens and as many of no identity, 16 bits, in 70 layers."""
 
 
 @pytest.fixture
@@ -40,6 +43,12 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("ipadapter", "clip_vision"):
         (tmp_path / "models" / name).mkdir(parents=True)
     return tmp_path / "models"
+
+
+def fill(text: str) -> str:
+    for tokens, size in MEGABYTES.items():
+        text = text.replace(tokens, size)
+    return text
 
 
 @pytest.mark.parametrize("kind", WANTED)
@@ -69,7 +78,7 @@ def test_adapters_are_recognised_by_their_headers(
     monkeypatch.setattr(tensor_files, "safe_open", Closed)
     size = round(path.stat().st_size / 1e6, 1)
     assert list(inventory.list_adapters()) == [
-        f"ipadapter/a.safetensors ({size} MB): {WANTED[kind]}"
+        f"ipadapter/a.safetensors ({size} MB): {fill(WANTED[kind])}"
     ]
     with pytest.raises(AssertionError, match="a weight was read"):
         formats.load(path)
@@ -141,3 +150,16 @@ def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch: pytest.MonkeyPatch) -> N
     last = list_runtime(monkeypatch, {"onnxruntime-gpu": "1.31"})[-1]
     assert last.startswith("PROBLEM: there is a CUDA GPU, and the face nets run on the CPU.")
     assert "which is 12.8" in last
+
+
+def test_memory_is_told_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the host's own count for SDXL: 2.57 thousand million weights, four rows with a person."""
+    weights = 2_567_463_684 * 4
+    step = 4 * 128 * 128 * 0.15 * comfy.supported_models.SDXL.memory_usage_factor * 2**20
+    for total, verdict in ((weights + step, "both fit into"), (weights + step - 1, "both do not")):
+        monkeypatch.setattr(inventory.model_management, "get_total_memory", lambda _, n=total: n)
+        first, second, third = inventory.list_memory()
+        assert first.startswith(f"SDXL's weights as float32 here: {weights / 1e9:.1f} GB")
+        assert f"{step / 2e9:.1f} GB; with a person in two streams {step / 1e9:.1f} GB" in second
+        assert third.startswith(verdict)
+        assert f"{total / 1e9:.1f} GB" in third

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.identity import Identity, Source
 from pack.nodes import folders
 from pack.nodes.identity_files import LoadIdentity, SaveIdentity
+from pack.nodes.identity_gallery import SIDE, IdentityGallery
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -259,3 +261,44 @@ def test_previews(least: World, base: Path) -> None:
     assert "images" not in LoadIdentity.execute(name, adapter).ui
     _, thumbnails, _ = load(name, adapter)
     assert torch.equal(thumbnails, torch.zeros(1, 64, 64, 3))
+
+
+# --- Gallery -----------------------------------------------------------------------------------
+
+
+def with_face(identity: Identity, colour: int) -> Identity:
+    face = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    face[..., 0] = colour
+    return replace(identity, sources=(Source(f"photo {colour}", 64 * "0", face),))
+
+
+def test_the_gallery_shows_every_file(base: Path, least: World) -> None:
+    """Faces by name, a grey cell without one, and a line for what cannot be read."""
+    for name, colour in (("anna", 50), ("bert", 100)):
+        save(with_face(least.identity, colour), f"identities/{name}")
+    save(with_face(least.identity, 150), "identities/carl", include_thumbnail=False)
+    (base / "input" / "text.safetensors").write_text("not an identity")
+    sheet, info = IdentityGallery.execute("").args
+    lines = dict(line.split(": ", 1) for line in info.splitlines())
+    names = {re.split(r"[/_]", name)[1] if "/" in name else name: name for name in lines}
+    assert lines[names["anna"]] == f"1 photo, made with {least.identity.adapter.name}"
+    assert lines["text.safetensors [input]"].startswith("PROBLEM: text.safetensors is no identity")
+    reds = [
+        round(255 * red)
+        for red in sheet[..., 0][sheet[..., 1] == 0].unique().tolist()
+        if (sheet[..., 0] == red).sum() >= SIDE * SIDE - SIDE
+    ]
+    assert {50, 100} <= set(reds)
+    assert 150 not in reds
+    assert ((sheet * 255).round() == 204).all(-1).sum() >= SIDE * SIDE
+    (only, line) = IdentityGallery.execute("BERT").args
+    assert len(line.splitlines()) == 1
+    assert only.shape[2] < sheet.shape[2]
+
+
+def test_an_empty_gallery_says_so(base: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no identity file with 'x' in its name yet"):
+        IdentityGallery.execute("x")
+    (base / "input" / "text.safetensors").write_text("not an identity")
+    with pytest.raises(ValueError, match=r"writes one\. text.safetensors \[input\]: PROBLEM"):
+        IdentityGallery.execute("")

@@ -48,6 +48,13 @@ def test_devices_and_providers(report: dict[str, list[str]]) -> None:
     assert not [line for line in lines if "PROBLEM" in line]
 
 
+def test_memory(report: dict[str, list[str]]) -> None:
+    weights, step, verdict = report["Memory"]
+    assert weights.startswith("SDXL's weights as float32 here: 10.3 GB")
+    assert "with a person in two streams" in step
+    assert "of this device" in verdict
+
+
 def test_adapters(report: dict[str, list[str]], server: Server) -> None:
     lines = report["Adapters"]
     assert str(server.base / "models" / "infinite_id") in lines
