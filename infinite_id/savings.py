@@ -22,6 +22,9 @@ class Savings:
             alone, on the deep features of the last time (DeepCache, arXiv 2312.00858, 3.2), for
             both streams. `every` then counts only the noise levels at which all of the UNet runs.
         least: a sampling of fewer steps than this saves nothing.
+        change: if above 0, all of the UNet runs when its deep features have changed by more than
+            this, relative to their size, as fast as they last changed; `deep` is then the most
+            noise levels from one time to the next.
         agree: the cosine of the predictions for the positive and the negative prompt above which
             the negative one is left out in the rest of the sampling; 1: never.
         remember: the gigabytes of the host's memory in which the text stream of earlier runs is
@@ -34,6 +37,7 @@ class Savings:
     shared: bool = False
     deep: int = 1
     least: int = 0
+    change: float = 0.0
     agree: float = 1.0
     remember: float = 0.0
 

@@ -106,6 +106,20 @@ class SaveTime(Node):
                     optional=True,
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "deep_change",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="A criterion instead of a clock: all of the UNet runs before its "
+                    "deeper levels' output would have changed by more than this share, as fast as "
+                    "it last changed, and at the latest after deep_every steps. 0: at every "
+                    "deep_every-th step. The node shows how many ran in full. With preset "
+                    "'custom' and deep_every above 1 alone.",
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="For any sampler.")],
@@ -123,12 +137,14 @@ class SaveTime(Node):
         preset: str = Preset.CUSTOM.value,
         remember_text: float = 0.0,
         guidance_until: float = 1.0,
+        deep_change: float = 0.0,
     ) -> io.NodeOutput:
         custom = Savings(
             text_every,
             mix_until,
             text_guidance,
             deep=deep_every,
+            change=deep_change,
             agree=guidance_until,
         )
         chosen = PRESETS.get(Preset(preset), custom)

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..files import file_digest
-from .face import FaceError, choose_providers
+from .face import FaceError
+from .providers import choose_providers
 
 _CLASSES = 19
 _FACE = (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13)

@@ -68,7 +68,7 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
         text_rows=text_rows,
         agreement=Agreement(savings.agree) if savings.agree < 1 else None,
         recollection=recollection,
-        deep=DeepFeatures(savings.deep) if savings.deep > 1 else None,
+        deep=DeepFeatures(savings.deep, savings.change) if savings.deep > 1 else None,
     )
 
 

@@ -49,6 +49,7 @@ class Request:
             else:
                 deep.find(signature)
                 return denoised
+        deep.note_full()
         return self._run(replace(evaluation, step=replace(step, is_full=True)))
 
     def _run(self, evaluation: Evaluation) -> list[Tensor]:

@@ -82,7 +82,7 @@ class Run:
 
     def report(self) -> None:
         """Tell the user what was left out in this run."""
-        kinds = (self.agreement, self.recollection)
+        kinds = (self.deep, self.agreement, self.recollection)
         described = [text for one in kinds if one is not None and (text := one.describe())]
         if described:
             text = "; ".join(described)

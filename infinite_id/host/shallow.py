@@ -159,6 +159,7 @@ def prepare_sampling(
     run: Run | None = options["transformer_options"].get(RUN)
     if run is not None and run.deep is not None:
         size = _measure(model.model, noise_shape, sum(len(group or ()) for group in conds.values()))
+        size *= 2 if run.text.savings.change else 1  # those before stay until they are compared
         count, channels, height, width = noise_shape
         line = model.model.memory_required([count, channels, 1, width])
         noise_shape = (count, channels, height + ceil(size / line), width)

@@ -367,8 +367,8 @@ def test_presets(tiny: World) -> None:
     assert found == {**PRESETS, Preset.CUSTOM: Savings(3, 0.5, False, deep=4)}
     kept = read_savings(save(tiny.model, 3, 0.5, False, False, 4, "faithful", 2.0, 0.9))
     assert kept == replace(PRESETS[Preset.FAITHFUL], remember=2.0)
-    custom = read_savings(save(tiny.model, 1, 1.0, True, False, 1, "custom", 2.0, 0.9))
-    assert custom == Savings(remember=2.0, agree=0.9)
+    custom = read_savings(save(tiny.model, 1, 1.0, True, False, 3, "custom", 2.0, 0.9, 0.2))
+    assert custom == Savings(deep=3, change=0.2, agree=0.9, remember=2.0)
     shared = save(tiny.model, 2, 1.0, True, True, 1, "fast")
     assert torch.equal(tiny.sample(shared), tiny.sample(tiny.model))
 

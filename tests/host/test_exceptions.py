@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.adapters.adapter import Adapter
 from pack.infinite_id.application import Curve
 from pack.infinite_id.attention.blocks import Block
+from pack.infinite_id.host.agreement import Agreement
 from pack.infinite_id.host.deep import DeepFeatures, Kept
 from pack.infinite_id.host.forward import Forward
 from pack.infinite_id.host.patch import save_time
@@ -36,6 +37,7 @@ OURS = (
     Forward,
     TextStream,
     Memory,
+    Agreement,
     DeepFeatures,
     Kept,
     SharedNoise,
@@ -108,7 +110,12 @@ def prepare(world: World, patch: pytest.MonkeyPatch) -> Prompt:
     identity = replace(world.identity, unconditional=world.identity.unconditional.clone())
     how = {"identity": identity, "mask": mask, "curve": Curve.FADE_OUT}
     model = world.patch(1.0, "AdaIN-mean", **how)
-    return Prompt(world, save_time(model, Savings(every=2, deep=2)), world.positive, patch)
+    return Prompt(
+        world,
+        save_time(model, Savings(every=2, deep=2, change=0.1, agree=0.9)),
+        world.positive,
+        patch,
+    )
 
 
 # --- The seams -----------------------------------------------------------------------------------

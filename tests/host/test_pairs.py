@@ -171,8 +171,21 @@ PROMPTS: dict[str, Callable[[World], Conditioning]] = {
 # Shares that no step of the sampling lies at to the last bit: there rounding decides.
 UNTIL = st.sampled_from([1.0, 0.0, 0.15, 0.45, 0.7, 0.9])
 DEEP = st.sampled_from([1, 1, 2, 3])
-FAITHFUL = st.builds(Savings, until=UNTIL, deep=DEEP) | st.just(Savings(shared=True))
-SAVING = st.builds(Savings, st.integers(1, 3), UNTIL, st.booleans(), st.booleans(), DEEP)
+CHANGE = st.sampled_from([0.0, 0.2, 1e9])
+AGREE = st.sampled_from([1.0, 1.0, -1.0])  # never, and at once; in between rounding may decide
+FAITHFUL = st.builds(Savings, until=UNTIL, deep=DEEP, change=CHANGE, agree=AGREE) | st.just(
+    Savings(shared=True)
+)
+SAVING = st.builds(
+    Savings,
+    st.integers(1, 3),
+    UNTIL,
+    st.booleans(),
+    st.booleans(),
+    DEEP,
+    change=CHANGE,
+    agree=AGREE,
+)
 
 
 @st.composite
@@ -271,10 +284,12 @@ def count_pictures(case: Case) -> int:
 def draw_plain(world: World, case: Case) -> Tensor:
     """The unpatched model with that patch; the case is none if the host cannot draw it itself.
 
-    It keeps deep features as well: of what is saved, that alone concerns it.
+    It keeps deep features and leaves the negative prompt out as well: these alone concern it.
     """
+    saved = case.savings
+    alone = Savings(deep=saved.deep, change=saved.change, agree=saved.agree, shared=saved.shared)
     try:
-        model = save_time(patch_model(case, world.model), Savings(deep=case.savings.deep))
+        model = save_time(patch_model(case, world.model), alone)
         return draw(world, model, case)
     except Exception as error:
         event(f"the host alone: {type(error).__name__}")
