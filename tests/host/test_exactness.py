@@ -16,7 +16,8 @@ import nodes
 import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
-from comfy_extras import nodes_advanced_samplers, nodes_custom_sampler
+from comfy_extras.nodes_advanced_samplers import SamplerLCMUpscale
+from comfy_extras.nodes_custom_sampler import SamplerDPMPP_SDE
 from pack.infinite_id import noise
 from pack.nodes.apply import ApplyInfiniteID
 from pack.tests.host.world import (
@@ -173,11 +174,11 @@ def make_upscaling() -> comfy.samplers.KSAMPLER:
     Not by 'bislerp': that hands back a memory layout that depends on the batch size, and the host
     draws noise in the order of memory, so already its own batches of 1 and 2 differ there.
     """
-    return nodes_advanced_samplers.SamplerLCMUpscale.execute(1.5, 2, "bilinear").result[0]
+    return SamplerLCMUpscale.execute(1.5, 2, "bilinear").result[0]
 
 
 def make_gpu_noise() -> comfy.samplers.KSAMPLER:
-    return nodes_custom_sampler.SamplerDPMPP_SDE.execute(1.0, 1.0, 0.5, "gpu").result[0]
+    return SamplerDPMPP_SDE.execute(1.0, 1.0, 0.5, "gpu").result[0]
 
 
 @pytest.mark.parametrize("make", [make_churning, make_upscaling, make_gpu_noise])

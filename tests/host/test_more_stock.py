@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.sample
+import comfy_extras.nodes_hooks as hooks
 import folder_paths
 import latent_preview
 import nodes
@@ -22,7 +23,6 @@ from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd import taesd
 from comfy_extras import nodes_custom_sampler as custom
-from comfy_extras import nodes_hooks as hooks
 from comfy_extras.nodes_perpneg import PerpNeg
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from pack.infinite_id.application import Application
