@@ -38,7 +38,8 @@ class Packed(comfy.ops.manual_cast):  # type: ignore[misc]
             codes, self.scale = quantise(state[f"{prefix}weight"])
             self.weight = torch.nn.Parameter(codes.reshape(-1, 1), requires_grad=False)
             bias = state.get(f"{prefix}bias")
-            self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+            kept = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+            self.register_parameter("bias", kept)
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
             weight = self.weight.view(self.out_features, self.in_features) * self.scale
