@@ -84,14 +84,14 @@ class Fingerprint:
 def digest(x: Tensor) -> bytes:
     """The digest of a tensor's bits."""
     flat = torch.empty(x.numel(), dtype=x.dtype).copy_(x.detach().flatten())
-    return blake2b(flat.view(torch.uint8).numpy(), digest_size=16).digest()
+    return blake2b(flat.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
 
 
 def _of_object(x: Any) -> Hashable:
     if isinstance(x, ModelPatcher):
         return weakref.ref(x.model), x.patches_uuid
     if isinstance(x, LatentFormat):
-        return type(x)
+        return type(x).__module__, type(x).__qualname__
     if isinstance(x, FunctionType) and x.__module__.startswith(HOST):
         return weakref.ref(x) if x.__closure__ or x.__defaults__ else x.__code__
     if isinstance(x, Module | VAE):

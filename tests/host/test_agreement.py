@@ -37,9 +37,11 @@ class ByHand:
         self.threshold, self.identity = threshold, identity
         self.cosines: list[float] = []
 
-    def evaluate(self, executor: WrapperExecutor, model: Any, conds: Any, x: Tensor, *rest: Any):
+    def evaluate(
+        self, executor: WrapperExecutor, model: Any, conds: Any, x: Tensor, *rest: Any
+    ) -> list[Tensor]:
         has_agreed = any(cosine > self.threshold for cosine in self.cosines)
-        denoised = executor(model, conds, x, *rest)
+        denoised: list[Tensor] = executor(model, conds, x, *rest)
         a, b = ((x - one)[: self.identity].flatten(1).double() for one in denoised)
         found = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
         self.cosines.append(float(found.min()))
