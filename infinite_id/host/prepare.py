@@ -66,6 +66,7 @@ def prepare(guider: CFGGuider, noise: Tensor, steps: int) -> Run:
         latent=(noise.shape[-2], noise.shape[-1]),
         noise=SharedNoise(streams, noise.shape) if streams.copies > 1 else None,
         text_rows=text_rows,
+        rows_stay=not may_end,
         agreement=Agreement(savings.agree) if savings.agree < 1 else None,
         recollection=recollection,
         deep=DeepFeatures(savings.deep, savings.change) if savings.deep > 1 else None,

@@ -45,6 +45,8 @@ class Run:
 
     Attributes:
         text_rows: where the identity stream finds the text stream while it runs.
+        rows_stay: whether text rows run, too, where nobody reads them: another node needs the same
+            rows in every forward.
         noise: None if there is only one stream.
         deep: the UNet's deep features; None if all of it runs at each noise level.
         agreement: leaves out the negative prompt; None if it is never left out.
@@ -61,6 +63,7 @@ class Run:
     latent: tuple[int, int]
     noise: SharedNoise | None
     text_rows: TextRows = TextRows.IN_BATCH
+    rows_stay: bool = False
     deep: DeepFeatures | None = None
     agreement: Agreement | None = None
     recollection: Recollection | None = None
@@ -93,9 +96,10 @@ class Run:
         """Raise ValueError if people were to be drawn and no forward called our hooks."""
         if self.has_acted and not self.is_drawn:
             raise ValueError(
-                "Infinite-ID: another node runs the model's layers itself, such as one of the "
-                "DeepCache kind, so that Apply Infinite-ID cannot draw the person. Take that node "
-                "out; Infinite-ID Save Time saves in its own way."
+                "Infinite-ID: the model did not run while a person was to be drawn. Another node "
+                "runs the model's layers itself, such as one of the DeepCache kind, or takes what "
+                "an earlier step gave, such as a cache. Take that node out, or lower its "
+                "threshold; Infinite-ID Save Time saves in its own way."
             )
 
 

@@ -152,7 +152,7 @@ def _begin(
     if deep is not None or run.text.keeps or run.recollection is not None:
         patcher, options = request.model.current_patcher, request.model_options
         course = read_course(run.guider.conds, request.timestep, patcher, options)
-    is_read = run.text_rows is TextRows.IN_BATCH or acting.reads_text
+    has_rows = run.text_rows is TextRows.IN_BATCH or acting.reads_text or run.rows_stay
     evaluation = Evaluation(
         x=x,
         conds=list_conds(given, positive),
@@ -161,7 +161,7 @@ def _begin(
         latent=(x.shape[-2], x.shape[-1]) if window is None else window.measure(x.shape),
         window=window,
         is_wrapped=request.is_wrapped,
-        text_rows=run.text_rows if is_read else TextRows.NONE,
+        text_rows=run.text_rows if has_rows else TextRows.NONE,
         step=None
         if deep is None
         else deep.begin(request.signature, sigma, (acting.people, course)),

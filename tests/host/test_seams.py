@@ -277,12 +277,25 @@ def test_caches(
     assert difference(picture, least.sample(alone, steps=STEPS)) < ROUNDING
 
 
-def test_easycache_and_a_person_who_leaves(least: World) -> None:
-    """Both streams keep their rows, though nobody reads the text stream any more."""
-    cache = stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False)
+@pytest.mark.parametrize("span", [{"end": 0.5}, {"start": 0.4}], ids=["leaves", "comes late"])
+@pytest.mark.parametrize("savings", [Savings(), Savings(shared=True)], ids=["own", "shared"])
+def test_easycache_and_a_person_who_acts_for_a_while(
+    least: World, span: dict[str, float], savings: Savings
+) -> None:
+    """Both streams keep their rows, though nobody reads the text stream at some levels."""
+    cache = stock("easycache", "EasyCacheNode", 0.2, 0.0, 1.0, False)
     with count_rows(least) as rows:
-        least.sample(cache(least.patch(end=0.5)), steps=STEPS)
+        least.sample(cache(save_time(least.patch(**span), savings)), steps=STEPS)
     assert set(rows) == {4}
+    alone = cache(least.patch(weight=0.0))
+    picture = least.sample(cache(save_time(least.patch(weight=0.0, **span), savings)), steps=STEPS)
+    assert difference(picture, least.sample(alone, steps=STEPS)) < ROUNDING
+
+
+def test_a_cache_that_never_runs_the_model_while_a_person_acts(least: World) -> None:
+    cache = stock("easycache", "EasyCacheNode", 3.0, 0.0, 1.0, False)  # runs it once, at the start
+    with pytest.raises(ValueError, match="model did not run while a person was to be drawn"):
+        least.sample(cache(least.patch(start=0.4)), steps=STEPS)
 
 
 def keep_every_2nd(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
