@@ -63,7 +63,7 @@ STREAMS = MODES[:4]
 SAVINGS = (
     Mode("deep features every 2nd step", savings=Savings(deep=2), target=1.20),
     Mode("deep features every 3rd step", savings=Savings(deep=3), target=0.80),
-    Mode("the same, text at every 2nd of those", savings=Savings(every=2, deep=2)),
+    Mode("deep features every 2nd step, text every 4th", savings=Savings(every=2, deep=2)),
     Mode("text stream remembered", savings=Savings(remember=8.0), target=1.14),
     Mode("text stream every 3rd step", savings=Savings(every=3)),
     Mode("text stream every 4th step", savings=Savings(every=4)),
