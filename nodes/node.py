@@ -44,16 +44,16 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
             continue
         given = value if schema.is_input_list else [value]
         if isinstance(entry, io.Int.Input | io.Float.Input):
-            fits = all(entry.min <= one <= entry.max for one in given)  # False for NaN, too
+            wrong = [one for one in given if not entry.min <= one <= entry.max]  # and NaN
             allowed = f"from {entry.min:g} to {entry.max:g}"
         elif isinstance(entry, io.Combo.Input) and entry.id not in own:
-            fits = all(one in entry.options for one in given)
+            wrong = [one for one in given if one not in entry.options]
             allowed = f"one of: {', '.join(map(str, entry.options)) or 'none here'}"
         else:
             continue
-        if not fits:
+        if wrong:
             raise ValueError(
-                f"{schema.display_name}: {entry.id} must be {allowed}; it is {str(value)[:100]}. "
+                f"{schema.display_name}: {entry.id} must be {allowed}; it is {str(wrong[0])[:100]}. "
                 "Correct it there, or in the node that it comes from."
             )
 

@@ -35,9 +35,12 @@ def list_inputs(*kinds: type) -> list[Any]:
 
 def execute(node: Any, name: str, value: Any) -> Any:
     """With defaults for what has some, and None for the rest: nothing else is looked at before."""
-    values = {entry.id: getattr(entry, "default", None) for entry in node.define_schema().inputs}
+    schema = node.define_schema()
+    values = {entry.id: getattr(entry, "default", None) for entry in schema.inputs} | {name: value}
+    if schema.is_input_list:
+        values = {key: [one] for key, one in values.items()}
     wanted = inspect.signature(node.execute).parameters
-    return node.execute(**{k: v for k, v in (values | {name: value}).items() if k in wanted})
+    return node.execute(**{k: v for k, v in values.items() if k in wanted})
 
 
 @pytest.mark.parametrize(("node", "entry"), list_inputs(io.Int.Input, io.Float.Input))
