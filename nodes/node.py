@@ -53,8 +53,8 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
             continue
         if wrong:
             raise ValueError(
-                f"{schema.display_name}: {entry.id} must be {allowed}; it is {str(wrong[0])[:100]}. "
-                "Correct it there, or in the node that it comes from."
+                f"{schema.display_name}: {entry.id} must be {allowed}; it is "
+                f"{str(wrong[0])[:100]}. Correct it there, or in the node that it comes from."
             )
 
 
