@@ -129,6 +129,16 @@ class FaceMasks(Node):
         )
 
 
+def size_input(tooltip: str) -> io.Int.Input:
+    """At how many pixels a small face is drawn again."""
+    return io.Int.Input("size", default=1024, min=64, max=4096, step=8, tooltip=tooltip)
+
+
+def max_face_input(tooltip: str) -> io.Int.Input:
+    """Up to which height in pixels a face is a small one."""
+    return io.Int.Input("max_face", default=256, min=0, max=8192, tooltip=tooltip)
+
+
 class CropFaces(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -142,21 +152,10 @@ class CropFaces(Node):
             inputs=[
                 face_analysis_input(SMALLER_FACES),
                 io.Image.Input("image", tooltip="Pictures of any size, one or a batch."),
-                io.Int.Input(
-                    "size",
-                    default=1024,
-                    min=64,
-                    max=4096,
-                    step=8,
-                    tooltip="The side of each crop in pixels; what the model likes, 1024 for SDXL.",
-                ),
-                io.Int.Input(
-                    "max_face",
-                    default=256,
-                    min=0,
-                    max=8192,
-                    tooltip="Only faces less than this many pixels high are cropped; larger ones "
-                    "are good as they are. 0: all.",
+                size_input("The side of each crop in pixels; what the model likes, 1024 for SDXL."),
+                max_face_input(
+                    "Only faces less than this many pixels high are cropped; larger ones are good "
+                    "as they are. 0: all."
                 ),
                 io.Float.Input(
                     "context",

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..infinite_id.host.run import APPLICATIONS
 from . import sockets
 from .detection import face_analysis_input
-from .faces import SMALLER_FACES, CropFaces, PasteFaces
+from .faces import SMALLER_FACES, CropFaces, PasteFaces, max_face_input, size_input
 from .node import Node
 
 
@@ -76,20 +76,9 @@ class RefineFaces(Node):
                     tooltip="How much of a face is drawn again: more is more like the person, less "
                     "keeps more of the picture.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=1024,
-                    min=64,
-                    max=4096,
-                    step=8,
-                    tooltip="At which each face is drawn, in pixels; 1024 for SDXL.",
-                ),
-                io.Int.Input(
-                    "max_face",
-                    default=256,
-                    min=0,
-                    max=8192,
-                    tooltip="Only faces less than this many pixels high are drawn again. 0: all.",
+                size_input("At which each face is drawn, in pixels; 1024 for SDXL."),
+                max_face_input(
+                    "Only faces less than this many pixels high are drawn again. 0: all."
                 ),
             ],
             outputs=[
