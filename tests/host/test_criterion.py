@@ -7,12 +7,17 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
-from comfy import model_management
 from comfy.model_patcher import ModelPatcher
-from pack.infinite_id.host.deep import DeepFeatures, Kept
 from pack.infinite_id.host.patch import save_time
 from pack.infinite_id.savings import Savings
-from pack.tests.host.test_deep import DAILY_SAMPLERS, FULL, SHALLOW, find_changes, watch_levels
+from pack.tests.host.test_deep import (
+    DAILY_SAMPLERS,
+    FULL,
+    SHALLOW,
+    find_changes,
+    note_memory,
+    watch_levels,
+)
 from pack.tests.host.test_exactness import ROUNDING, SCHEDULERS, SMALL, TOLERANCES
 from pack.tests.host.test_stock_nodes import PATCHES
 from pack.tests.host.world import SETTINGS, World, by_day, difference, empty
@@ -144,20 +149,7 @@ def test_the_number_of_full_steps_is_told(tiny: World, change: float) -> None:
 
 def test_the_host_is_told_what_is_kept(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The features before stay until they are compared; 4 rows of 64 channels each, in float32."""
-    kept: list[int] = []
-    asked: list[float] = []
-    keep, load = DeepFeatures.keep, model_management.load_models_gpu
-
-    def note(deep: DeepFeatures, one: Kept) -> None:
-        keep(deep, one)
-        kept.append(deep.nbytes)
-
-    def ask(*args: Any, **kwargs: Any) -> None:
-        asked.append(kwargs["minimum_memory_required"])
-        load(*args, **kwargs)
-
-    monkeypatch.setattr(DeepFeatures, "keep", note)
-    monkeypatch.setattr(model_management, "load_models_gpu", ask)
+    kept, asked = note_memory(monkeypatch)
     for savings in (Savings(), Savings(deep=3, change=0.1)):
         tiny.sample(save_time(tiny.patch(), savings), steps=STEPS)
     stated = 4 * 64 * 16 * 16 * 4

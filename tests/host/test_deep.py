@@ -309,8 +309,8 @@ def test_the_unet_runs_in_full_where_another_node_runs_it(
     assert "deep_every saves nothing here" in caplog.text
 
 
-def test_the_host_is_told_what_is_kept(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 rows of 32 x 2 channels at the latent's size, in float32; no more are kept."""
+def note_memory(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[float]]:
+    """Bytes of the features after each step that keeps some, and what the host is asked for."""
     kept: list[int] = []
     asked: list[float] = []
     keep, load = DeepFeatures.keep, model_management.load_models_gpu
@@ -325,6 +325,12 @@ def test_the_host_is_told_what_is_kept(tiny: World, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(DeepFeatures, "keep", note)
     monkeypatch.setattr(model_management, "load_models_gpu", ask)
+    return kept, asked
+
+
+def test_the_host_is_told_what_is_kept(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 rows of 32 x 2 channels at the latent's size, in float32; no more are kept."""
+    kept, asked = note_memory(monkeypatch)
     for savings in (Savings(), Savings(deep=2)):
         tiny.sample(save_time(tiny.patch(), savings))
     stated = 4 * 64 * 16 * 16 * 4
