@@ -98,6 +98,11 @@ class Forward:
         return self.layout.chunks * self.streams.identity + texts * self.streams.latents
 
     @property
+    def adds_text(self) -> bool:
+        """Whether text rows were added to the host's rows."""
+        return self.layout.streams != self.given.streams
+
+    @property
     def reads_text(self) -> bool:
         """Whether this forward's self-attention reads the text stream."""
         exists = self.streams.has_text or self.evaluation.text_rows is TextRows.RECALLED

@@ -16,7 +16,7 @@ from .attend import Replacement
 from .compiled import uncompiled
 from .forward import Forward, Options, begin, is_patched
 from .image_attention import make_attn2
-from .mixed_attention import make_attn1
+from .mixed_attention import make_attn1, part_rows
 from .rows import NAME
 from .shallow import keep_or_recall
 from .stale import count_rows
@@ -45,7 +45,7 @@ def apply_model(
     run, options = executor, transformer_options
     if is_patched(options):
         options = count_rows(options, forward.rows)
-    if forward.acting:
+    if forward.acting or (forward.adds_text and _replaced_self_attention(options)):
         run, options = uncompiled(executor), _hook(options, forward)
     if forward.evaluation.step is not None:
         run, control, options = keep_or_recall(executor, control, options, forward)
@@ -73,15 +73,19 @@ def _list_blocks(forward: Forward) -> set[Block]:
 def _hook(options: Options, forward: Forward) -> Options:
     """Copy the options and wrap every layer's attention; the caller's tables are not changed."""
     tables: dict[str, dict[Any, Replacement]] = options.get("patches_replace", {})
-    blocks = _list_blocks(forward)
-    hooked = {**tables, "attn2": dict(tables.get("attn2", {}))}
+    blocks = _list_blocks(forward) if forward.acting else set()
+    attn1 = {key: part_rows(forward, own) for key, own in tables.get("attn1", {}).items()}
+    attn2 = dict(tables.get("attn2", {}))
     for block in blocks:
-        hooked["attn2"][block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
-    if forward.reads_text:
-        hooked["attn1"] = dict(tables.get("attn1", {}))
-        for block in blocks:
-            hooked["attn1"][block] = make_attn1(forward, block, _foreign(tables, "attn1", block))
-    return {**options, "patches_replace": hooked}
+        attn2[block] = make_attn2(forward, block, _foreign(tables, "attn2", block))
+        if forward.reads_text:
+            attn1[block] = make_attn1(forward, block, _foreign(tables, "attn1", block))
+    return {**options, "patches_replace": {**tables, "attn1": attn1, "attn2": attn2}}
+
+
+def _replaced_self_attention(options: Options) -> dict[Any, Replacement]:
+    found: dict[Any, Replacement] = options.get("patches_replace", {}).get("attn1", {})
+    return found
 
 
 def _foreign(

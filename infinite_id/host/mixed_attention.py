@@ -33,7 +33,7 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
         k_t, v_t = k_t.flatten(0, 2), v_t.flatten(0, 2)
         if foreign is not None:
             k, v = layout.join(k_mixed, k_t), layout.join(v_mixed, v_t)
-            return _attend_foreign(forward, foreign, q, k, v, options)
+            return part_rows(forward, foreign)(q, k, v, options)
         q_id, q_t = layout.split(q)
         attend = make_attend(options)
         identity = attend(q_id, k_mixed, v_mixed)
@@ -44,25 +44,22 @@ def make_attn1(forward: Forward, block: Block, foreign: Replacement | None) -> R
     return attn1
 
 
-def _attend_foreign(
-    forward: Forward,
-    foreign: Replacement,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    options: dict[str, Any],
-) -> Tensor:
-    """Another node's attention on q, k and v of all rows.
+def part_rows(forward: Forward, foreign: Replacement) -> Replacement:
+    """Another node's attention, called for the host's rows and for added text rows apart.
 
-    The node may keep its last result. Added text rows are passed in a call of their own, before the
-    others, so that it keeps the result for the host's rows.
+    The node may keep its last result. The added rows come first, so that it keeps the result for
+    the host's rows.
     """
     layout = forward.layout
-    if layout.streams == forward.given.streams:
-        return foreign(q, k, v, options)
-    (q_id, q_t), (k_id, k_t), (v_id, v_t) = (layout.split(x) for x in (q, k, v))
-    text = foreign(q_t, k_t, v_t, options)
-    return layout.join(foreign(q_id, k_id, v_id, options), text)
+    if not forward.adds_text:
+        return foreign
+
+    def attn1(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        (q_id, q_t), (k_id, k_t), (v_id, v_t) = (layout.split(x) for x in (q, k, v))
+        text = foreign(q_t, k_t, v_t, options)
+        return layout.join(foreign(q_id, k_id, v_id, options), text)
+
+    return attn1
 
 
 def _check_rows(forward: Forward, q: Tensor, options: dict[str, Any]) -> None:

@@ -378,8 +378,14 @@ def test_what_a_replaced_attention_keeps(
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     ("changes", "savings"),
-    [({"end": 0.5}, Savings()), ({}, Savings(until=0.5)), ({}, Savings(shared=True))],
-    ids=["end", "until", "shared"],
+    [
+        ({"end": 0.5}, Savings()),
+        ({}, Savings(until=0.5)),
+        ({}, Savings(shared=True)),
+        ({"end": 0.5}, Savings(shared=True)),
+        ({"start": 0.5}, Savings(shared=True)),
+    ],
+    ids=["end", "until", "shared", "end-shared", "start-shared"],
 )
 def test_a_replaced_attention_keeps_its_own_rows(
     precise: World, changes: dict[str, float], savings: Savings, batch: int
