@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
+from numbers import Integral, Real
 from typing import Any
 
 from comfy_api.latest import io
@@ -43,19 +44,33 @@ def _check(cls: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
         if value is None:
             continue
         given = value if schema.is_input_list else [value]
-        if isinstance(entry, io.Int.Input | io.Float.Input):
-            wrong = [one for one in given if not entry.min <= one <= entry.max]  # and NaN
-            allowed = f"from {entry.min:g} to {entry.max:g}"
-        elif isinstance(entry, io.Combo.Input) and entry.id not in own:
-            wrong = [one for one in given if one not in entry.options]
-            allowed = f"one of: {', '.join(map(str, entry.options)) or 'none here'}"
-        else:
+        if isinstance(entry, io.Combo.Input) and entry.id in own:
             continue
+        allowed, is_allowed = _describe(entry)
+        wrong = [one for one in given if not is_allowed(one)]
         if wrong:
             raise ValueError(
                 f"{schema.display_name}: {entry.id} must be {allowed}; it is "
                 f"{str(wrong[0])[:100]}. Correct it there, or in the node that it comes from."
             )
+
+
+def _describe(entry: io.Input) -> tuple[str, Callable[[Any], bool]]:
+    """Say what an input's values must be, and give a function that tells whether one is."""
+    if isinstance(entry, io.Int.Input | io.Float.Input):
+        is_whole = isinstance(entry, io.Int.Input)
+        kind, name = (Integral, "a whole number") if is_whole else (Real, "a number")
+        least, most = entry.min, entry.max
+        allowed = f"{name} from {least:g} to {most:g}"
+        return allowed, lambda one: isinstance(one, kind) and least <= one <= most  # no NaN either
+    if isinstance(entry, io.Combo.Input):
+        options = entry.options
+        return f"one of: {', '.join(map(str, options)) or 'none here'}", options.__contains__
+    if isinstance(entry, io.Boolean.Input):
+        return "true or false", (True, False).__contains__
+    if isinstance(entry, io.String.Input):
+        return "a text", lambda one: isinstance(one, str)
+    return "", lambda _: True
 
 
 def make_tell(cls: type[io.ComfyNode]) -> Callable[[str], None]:

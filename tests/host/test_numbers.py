@@ -48,9 +48,32 @@ def test_every_number_out_of_range_is_refused(node: Any, entry: Any) -> None:
     beyond = entry.max - entry.min
     for value in (*STRANGE, entry.min - beyond, entry.max + beyond):
         with pytest.raises(
-            ValueError, match=rf"{entry.id} must be from .*it is {re.escape(str(value))}"
+            ValueError, match=rf"{entry.id} must be a .*number from .*it is {re.escape(str(value))}"
         ):
             execute(node, entry.id, value)
+
+
+# What a wire from Grid of Variations gives for such a line.
+OF_ANOTHER_KIND = [
+    *(("a number", entry, "0,6") for entry in list_inputs(io.Float.Input)),
+    *(("a whole number", entry, 1.5) for entry in list_inputs(io.Int.Input)),
+    *(("a text", entry, 12) for entry in list_inputs(io.String.Input)),
+    *(("true or false", entry, "off") for entry in list_inputs(io.Boolean.Input)),
+]
+
+
+@pytest.mark.parametrize(
+    ("node", "entry", "kind", "value"),
+    [
+        pytest.param(*one.values, kind, value, id=f"{one.id}-{value}")
+        for kind, one, value in OF_ANOTHER_KIND
+    ],
+)
+def test_a_value_of_another_kind_is_refused(
+    node: Any, entry: Any, kind: str, value: float | str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{entry.id} must be {kind}.*it is {value}\."):
+        execute(node, entry.id, value)
 
 
 @pytest.mark.parametrize(("node", "entry"), list_inputs(io.Combo.Input))
