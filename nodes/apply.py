@@ -11,6 +11,7 @@ from ..infinite_id.host.patch import apply
 from ..infinite_id.identities.identity import Identity
 from ..infinite_id.layer_weights import read_layer_weights
 from . import sockets
+from .mask import check_mask
 from .node import Node
 
 _LEVELS = {
@@ -162,7 +163,7 @@ class ApplyInfiniteID(Node):
             end=end_percent,
             curve=Curve(weight_curve),
             levels=Levels(down_weight, middle_weight, up_weight),
-            mask=None if mask is None else _check_mask(mask),
+            mask=None if mask is None else check_mask("Apply Infinite-ID", mask),
             places=read_layer_weights(layer_weights, identity.adapter.config.layers),
             negative=negative,
         )
@@ -217,16 +218,3 @@ def _check_negative(negative: Identity, identity: Identity) -> None:
             "set combine to 'average'."
         )
     _check_tokens(negative)
-
-
-def _check_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Return a mask as `(batch, height, width)` in 0..1.
-
-    Raises:
-        ValueError: if it is empty or holds NaN or infinite values.
-    """
-    if not mask.numel():
-        raise ValueError(f"Apply Infinite-ID: the mask is empty, of shape {tuple(mask.shape)}.")
-    if not torch.isfinite(mask).all():
-        raise ValueError("Apply Infinite-ID: the mask holds values that are not numbers (NaN).")
-    return mask.reshape(-1, *mask.shape[-2:]).clamp(0, 1)

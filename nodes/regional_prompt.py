@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from node_helpers import conditioning_set_values
 
 from . import sockets
+from .mask import check_mask
 from .node import Node
 
 
@@ -71,10 +72,11 @@ class RegionalPrompt(Node):
             raise ValueError(
                 "Regional Prompt: the checkpoint holds no text encoders. Connect Load CLIP."
             )
+        place = check_mask("Regional Prompt", mask)
         encoded = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-        place = {
-            "mask": mask.reshape(-1, *mask.shape[-2:]),
+        values = {
+            "mask": place,
             "set_area_to_bounds": False,
             "mask_strength": strength,
         }
-        return io.NodeOutput(conditioning + conditioning_set_values(encoded, place))
+        return io.NodeOutput(conditioning + conditioning_set_values(encoded, values))

@@ -68,3 +68,27 @@ def _person(world: World, mask: torch.Tensor) -> Application:
 def test_a_checkpoint_without_text_encoders(least: World) -> None:
     with pytest.raises(ValueError, match=r"holds no text encoders\. Connect Load CLIP"):
         regional(None, least, column(1, 2, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.full((1, 8, 8), torch.nan), r"holds values that are not numbers \(NaN\)"),
+        (torch.zeros(0, 8, 8), r"is empty, of shape \(0, 8, 8\)"),
+        (torch.zeros(1, 8, 0), r"is empty, of shape \(1, 8, 0\)"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(
+    least: World, clip: Any, mask: torch.Tensor, message: str
+) -> None:
+    """The whole picture would be NaN, or the sampler would fail."""
+    with pytest.raises(ValueError, match=f"Regional Prompt: the mask {message}"):
+        regional(clip, least, mask)
+
+
+def test_a_mask_is_brought_to_0_to_1(least: World, clip: Any) -> None:
+    """Below 0 the host would divide by 0, and the picture would be NaN."""
+    mask = 2 * column(1, 2, 0.0) - 1
+    expected = least.sample(least.patch(), positive=regional(clip, least, column(1, 2, 0.0)))
+    ours = least.sample(least.patch(), positive=regional(clip, least, mask))
+    assert torch.equal(ours, expected)
