@@ -8,6 +8,7 @@ latent gets the same values.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ def _deal_hints(
     if all(hint is None or len(hint) in (1, latents) for hint in hints):
         return control
     if control not in dealt:
-        dealt[control] = copy = control.copy()  # type: ignore[attr-defined]  # every kind has it
+        dealt[control] = own = control.copy()  # type: ignore[attr-defined]  # every kind has it
         hint = control.cond_hint_original
-        copy.cond_hint_original = None if hint is None else _deal(hint, latents)
+        own.cond_hint_original = None if hint is None else _deal(hint, latents)
         if control.previous_controlnet is not None:
-            copy.set_previous_controlnet(_deal_hints(control.previous_controlnet, latents, dealt))
+            own.set_previous_controlnet(_deal_hints(control.previous_controlnet, latents, dealt))
     return dealt[control]
 
 
@@ -101,11 +102,24 @@ def read_course(
     """
     course: list[Hashable] = []
     for cond in (cond for group in given.values() for cond in group if is_active(cond, timestep)):
-        if cond.get("hooks") is not None and "default" not in cond:
-            patcher.prepare_hook_patches_current_keyframe(timestep, cond["hooks"], options)
-            course.extend(hook.strength for hook in cond["hooks"].hooks)
+        hooks = cond.get("hooks")
+        if hooks is not None and "default" in cond:
+            course.extend(_foresee(hook, timestep, options) for hook in hooks.hooks)
+        elif hooks is not None:
+            patcher.prepare_hook_patches_current_keyframe(timestep, hooks, options)
+            course.extend(hook.strength for hook in hooks.hooks)
         course.extend(_acts(control, timestep) for control in _list_controls(cond.get("control")))
     return tuple(course)
+
+
+def _foresee(hook: Any, timestep: Tensor, options: dict[str, Any]) -> float:
+    """Return a hook's strength at this noise level; the hook is not moved on.
+
+    The host may leave a default cond out, and then does not move its hooks on either.
+    """
+    keyframes = copy(hook.hook_keyframe)
+    keyframes.prepare_current_keyframe(timestep[0], options["transformer_options"])
+    return float(keyframes.strength)
 
 
 def _acts(control: ControlBase, timestep: Tensor) -> bool:

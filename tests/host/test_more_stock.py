@@ -176,6 +176,23 @@ def test_what_is_kept_is_not_read_beyond_a_hooks_keyframe(world: World, lora: Lo
     assert [rows for rows, _ in seen] == [1 + is_full for is_full in turns for _ in range(2)]
 
 
+def test_what_is_kept_is_not_read_beyond_a_default_prompts_keyframe(
+    world: World, lora: Lora
+) -> None:
+    """The hooks of a prompt that is only where no other is."""
+    mask = torch.zeros(1, 16, 16)
+    mask[..., :8] = 1
+    (left,) = nodes.ConditioningSetMask().append(world.middle, mask, "default", 1.0)
+    (positive,) = hooks.ConditioningSetDefaultAndCombine().set_default_and_combine(
+        left, world.positive, hooks=lora.schedule(lora.hook())
+    )
+    turns = [step in (0, *find_changes(world, 0.2, 0.8)) for step in range(STEPS)]
+    model = save_time(world.patch(), Savings(deep=8))
+    with watch_levels(world) as seen:
+        world.sample(model, positive=positive, steps=STEPS)
+    assert [is_full for _, is_full in seen] == [is_full for is_full in turns for _ in range(2)]
+
+
 @pytest.mark.parametrize("savings", [Savings(deep=3), Savings(until=0.5, deep=2)])
 def test_hooks_with_deep_features(world: World, lora: Lora, savings: Savings) -> None:
     """Weight 0 is the plain model with the hooks that saves as much."""
