@@ -6,7 +6,7 @@ point the same way. From then on the positive prompt's is taken for both, in bot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,20 +28,25 @@ class Agreement:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._sigma = float("inf")
+        self._acting: Hashable = None
         self._has_agreed = self._is_over = False
         self.evaluations = self.left_out = 0
 
-    def enter(self, sigma: float, is_full: bool) -> None:
+    def enter(self, sigma: float, is_full: bool, acting: Hashable = None) -> None:
         """Note the noise level of an evaluation.
 
-        If the sampler climbs, guidance begins again. A step that runs the outermost level alone
-        goes on as the last step in full, whose features it reads.
+        If the sampler climbs, or others act, guidance begins again: what has agreed were other
+        predictions. A step that runs the outermost level alone goes on as the last step in full,
+        whose features it reads.
+
+        Args:
+            acting: the people, prompts, controls and hooks that act.
         """
-        if sigma > self._sigma:
+        if sigma > self._sigma or acting != self._acting:
             self._has_agreed = self._is_over = False
         elif sigma < self._sigma and is_full:
             self._is_over = self._has_agreed
-        self._sigma = sigma
+        self._sigma, self._acting = sigma, acting
 
     def leaves_out(self, groups: Sequence[Conds | None], positive: frozenset[int]) -> bool:
         """Whether an evaluation of these groups of conds runs without the negative one."""

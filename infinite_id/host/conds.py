@@ -92,6 +92,11 @@ def is_active(cond: dict[str, Any], timestep: Tensor) -> bool:
     return not (waits or is_over)
 
 
+def list_active(given: dict[str, Conds], timestep: Tensor) -> tuple[bool, ...]:
+    """Return for each cond whether the host evaluates it at this noise level."""
+    return tuple(is_active(cond, timestep) for group in given.values() for cond in group)
+
+
 def read_course(
     given: dict[str, Conds], timestep: Tensor, patcher: ModelPatcher, options: dict[str, Any]
 ) -> Hashable:

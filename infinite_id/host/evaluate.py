@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..streams import Streams
 from .archive import Record
+from .conds import list_active
 from .request import Request
 from .run import Evaluation, Run
 from .text_stream import MissingError, TextRows
@@ -21,7 +22,9 @@ def evaluate(
     agreement, groups = run.agreement, request.groups
     if agreement is None:
         return _evaluate_groups(run, request, evaluation, positive, sigma)
-    agreement.enter(sigma, evaluation.step is None or evaluation.step.is_full)
+    prompts = list_active(run.guider.conds, request.timestep)
+    acting = evaluation.acting.people, prompts, evaluation.course
+    agreement.enter(sigma, evaluation.step is None or evaluation.step.is_full, acting)
     if agreement.leaves_out(groups, positive):
         request = request.only(positive.__contains__)
         (kept,) = positive

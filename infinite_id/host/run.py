@@ -83,6 +83,12 @@ class Run:
         may_skip = self.deep is not None or self.agreement is not None
         return self.text.is_timed or may_skip or has_spans
 
+    @property
+    def follows_course(self) -> bool:
+        """Whether anything that is kept depends on the conds' course, see `read_course`."""
+        keepers = (self.deep, self.agreement, self.recollection)
+        return self.text.keeps or any(one is not None for one in keepers)
+
     def report(self) -> None:
         """Tell the user what was left out in this run."""
         kinds = (self.deep, self.agreement, self.recollection)

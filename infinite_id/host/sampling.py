@@ -149,7 +149,7 @@ def _begin(
     window = read_window(request.options, x.shape)
     acting, deep = Acting.at(run.people, sigma), run.deep
     course: Hashable = None
-    if deep is not None or run.text.keeps or run.recollection is not None:
+    if run.follows_course:
         patcher, options = request.model.current_patcher, request.model_options
         course = read_course(run.guider.conds, request.timestep, patcher, options)
     has_rows = run.text_rows is TextRows.IN_BATCH or acting.reads_text or run.rows_stay

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import comfy.samplers
+import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -16,7 +17,7 @@ from pack.infinite_id.host.agreement import Agreement
 from pack.infinite_id.host.patch import apply, save_time
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import Savings
-from pack.tests.host.test_deep import DAILY_SAMPLERS
+from pack.tests.host.test_deep import DAILY_SAMPLERS, find_changes
 from pack.tests.host.test_exactness import ROUNDING, SCHEDULERS, SMALL, TOLERANCES
 from pack.tests.host.test_savings import count_rows, watch_inputs
 from pack.tests.host.test_stock_nodes import PATCHES
@@ -163,6 +164,19 @@ def test_a_sampler_that_climbs_has_guidance_again() -> None:
         if not found[-1]:
             agreement.see(groups, frozenset({0}), x, [0.5 * x, 0.4 * x])
     assert found == [False, True, False, True]
+
+
+def test_where_others_act_there_is_guidance_again(least: World) -> None:
+    """A person or a prompt comes, whom what agreed before does not show."""
+    cut = nodes.ConditioningSetTimestepRange().set_range
+    (early,), (late,) = cut(least.positive, 0.0, 0.3)[0], cut(least.negative, 0.3, 1.0)[0]
+    for start, negative in ((0.3, least.negative), (0.0, [early, late])):
+        model = save(least.patch(start=start), -1.0)  # it agrees at once
+        with watch_inputs(least) as seen:
+            least.sample(model, steps=STEPS, negative=negative, latent=empty(1, *SMALL))
+        change, _ = find_changes(least, 0.3, 0.7)
+        full = [step in (0, change) for step in range(STEPS)]
+        assert [len(x) for x in seen] == [4 if is_full else 2 for is_full in full]
 
 
 @pytest.mark.parametrize("name", PATCHES)
