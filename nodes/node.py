@@ -59,9 +59,9 @@ def _describe(entry: io.Input) -> tuple[str, Callable[[Any], bool]]:
     """Say what an input's values must be, and give a function that tells whether one is."""
     if isinstance(entry, io.Int.Input | io.Float.Input):
         is_whole = isinstance(entry, io.Int.Input)
-        kind, name = (Integral, "a whole number") if is_whole else (Real, "a number")
+        kind: Any = Integral if is_whole else Real
         least, most = entry.min, entry.max
-        allowed = f"{name} from {least:g} to {most:g}"
+        allowed = f"a {'whole ' if is_whole else ''}number from {least:g} to {most:g}"
         return allowed, lambda one: isinstance(one, kind) and least <= one <= most  # no NaN either
     if isinstance(entry, io.Combo.Input):
         options = entry.options
