@@ -19,10 +19,10 @@ from ..faces.parser import FaceParser
 from ..host.models import find_face_pack, find_file, load_clip_vision
 from ..photos.look import Limits, Rejected, decode
 from ..progress import make_bar
+from ..training.host_follow import Tell
 from ..training.loop import Loop
 from ..training.watch import watch_signals
 from .host_faces import Nets
-from .host_follow import Tell
 from .material import GivenMasks, Material
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..training.loop import Loop
+from .loop import Loop
 
 Tell = Callable[[int, int], None]
 """Called while photos are encoded, with the number done and the number of all."""
