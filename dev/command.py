@@ -53,7 +53,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands.add_parser("check", help="style, types and the quick unit tests, in a minute")
     workflows = commands.add_parser("workflows", help="draw the files in workflows/ anew")
     workflows.add_argument(
-        "--thumbnails", action="store_true", help="run them on the miniature, for their pictures"
+        "--thumbnails",
+        nargs="*",
+        metavar="WORKFLOW",
+        help="run these, or all, on the miniature, for their pictures",
     )
     pictures = commands.add_parser("help_pictures", help="draw the help pages' pictures anew")
     pictures.add_argument("nodes", nargs="*", help="only the pictures of these nodes")

@@ -17,10 +17,18 @@ from .one_person import (
     separate_models,
     several_photos,
     style,
+    variations,
     weight_curve,
 )
-from .other_pictures import controlnet, image_to_image, inpaint_face, lora, refine_small_faces
-from .people import mix, places_from_a_picture, sweep, two_people
+from .other_pictures import (
+    controlnet,
+    image_to_image,
+    inpaint_face,
+    lora,
+    refine_faces,
+    refine_small_faces,
+)
+from .people import mix, places_from_a_picture, regional_prompts, sweep, two_people
 from .staged import learn_staged_identity, staged_identity
 from .training import refine_identity, train_adapter
 from .words import learn_embedding, use_embedding, use_embedding_controlnet
@@ -40,11 +48,14 @@ TEMPLATES: tuple[Callable[[Info], Graph | Blueprint], ...] = (
     controlnet,
     image_to_image,
     inpaint_face,
+    refine_faces,
     refine_small_faces,
     mix,
     sweep,
     two_people,
+    regional_prompts,
     places_from_a_picture,
+    variations,
     weight_curve,
     save_identity,
     load_identity,

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..dev.cache import ROOT
 from . import draw, draw_blueprint
 from .blueprint import NAME
@@ -18,8 +20,12 @@ FIRST = "save_identity"
 FOR_PROGRAMS = "photo"
 
 
-def write_all(thumbnails: bool) -> None:
-    """Draw every workflow with the nodes of the running code; run it for its thumbnail."""
+def write_all(thumbnails: Collection[str] | None) -> None:
+    """Draw every workflow with the nodes of the running code, and run some for their thumbnails.
+
+    Args:
+        thumbnails: names of workflows; all if empty, none of them if None.
+    """
     draw_inputs()
     small = gallery_models()
     with running_gallery(small) as server:
@@ -29,7 +35,7 @@ def write_all(thumbnails: bool) -> None:
             path = ROOT / "workflows" / f"{name}.json"
             save(workflows[name], path)
             print(path.relative_to(ROOT), flush=True)
-            if thumbnails:
+            if thumbnails is not None and (not thumbnails or name in thumbnails):
                 seconds = make_thumbnail(server, path, small.values)
                 print(f"  {path.with_suffix('.jpg').name}, {seconds:.0f} s", flush=True)
     prompt = to_prompt(read(workflow_file(FOR_PROGRAMS), {}))

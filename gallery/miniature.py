@@ -66,6 +66,7 @@ def miniature() -> SmallModels:
             "EmptyLatentImage.width": 128,
             "EmptyLatentImage.height": 128,
             "InfiniteIDCropFaces.size": 128,
+            "InfiniteIDRefineFaces.size": 128,
         },
     )
 
@@ -96,6 +97,7 @@ def gallery_models() -> SmallModels:
             "InfiniteIDContactSheet.cell_size": 256,
             # It has learnt pictures of one person, so each of two people gets the width of one.
             "two_people.EmptyLatentImage.width": 256,
+            "regional_prompts.EmptyLatentImage.width": 256,
             "places_from_a_picture.EmptyLatentImage.width": 256,
         },
     )

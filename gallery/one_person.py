@@ -102,6 +102,28 @@ def weight_curve(info: Info) -> Graph:
     return scene.graph
 
 
+def variations(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Weights and styles side by side",
+        "*Grid of Variations* draws every weight with every style from one queue, and *Contact "
+        "Sheet* puts the pictures under their values.\n\n"
+        "**Try**: other lists. Drag *column value* or *row value* to the widget that is to vary: "
+        "the loader's *preset* to compare adapters, the prompt's *text* for a list of prompts.",
+    )
+    identity = scene.person("face.jpg")
+    prompts = scene.prompts("a watercolor painting of a woman, smiling, in the forest")
+    group = scene.group("What varies", BROWN)
+    grid = group.add("InfiniteIDGrid", 3, rows=40, columns="0.5\n0.8\n1.1")
+    group = scene.group("Six pictures")
+    varied = {"weight": grid["column_value"], "style": grid["row_value"]}
+    model = scene.apply(group, 4, identity, **varied)
+    pictures = scene.sample(group, 5, model, prompts, scene.empty(group, 4))
+    sheet = scene.sheet(group, 6, pictures, grid=grid["grid"])
+    scene.save(group, 7, sheet, "variations")
+    return scene.graph
+
+
 def few_steps(info: Info) -> Graph:
     scene = begin(
         info,

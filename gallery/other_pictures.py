@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .downloads import CONTROL_NET, LORA
 from .graphs import Graph, Info
-from .scene import CYAN, PREVIEW, SMALL_PREVIEW, begin
+from .scene import CYAN, PREVIEW, SAMPLER, SCHEDULER, SEED, SMALL_PREVIEW, STEPS, begin
 
 
 def image_to_image(info: Info) -> Graph:
@@ -145,4 +145,40 @@ def refine_small_faces(info: Info) -> Graph:
         "InfiniteIDPasteFaces", 6, node_width=220, face_crops=crops["face_crops"], crops=refined
     )
     scene.save(group, 7, pasted["image"], "refine-small-faces")
+    return scene.graph
+
+
+def refine_faces(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Small faces, drawn again by one node",
+        "Faces of a few dozen pixels lose the person. *Refine Faces* draws each small face of a "
+        "finished picture at the model's own size as the person, and puts it back behind a soft "
+        "mask: elsewhere not a pixel changes.\n\n"
+        "**Try**: *denoise*: more likeness, or more of the first picture; *max_face*, the largest "
+        "face that counts as small. Each step by itself: the template *refine_small_faces*.",
+    )
+    identity = scene.person("face.jpg")
+    group = scene.group("Picture with a small face", CYAN)
+    picture = group.add("LoadImage", 1, "Picture with a small face", rows=PREVIEW, image="far.jpg")
+    positive, negative = scene.prompts("a photo of a woman, smiling", 3)
+    group = scene.group("The face, drawn again")
+    model = scene.apply(group, 3, identity)
+    refined = group.add(
+        "InfiniteIDRefineFaces",
+        4,
+        rows=PREVIEW,
+        model=model,
+        positive=positive,
+        negative=negative,
+        vae=scene.checkpoint["VAE"],
+        face_analysis=scene.analysis,
+        image=picture["IMAGE"],
+        seed=SEED,
+        steps=STEPS,
+        sampler_name=SAMPLER,
+        scheduler=SCHEDULER,
+        denoise=0.5,
+    )
+    scene.save(group, 5, refined["image"], "refine-faces")
     return scene.graph

@@ -69,6 +69,39 @@ def two_people(info: Info) -> Graph:
     return scene.graph
 
 
+def regional_prompts(info: Info) -> Graph:
+    scene = begin(
+        info,
+        "Two people, each with a prompt of their own",
+        "A mask tells *Apply Infinite-ID* where a person is, and *Regional Prompt* what that "
+        "person wears. The first prompt is for the whole picture.\n\n"
+        "**Try**: more *strength* where the clothes mix; masks of your own.",
+    )
+    left = scene.person("person_1.jpg", "Person on the left", SMALL_PREVIEW)
+    right = scene.person("person_2.jpg", "Person on the right", SMALL_PREVIEW)
+    group = scene.group("Prompts and places", CYAN)
+    positive, negative = scene.prompts(
+        "a photo of two women, smiling, in the garden", 3, group=group
+    )
+    masks = []
+    for column, side, clothes in ((1, "left", "a red sweater"), (2, "right", "a blue shirt")):
+        title = f"{side.capitalize()} half"
+        mask = group.add("InfiniteIDColumnMask", 2 + column, title, column=column)["mask"]
+        region = group.add(
+            "InfiniteIDRegionalPrompt",
+            2 + column,
+            f"Prompt on the {side}",
+            clip=scene.clip,
+            conditioning=positive,
+            mask=mask,
+            prompt=f"a photo of a woman, smiling, wearing {clothes}, in the garden",
+        )
+        positive = region["conditioning"]
+        masks.append(mask)
+    _draw_both(scene, (left, right), masks, (positive, negative), "regional-prompts")
+    return scene.graph
+
+
 def places_from_a_picture(info: Info) -> Graph:
     scene = begin(
         info,

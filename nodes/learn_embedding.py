@@ -240,7 +240,7 @@ class LearnEmbedding(Node):
             describe,
             learn,
         )
-        from ..infinite_id.words.host_graph import make_follow, make_tell
+        from ..infinite_id.training.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
         nets = load_nets(face_analysis, clip_vision, face_parser)

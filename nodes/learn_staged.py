@@ -211,7 +211,7 @@ class LearnStagedIdentity(Node):
             describe,
             learn,
         )
-        from ..infinite_id.words.host_graph import make_follow, make_tell
+        from ..infinite_id.training.host_graph import make_follow, make_tell
 
         check_prompt(prompt)
         material = read_material(images, face_mask, hair_mask, person_mask, held_out)

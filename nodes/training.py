@@ -223,6 +223,7 @@ class RefineIdentity(Node):
         size: int,
         gradient_checkpointing: bool,
     ) -> io.NodeOutput:
+        from ..infinite_id.training.host_graph import PREVIEW_EVERY, make_follow
         from ..infinite_id.training.host_refine import make_settings, refine
 
         settings = make_settings(
@@ -237,7 +238,7 @@ class RefineIdentity(Node):
             size,
             settings,
             output_folder(folders.RUNS),
-            cls.hidden.unique_id,
+            make_follow(cls.hidden.unique_id, PREVIEW_EVERY),
         )
         info = f"{done} steps on {len(photos)} photos; mean loss of the last ten "
         info += f"{sum(losses[-10:]) / len(losses[-10:]):.4f}"

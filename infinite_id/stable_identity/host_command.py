@@ -10,8 +10,8 @@ import folder_paths
 from ..errors import UserError
 from ..files import digest_of
 from ..host.models import find_file
+from ..training.host_follow import follow_signals
 from ..words.host_command import (
-    follow,
     load_checkpoint,
     load_nets,
     make_tell,
@@ -100,7 +100,7 @@ def _run(
     lesson = Lesson(*load_checkpoint(options.model), nets, material, wishes, start)
     origin = describe(lesson)
     place = _choose(options, digest_of(origin))
-    return _tell_of(place, learn_words(lesson, origin, runs, make_tell(), follow))
+    return _tell_of(place, learn_words(lesson, origin, runs, make_tell(), follow_signals))
 
 
 def _tell_of(place: Place, result: Result) -> int:

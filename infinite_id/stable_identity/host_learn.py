@@ -17,6 +17,7 @@ from torch import Tensor
 from ..faces.face import FaceError
 from ..files import digest_of
 from ..training.checkpoints import load_newest
+from ..training.host_follow import Follow, Tell
 from ..training.host_load import (
     check_vae,
     digest_autoencoder,
@@ -30,7 +31,6 @@ from ..training.settings import Settings
 from ..words.draw import draw
 from ..words.files import Rows
 from ..words.host_faces import Nets
-from ..words.host_follow import Follow, Tell
 from ..words.host_frozen import HostFrozen, check_model
 from ..words.host_likeness import Likeness, see_held_out
 from ..words.host_run import Learnt, make_settings, run

@@ -9,8 +9,8 @@ import folder_paths
 
 from ..errors import UserError
 from ..files import digest_of
+from ..training.host_follow import follow_signals
 from ..words.host_command import (
-    follow,
     load_checkpoint,
     load_nets,
     make_tell,
@@ -40,7 +40,7 @@ def learn(options: argparse.Namespace) -> int:
         staged_file.read_run,
     )
     runs = options.runs or Path(folder_paths.get_output_directory(), RUNS)
-    result = learn_words(lesson, origin, runs, make_tell(), follow)
+    result = learn_words(lesson, origin, runs, make_tell(), follow_signals)
     print("\n".join(result.lines))
     if result.run.step:
         staged_file.save(result.staged, path, replaces=path.exists())

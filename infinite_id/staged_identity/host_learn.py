@@ -16,6 +16,7 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ..files import digest_of
+from ..training.host_follow import Follow, Tell
 from ..training.host_load import (
     check_vae,
     digest_autoencoder,
@@ -28,7 +29,6 @@ from ..training.host_load import (
 from ..words.draw import draw
 from ..words.files import Origin
 from ..words.host_faces import Nets, Square, cut_square
-from ..words.host_follow import Follow, Tell
 from ..words.host_frozen import check_model
 from ..words.host_likeness import Likeness, see_held_out
 from ..words.host_run import Learnt, make_settings, run

@@ -11,9 +11,11 @@ import latent_preview
 import torch
 from comfy import model_management
 from comfy.model_management import InterruptProcessingException
+from comfy.model_patcher import ModelPatcher
 from server import PromptServer
 from torch import Tensor
 
+from .host_follow import Follow, Tell
 from .loop import Loop
 
 PREVIEW_EVERY = 10
@@ -87,6 +89,32 @@ def train_interruptibly(loop: Loop, watch: GraphWatch) -> None:
         loop.save()
         raise
     watch.leave()
+
+
+def make_follow(node: str, preview_every: int) -> Follow:
+    """Return a function that follows a run on a node: progress, previews, interruption."""
+
+    def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
+        model = patcher.model
+        steps, device = loop.settings.run.steps, patcher.load_device
+        watch = GraphWatch(steps, begun, node, device, model.latent_format, preview_every)
+        watch.show = show
+        try:
+            train_interruptibly(loop, watch)
+        except InterruptProcessingException:
+            return False
+        return True
+
+    return follow
+
+
+def make_tell(node: str) -> Tell:
+    """Return a function that shows on a node how many photos are encoded."""
+
+    def tell(done: int, count: int) -> None:
+        comfy.utils.ProgressBar(count, node_id=node).update_absolute(done, count)
+
+    return tell
 
 
 def _describe_time(seconds: float) -> str:

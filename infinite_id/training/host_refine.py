@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 
@@ -19,8 +20,8 @@ from ..files import digest_of
 from ..host.patch import read_unet
 from ..identities.identity import Identity
 from .draws import time_of_preview
+from .host_follow import Follow
 from .host_frozen import HostFrozen
-from .host_graph import GraphWatch, train_interruptibly
 from .host_load import (
     check_vae,
     digest_autoencoder,
@@ -80,13 +81,13 @@ def refine(
     size: int,
     settings: Settings,
     runs: Path,
-    node: str,
+    follow: Follow,
 ) -> tuple[Identity, list[float], int]:
     """Train an identity's tokens on the person's photos.
 
     Args:
         runs: a folder for states; the same inputs go on where they were stopped.
-        node: the node's id, for progress.
+        follow: trains the run and shows it.
 
     Returns:
         The identity, the loss of each step, and how many steps were done in all.
@@ -112,10 +113,9 @@ def refine(
         out = runs / f"refine-{digest_of(metadata)[:16]}"
         loop = Loop(out, settings, trainee, own, None, processes, times, metadata)
         begun = loop.resume()
-        watch = GraphWatch(settings.run.steps, begun, node, device, patcher.model.latent_format)
         shown = own.show(time_of_preview(times)).to(device)
-        watch.show = lambda: objective.denoise(shown)
-        train_interruptibly(loop, watch)
+        if not follow(loop, begun, patcher, lambda: objective.denoise(shown)):
+            raise InterruptProcessingException
         tokens = trainee.average["tokens"].detach().cpu().clone()
     refined = replace(identity, tokens=tokens, features=None)
     return refined, read_losses(out), trainee.step

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import comfy.sd
 import folder_paths
-from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ..errors import UserError
 from ..faces.face import Photo
@@ -19,18 +16,9 @@ from ..faces.parser import FaceParser
 from ..host.models import find_face_pack, find_file, load_clip_vision
 from ..photos.look import Limits, Rejected, decode
 from ..progress import make_bar
-from ..training.loop import Loop
-from ..training.watch import watch_signals
+from ..training.host_follow import Tell
 from .host_faces import Nets
-from .host_follow import Tell
 from .material import GivenMasks, Material
-
-
-def follow(loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]) -> bool:
-    """Train a run to its end; Ctrl-C ends it with its state kept."""
-    del begun, patcher, show
-    with watch_signals() as watch:
-        return loop.train(watch) or loop.is_settled
 
 
 def make_tell() -> Tell:

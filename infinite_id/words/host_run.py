@@ -10,12 +10,12 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from ..training.draws import time_of_preview
+from ..training.host_follow import Follow
 from ..training.processes import Alone
 from ..training.settings import Optimiser, Settings, short_run
 from ..training.stats import read_losses
 from ..training.trainee import Trainee
 from .early import LookingLoop, load_best
-from .host_follow import Follow
 from .learner import PersonLearner, Targets
 
 LOOK_EVERY = 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +64,18 @@ class Pipeline:
 
     def encode(self, photo: Pixels, adapter: str) -> Identity:
         """`(h, w, 3)` RGB -> identity, as Encode Identity makes it."""
-        bgr = np.ascontiguousarray(photo[..., ::-1])
-        face = detect(self.analysis, bgr)[0]
+        return self.encode_each([photo], adapter)[0]
+
+    def encode_each(self, photos: Sequence[Pixels], adapter: str) -> list[Identity]:
+        """Photos `(h, w, 3)` RGB -> an identity of each."""
         chosen = self.adapters[adapter]
-        crop = to_image(align(bgr, face, self.vision.image_size, chosen.config.mapper.recipe.crop))
-        source = [Source("drawn", "")]
-        return encode_identities(chosen, self.vision, [face], crop, source)[0]
+        size, crop = self.vision.image_size, chosen.config.mapper.recipe.crop
+        bgr = [np.ascontiguousarray(photo[..., ::-1]) for photo in photos]
+        faces = [detect(self.analysis, photo)[0] for photo in bgr]
+        pairs = zip(bgr, faces, strict=True)
+        crops = torch.cat([to_image(align(photo, face, size, crop)) for photo, face in pairs])
+        sources = [Source("drawn", "") for _ in photos]
+        return encode_identities(chosen, self.vision, faces, crops, sources)
 
     @torch.inference_mode()
     def draw(

@@ -20,13 +20,18 @@ TEST, VALIDATION, BASE, PAIRS = (HELD_OUT + n for n in (10_000, 20_000, 30_000, 
 Pair = tuple[int, int]
 
 _SCENES = 100  # for each person
-_PHOTO, _PORTRAITS, _PHOTOS, _STYLED, _DRAWN = 0, 10, 20, 30, 40
+_PHOTO, _PORTRAITS, _PHOTOS, _STYLED, _DRAWN, _OWN = 0, 10, 20, 30, 40, 50
 _PROMPTS, _LIKENESSES = 4, 8
 
 
 def photo(person: int) -> Pixels:
     """The photo of a person that the encoder sees, `(128, 128, 3)`."""
     return _draw(person, _scene(person, _PHOTO, "photo"))
+
+
+def own_photos(person: int, count: int) -> Pixels:
+    """Draw several photos of a person, in different scenes, `(count, 128, 128, 3)`."""
+    return np.stack([_draw(person, _scene(person, _OWN + n, "photo")) for n in range(count)])
 
 
 def photos(person: int) -> list[Scene]:

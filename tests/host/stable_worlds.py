@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import comfy.supported_models
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDTokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.kandinsky5 import Kandinsky5TEModel, Kandinsky5Tokenizer
@@ -64,6 +65,28 @@ class Small:
 
 
 def make_clip(kind: str, embeddings: Path) -> comfy.sd.CLIP:
+    """The kind's text encoders, which all such CLIPs share; tokenizers are slow to make."""
+    return _read_from(embeddings, _make_clip(kind))
+
+
+def make_video_clip(embeddings: Path) -> comfy.sd.CLIP:
+    """Kandinsky 5's, a video model: CLIP-L and a Qwen, which reads no embeddings."""
+    return _read_from(embeddings, _make_video_clip())
+
+
+def _read_from(embeddings: Path, clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
+    own = clip.clone()
+    own.tokenizer = copy(clip.tokenizer)
+    for name, part in vars(clip.tokenizer).items():
+        if isinstance(part, SDTokenizer) and part.embedding_directory is not None:
+            reader = copy(part)
+            reader.embedding_directory = [str(embeddings)]
+            setattr(own.tokenizer, name, reader)
+    return own
+
+
+@cache
+def _make_clip(kind: str) -> comfy.sd.CLIP:
     tokenizer, model, keys = _TARGETS[kind]
     shape = {"num_attention_heads": 2, "num_hidden_layers": 3}
     options: dict[str, Any] = {
@@ -74,18 +97,18 @@ def make_clip(kind: str, embeddings: Path) -> comfy.sd.CLIP:
     options["clip_h_model_config"] = options.get("clip_h_model_config", {})
     clip = comfy.sd.CLIP(
         ClipTarget(tokenizer, model),
-        embedding_directory=[str(embeddings)],
+        embedding_directory=[],
         model_options={**options, "dtype": torch.float32},
     )
     clip.cond_stage_model.load_state_dict(randomise(clip.cond_stage_model, 1))
     return clip
 
 
-def make_video_clip(embeddings: Path) -> comfy.sd.CLIP:
-    """Kandinsky 5's, a video model: CLIP-L and a Qwen, which reads no embeddings."""
+@cache
+def _make_video_clip() -> comfy.sd.CLIP:
     clip = comfy.sd.CLIP(
         ClipTarget(Kandinsky5Tokenizer, Kandinsky5TEModel),
-        embedding_directory=[str(embeddings)],
+        embedding_directory=[],
         model_options={
             "dtype": torch.float32,
             "clip_l_model_config": {
@@ -103,11 +126,13 @@ def make_video_clip(embeddings: Path) -> comfy.sd.CLIP:
             },
         },
     )
+    del clip.cond_stage_model.qwen25_7b.transformer.visual  # 0.7 billion numbers for pictures
     clip.cond_stage_model.load_state_dict(randomise(clip.cond_stage_model, 1))
     return clip
 
 
-def make_model(kind: str) -> ModelPatcher:
+@cache
+def _make_model(kind: str) -> ModelPatcher:
     keys = _TARGETS[kind][2]
     config: dict[str, Any] = {**SMALL_UNET, "context_dim": sum(WIDTHS[key] for key in keys)}
     make: Any = comfy.model_base.BaseModel
@@ -131,7 +156,7 @@ def make_small(kind: str, embeddings: Path) -> Small:
     """As the host's loaders make them: in inference mode."""
     embeddings.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        return Small(make_model(kind), make_clip(kind, embeddings), embeddings)
+        return Small(_make_model(kind).clone(), make_clip(kind, embeddings), embeddings)
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from pack.dev.cache import ROOT
 from pack.gallery.miniature import NAME, PEOPLE, WEIGHTS
 from pack.infinite_id.stable_identity import command, word_file
-from pack.infinite_id.words import host_command
+from pack.infinite_id.training import host_follow
 from pack.tests.host.learners import stop_at_the_third_step, use_command
 
 SCRIPT = Path(__file__).with_name("words_command.py")
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.Mon
     again = learn(folder, "anna", "--seed", "1")
     again[again.index("--runs") + 1] = str(folder / "other")
     with monkeypatch.context() as patch:
-        patch.setattr(host_command, "watch_signals", stop_at_the_third_step)
+        patch.setattr(host_follow, "watch_signals", stop_at_the_third_step)
         assert command.main(again) == 3
     assert read(folder, "anna").provenance["steps"] == 3
     assert command.main(again) == 0

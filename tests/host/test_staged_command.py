@@ -9,7 +9,7 @@ import torch
 from pack.dev.cache import ROOT
 from pack.gallery.miniature import NAME, WEIGHTS
 from pack.infinite_id.staged_identity import command, staged_file
-from pack.infinite_id.words import host_command
+from pack.infinite_id.training import host_follow
 from pack.tests.host.learners import stop_at_the_third_step, use_command
 
 PHOTO = ROOT / "workflows" / "inputs" / "face.jpg"
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, monkeypatch: pytest.Mon
 
     again = [*learn(folder, "anna", "--no-checkpointing"), "--runs", str(folder / "other")]
     with monkeypatch.context() as patch:
-        patch.setattr(host_command, "watch_signals", stop_at_the_third_step)
+        patch.setattr(host_follow, "watch_signals", stop_at_the_third_step)
         assert command.main(again) == 3
     assert read(folder, "anna").origin.provenance["steps"] == 3
     assert command.main(again) == 0

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..training.loop import Loop
+from .loop import Loop
+from .watch import watch_signals
 
 Tell = Callable[[int, int], None]
 """Called while photos are encoded, with the number done and the number of all."""
@@ -14,3 +15,12 @@ Follow = Callable[[Loop, int, ModelPatcher, Callable[[], Tensor]], bool]
 
 Its arguments are the run, its step, the model, and a function that returns latents to preview.
 """
+
+
+def follow_signals(
+    loop: Loop, begun: int, patcher: ModelPatcher, show: Callable[[], Tensor]
+) -> bool:
+    """Train a run to its end in a process of its own; Ctrl-C ends it with its state kept."""
+    del begun, patcher, show
+    with watch_signals() as watch:
+        return loop.train(watch) or loop.is_settled
