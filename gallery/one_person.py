@@ -112,7 +112,9 @@ def variations(info: Info) -> Graph:
         "the loader's *preset* to compare adapters, the prompt's *text* for a list of prompts.",
     )
     identity = scene.person("face.jpg")
-    prompts = scene.prompts("a watercolor painting of a woman, smiling, in the forest")
+    prompts = scene.prompts(
+        "a comic book drawing of a woman, smiling, wearing a red sweater, in the garden"
+    )
     group = scene.group("What varies", BROWN)
     grid = group.add("InfiniteIDGrid", 3, rows=40, columns="0.5\n0.8\n1.1")
     group = scene.group("Six pictures")
