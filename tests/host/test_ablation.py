@@ -1,4 +1,4 @@
-"""The ablations' command, with few people and steps."""
+"""The commands that repeat the ablations and measure refining, with few people and steps."""
 
 from __future__ import annotations
 
@@ -42,3 +42,18 @@ def test_the_same_seeds_give_the_same_report(tmp_path: Path) -> None:
     assert len(kept.pictures) == 6 * 4
     assert [len(photos) for photos in kept.photos.values()] == [4]
     assert all(picture.path.is_file() and picture.text for picture in kept.pictures)
+
+
+@pytest.mark.nightly
+def test_what_refining_gains(tmp_path: Path) -> None:
+    """A few steps are hardly felt: the three ways are listed, and the picture is there."""
+    out = tmp_path / "refining.md"
+    command = [sys.executable, "-m", "miniature.refining", "--host", os.environ["COMFYUI_PATH"]]
+    options = ["--people", "2", "--steps", "2", "--processes", "1", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    subprocess.run([*command, *options], env=environment, check=True, timeout=900)
+    page = out.read_text(encoding="utf-8")
+    numbers = r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]"
+    for way in ("encoded from one photo", "encoded from four photos", "refined on the four"):
+        assert re.search(rf"\| {way} \| {numbers} \| {numbers} \|", page)
+    assert (tmp_path / "refining" / "people.jpg").is_file()

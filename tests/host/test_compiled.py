@@ -12,7 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from pack.infinite_id.host.compiled import as_written
-from pack.tests.host.world import World, difference
+from pack.tests.host.world import World, by_day, difference
 from torch import Tensor, nn
 
 ROUNDING = 1e-4
@@ -61,7 +61,7 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", by_day(list(WAYS), ["node", "blocks"]))
 def test_the_person_is_drawn(least: World, way: str, first: bool) -> None:
     """Also where the model has drawn without the person before, so was compiled without hooks."""
     changes = {"start": 0.3, "end": 0.8}

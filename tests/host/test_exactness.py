@@ -79,7 +79,7 @@ def write_table(rows: Table) -> str:
 
 
 @pytest.mark.parametrize("cfg", by_day([1.0, 5.0], [5.0]), ids=["cfg1", "cfg5"])
-@pytest.mark.parametrize("batch", [1, 2], ids=["batch1", "batch2"])
+@pytest.mark.parametrize("batch", by_day([1, 2], [2]), ids=["batch1", "batch2"])
 @pytest.mark.parametrize("sampler", comfy.samplers.SAMPLER_NAMES)
 def test_every_sampler(least: World, table: Table, sampler: str, batch: int, cfg: float) -> None:
     """Every sampler that the host lists, with every mixing and style of the table."""

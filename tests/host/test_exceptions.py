@@ -26,7 +26,7 @@ from pack.infinite_id.host.run import Evaluation, Run
 from pack.infinite_id.host.text_stream import Memory, TextStream
 from pack.infinite_id.noise import SharedNoise
 from pack.infinite_id.savings import Savings
-from pack.tests.host.world import SEED, Conditioning, World, empty
+from pack.tests.host.world import SEED, Conditioning, World, by_day, empty
 from torch import Tensor
 
 OURS = (
@@ -256,24 +256,26 @@ def count_loaded() -> int:
     return sum(one.model is not None for one in model_management.current_loaded_models)
 
 
+@pytest.mark.parametrize("error", by_day(ERRORS, ERRORS[2:]))
 @pytest.mark.parametrize("seam", SEAMS)
-def test_nothing_is_left(least: World, monkeypatch: pytest.MonkeyPatch, seam: str) -> None:
+def test_nothing_is_left(
+    least: World, monkeypatch: pytest.MonkeyPatch, seam: str, error: type[BaseException]
+) -> None:
     hang, at = SEAMS[seam]
     expected, ours = prepare(least, monkeypatch).sample(), count_ours()
     stored = [1, 1, count_loaded()]
-    for error in ERRORS:
-        prompt = prepare(least, monkeypatch)  # with nothing projected yet
-        broken, bomb = replace(prompt, model=prompt.model.clone()), Bomb(error, at)
-        before = [describe_model(m) for m in (prompt.model, least.model)]
-        with monkeypatch.context() as patch:
-            broken.patch = patch
-            hang(broken, bomb)
-            with pytest.raises(error, match="on purpose"):
-                broken.sample()
-        assert bomb.calls == at
-        assert [describe_model(m) for m in (prompt.model, least.model)] == before
-        assert torch.equal(prompt.sample(), expected)
-        assert count_stored(prompt) == stored
+    prompt = prepare(least, monkeypatch)  # with nothing projected yet
+    broken, bomb = replace(prompt, model=prompt.model.clone()), Bomb(error, at)
+    before = [describe_model(m) for m in (prompt.model, least.model)]
+    with monkeypatch.context() as patch:
+        broken.patch = patch
+        hang(broken, bomb)
+        with pytest.raises(error, match="on purpose"):
+            broken.sample()
+    assert bomb.calls == at
+    assert [describe_model(m) for m in (prompt.model, least.model)] == before
+    assert torch.equal(prompt.sample(), expected)
+    assert count_stored(prompt) == stored
     del broken, bomb
     assert count_ours() == ours
 

@@ -316,7 +316,7 @@ def is_refusal(error: Exception) -> bool:
 # --- Properties ----------------------------------------------------------------------------------
 
 
-@examples(few=60, many=100)
+@examples(few=40, many=100)
 @given(case=cases(FAITHFUL))
 def test_weight_0_is_the_unpatched_model_with_that_patch(world: World, case: Case) -> None:
     """Faithful, with mixing that ends, and with shared latents; for all of a sweep.
@@ -334,7 +334,7 @@ def test_weight_0_is_the_unpatched_model_with_that_patch(world: World, case: Cas
     assert difference(ours, expected) < limit
 
 
-@examples(few=60, many=100)
+@examples(few=40, many=100)
 @given(case=cases(SAVING))
 def test_a_picture_or_a_refusal_and_no_more_kept_than_is_stated(world: World, case: Case) -> None:
     with watch_memory(world, case) as (model, ledger):

@@ -110,11 +110,12 @@ TABLE = [
     *((setting, masked, 1 + masked) for setting in CASES for masked in (False, True)),
     *((setting, masked, 2 - masked) for setting in HEADLINES for masked in (False, True)),
 ]
+DAILY = [(s, m, b) for s, m, b in TABLE if b == 2 and (m or s in HEADLINES)]
 
 
 @pytest.mark.parametrize(
     ("setting", "masked", "batch"),
-    TABLE,
+    [case if case in DAILY else pytest.param(*case, marks=pytest.mark.nightly) for case in TABLE],
     ids=[f"{describe(s)}-{'masked' if m else 'everywhere'}-{b}" for s, m, b in TABLE],
 )
 def test_the_patched_host_agrees(

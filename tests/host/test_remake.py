@@ -42,7 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(work: Path, stages: Sequence[str], weights: Path) -> None:
     command = [sys.executable, "-m", "miniature.train", "--host", os.environ["COMFYUI_PATH"]]
-    options = ["--samples", "1", "--pictures", "64", "--work", str(work), "--to", str(weights)]
+    counts = ["--samples", "1", "--workers", "1", "--pictures", "64"]
+    options = [*counts, "--work", str(work), "--to", str(weights)]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     words = [*command, *options, "--stage", *stages]
     subprocess.run(words, env=environment, check=True, timeout=900)

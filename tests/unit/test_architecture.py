@@ -29,7 +29,7 @@ ALLOWED = {
 COMMANDS = {"dev.command", "dev.demo", "dev.serve"}
 """The modules of dev that call gallery and bench; these in turn import the other ones."""
 LAUNCHERS = {
-    *("dev.__main__", "miniature.train", "miniature.ablation.__main__"),
+    *("dev.__main__", "miniature.train", "miniature.refining", "miniature.ablation.__main__"),
     *(f"infinite_id.{room}.__main__" for room in ("training", "metrics")),
     *(f"infinite_id.{room}.__main__" for room in ("stable_identity", "staged_identity")),
 }
