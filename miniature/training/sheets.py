@@ -29,11 +29,11 @@ PROMPTS = (
     "a ukiyo woodcut of a woman with curly black hair, smiling, wearing a blue dress, in the snow",
     "an animation of a person, smiling, wearing a red hoodie, in the garden",
 )
-ROWS, SEED = 2, 1
+ROWS, SEED = 1, 1
 
 
 def write_sheet(checkpoint: Path, path: Path, side: int) -> None:
-    """Draw a column for each prompt, with `side` pixels a picture; a row shares its noise."""
+    """Draw each prompt from the same noise, with `side` pixels a picture."""
     register()
     model, clip, decoder, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
     latent = torch.zeros(ROWS, LATENT_CHANNELS, side // 8, side // 8)
