@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..infinite_id.host.deep import Step
-from ..infinite_id.host.run import EVALUATION
+from ..infinite_id.host.keys import EVALUATION
 from ..infinite_id.host.text_stream import TextRows
 from .limit import UNet, Work, count_limit
 from .modes import MODES, SAVINGS, Evaluation, Mode, list_evaluations

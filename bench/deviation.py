@@ -18,8 +18,8 @@ from torch.nn import Module
 from ..infinite_id.application import Application
 from ..infinite_id.attention.mixed import Mixing
 from ..infinite_id.faces.detection import detect
+from ..infinite_id.host.keys import EVALUATION
 from ..infinite_id.host.patch import save_time
-from ..infinite_id.host.run import EVALUATION
 from ..infinite_id.host.text_stream import TextRows
 from ..infinite_id.identities.identity import Identity
 from ..infinite_id.metrics.scores import direction

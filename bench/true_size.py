@@ -23,11 +23,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..infinite_id.adapters.adapter import Adapter, AdapterConfig
 from ..infinite_id.application import Application
 from ..infinite_id.host.hooks import apply_model
+from ..infinite_id.host.keys import APPLICATIONS, EVALUATION, KEY, RUN, SAVINGS
 from ..infinite_id.host.memory import HostMemory
 from ..infinite_id.host.people import Acting
 from ..infinite_id.host.prepare import prepare
 from ..infinite_id.host.rows import Cond
-from ..infinite_id.host.run import APPLICATIONS, EVALUATION, KEY, RUN, SAVINGS, Evaluation
+from ..infinite_id.host.run import Evaluation
 from ..infinite_id.identities import projections
 from ..infinite_id.identities.identity import Identity
 from ..infinite_id.savings import Savings

@@ -24,7 +24,8 @@ from .workflow import Workflow, read, to_prompt, workflow_file
 
 FOLDER = ROOT / "nodes" / "help" / "docs"
 WHOLE = ROOT / "docs" / "workflow.jpg"
-WIDTH, WHOLE_WIDTH, QUALITY = 720, 1600, 50
+WIDTH, WHOLE_WIDTH = 720, 1600
+QUALITIES, MOST_BYTES, WHOLE_BYTES = (50, 40, 30, 20), 40_000, 150_000
 VIEWPORT = (2800, 1700)
 LEFT, TOP, RIGHT, BOTTOM = 120, 120, 400, 200  # of the page: what its panels cover
 SECONDS = 600.0
@@ -171,8 +172,17 @@ def draw_all(nodes: Sequence[str]) -> None:
             page.set_viewport_size({"width": VIEWPORT[0], "height": VIEWPORT[1]})
             page.wait_for_function(READY, timeout=SECONDS * 1000)
             for path, picture in _draw(server, page, wanted):
-                picture.save(path, quality=QUALITY)
+                _save(picture, path)
                 print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.1f} kB", flush=True)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the best quality at which it is small enough."""
+    most = WHOLE_BYTES if path == WHOLE else MOST_BYTES
+    for quality in QUALITIES:
+        picture.save(path, quality=quality)
+        if path.stat().st_size <= most:
+            break
 
 
 def _draw(server: Server, page: Page, wanted: list[str]) -> Iterator[tuple[Path, Image.Image]]:

@@ -7,7 +7,7 @@ import torch
 from comfy.samplers import KSampler
 from comfy_api.latest import io, ui
 
-from ..infinite_id.host.run import APPLICATIONS
+from ..infinite_id.host.keys import APPLICATIONS
 from . import sockets
 from .detection import face_analysis_input
 from .faces import SMALLER_FACES, CropFaces, PasteFaces, max_face_input, size_input

@@ -14,9 +14,10 @@ from ..attention.blocks import Block
 from ..attention.mask import Area
 from ..streams import Layout, Streams
 from .archive import Record
+from .keys import EVALUATION, KEY, RUN
 from .people import Acting
 from .rows import Chunks, Cond, read_chunks
-from .run import EVALUATION, KEY, RUN, Evaluation, Run
+from .run import Evaluation, Run
 from .text_stream import Features, MissingError, Name, TextRows
 from .tiles import find_areas
 

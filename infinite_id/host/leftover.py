@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .run import LEFTOVER, Run
+from .keys import LEFTOVER
+from .run import Run
 
 log = logging.getLogger(__name__)
 

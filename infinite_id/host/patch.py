@@ -20,8 +20,8 @@ from ..savings import Savings
 from . import watch_drift
 from .archive import GIGABYTE, Archive
 from .hooks import apply_model
+from .keys import APPLICATIONS, ARCHIVE, KEY, LEFTOVER, SAVINGS, TELL
 from .leftover import Leftover
-from .run import APPLICATIONS, ARCHIVE, KEY, LEFTOVER, SAVINGS, TELL
 from .sampling import calc_cond_batch, outer_sample, predict_noise
 from .shallow import prepare_sampling
 

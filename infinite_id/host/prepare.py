@@ -18,9 +18,10 @@ from ..savings import Savings
 from ..streams import Streams
 from .agreement import Agreement
 from .deep import DeepFeatures
+from .keys import APPLICATIONS, ARCHIVE, KEY, SAVINGS, STAGED
 from .people import end_sigma, make_ready
 from .recollection import Recollection
-from .run import APPLICATIONS, ARCHIVE, KEY, SAVINGS, STAGED, Run
+from .run import Run
 from .text_stream import NEVER, TextRows, TextStream
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ from torch import Tensor
 from .archive import GIGABYTE, Archive, Record
 from .conds import Conds, strip
 from .fingerprint import Fingerprint, IncomparableError, digest
+from .keys import KEY, STAGED
 
 log = logging.getLogger(__name__)
 
-_OURS = "infinite_id"
-"""How the names of our own options and wrappers begin."""
 _INNER = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 _TABLES = ("wrappers", "callbacks")
 
@@ -130,12 +129,14 @@ def _read_options(model_options: dict[str, Any]) -> dict[str, Any]:
     options = model_options["transformer_options"]
     for kind in _INNER:
         for key, found in options["wrappers"].get(kind, {}).items():
-            if found and key != "torch.compile" and not str(key).startswith(_OURS):
+            if found and key == STAGED:
+                raise IncomparableError("Apply Staged Identity")
+            if found and key != "torch.compile" and not str(key).startswith(KEY):
                 raise IncomparableError(f"another node around the model ({key})")
     return {
         name: value
         for name, value in options.items()
-        if name not in _TABLES and not str(name).startswith(_OURS)
+        if name not in _TABLES and not str(name).startswith(KEY)
     }
 
 

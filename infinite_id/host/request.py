@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .conds import Conds
 from .control import control_copies
-from .run import EVALUATION, RUN, Evaluation
+from .keys import EVALUATION, RUN
+from .run import Evaluation
 from .text_stream import MissingError
 
 

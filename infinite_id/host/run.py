@@ -16,24 +16,13 @@ from .agreement import Agreement
 from .archive import Record
 from .conds import Comparison
 from .deep import DeepFeatures, Step
+from .keys import TELL
 from .people import Acting, Person
 from .recollection import Recollection
 from .rows import Cond, Window
 from .text_stream import TextRows, TextStream
 
 log = logging.getLogger(__name__)
-
-# Keys in the host's transformer options. KEY is the key of our wrappers there.
-KEY = "infinite_id"
-STAGED = "staged_identity"
-"""Key of *Apply Staged Identity*'s wrappers, which keep no output of a forward."""
-APPLICATIONS = "infinite_id_applications"
-SAVINGS = "infinite_id_savings"
-ARCHIVE = "infinite_id_archive"
-TELL = "infinite_id_tell"
-LEFTOVER = "infinite_id_leftover"
-RUN = "infinite_id_run"
-EVALUATION = "infinite_id_evaluation"
 
 
 @dataclass(eq=False)

@@ -20,13 +20,14 @@ from ..streams import Streams
 from .conds import Conds, find_positive, is_active, read_course, spread
 from .evaluate import evaluate
 from .guidance import guide_copies
+from .keys import EVALUATION, RUN
 from .leftover import hand_on, spread_latent
 from .people import Acting
 from .prepare import prepare
 from .recollection import stop_for
 from .request import Request
 from .rows import list_conds, name_rows, read_window
-from .run import EVALUATION, RUN, Evaluation, Run
+from .run import Evaluation, Run
 from .text_stream import TextRows
 
 

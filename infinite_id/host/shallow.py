@@ -20,7 +20,8 @@ from torch.nn import Module
 from .compiled import as_written, on_copy, uncompiled
 from .deep import Kept, Name
 from .forward import Forward, Options
-from .run import RUN, Run
+from .keys import RUN
+from .run import Run
 from .text_stream import MissingError
 
 OUTPUT_PATCH = "output_block_patch"

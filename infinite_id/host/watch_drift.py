@@ -7,7 +7,8 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ..drift import Drift
-from .run import RUN, Run
+from .keys import RUN
+from .run import Run
 
 DRIFT = "infinite_id_drift"
 

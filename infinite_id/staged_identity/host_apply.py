@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..attention.blocks import context_width
 from ..host.conds import Conds
-from ..host.run import STAGED
+from ..host.keys import STAGED
 from .stages import Contexts
 
 KEY = "staged_identity"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,13 @@ torch.set_num_threads(1)
 
 if TYPE_CHECKING:
     Loader = Callable[..., World]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """The host collects garbage whenever a model has gone; what stays need not be looked at."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

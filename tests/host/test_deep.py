@@ -16,8 +16,8 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from pack.infinite_id.application import Application
 from pack.infinite_id.host.deep import DeepFeatures, Kept
+from pack.infinite_id.host.keys import SAVINGS
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.run import SAVINGS
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import FEW, PRESETS, Preset, Savings
 from pack.nodes.save_time import SaveTime

@@ -27,8 +27,8 @@ from pack.infinite_id.attention.blocks import SDXL, list_layers
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.host import image_attention
 from pack.infinite_id.host.deep import Step
+from pack.infinite_id.host.keys import EVALUATION, RUN
 from pack.infinite_id.host.memory import HostMemory
-from pack.infinite_id.host.run import EVALUATION, RUN
 from pack.infinite_id.identities.identity import Identity
 from pack.infinite_id.savings import Savings
 from pack.tests.host.world import by_day

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from pack.infinite_id.application import Application
 from pack.infinite_id.host.forward import Forward
+from pack.infinite_id.host.keys import RUN
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.run import RUN
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import Savings
 from pack.miniature.shapes import UNETS

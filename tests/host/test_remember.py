@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
@@ -17,11 +18,12 @@ from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Mixing, Style
 from pack.infinite_id.host.archive import GIGABYTE, Archive, Record
 from pack.infinite_id.host.forward import Forward
+from pack.infinite_id.host.keys import ARCHIVE
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.run import ARCHIVE
 from pack.infinite_id.host.text_stream import TextRows
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.savings import Savings
+from pack.infinite_id.staged_identity.host_apply import apply_staged
 from pack.tests.host.test_control import control, draw_hint, make_control_net
 from pack.tests.host.test_exactness import ROUNDING, SCHEDULERS, TOLERANCES
 from pack.tests.host.test_pairs import PROMPTS
@@ -330,6 +332,7 @@ FOREIGN: dict[str, tuple[Callable[[ModelPatcher], ModelPatcher], str]] = {
     "wrapper of the conds": (wrap_conds, "somebody"),
     "attention": (patch_attention, "patch_attention"),
     "option": (set_option, "object"),
+    "staged words": (partial(apply_staged, strength=1.0), "text stream: Apply Staged Identity may"),
 }
 
 

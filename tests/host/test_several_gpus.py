@@ -27,8 +27,8 @@ from pack.bench.true_size import (
 )
 from pack.infinite_id.application import Application
 from pack.infinite_id.attention.mixed import Style
+from pack.infinite_id.host.keys import EVALUATION, RUN
 from pack.infinite_id.host.patch import apply, save_time
-from pack.infinite_id.host.run import EVALUATION, RUN
 from pack.infinite_id.host.text_stream import TextRows
 from pack.infinite_id.identities import mixing
 from pack.infinite_id.identities.identity import Identity

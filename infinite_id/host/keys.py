@@ -1,0 +1,13 @@
+"""Keys in the host's transformer options; all of our own begin with `KEY`."""
+
+KEY = "infinite_id"
+"""Key of our wrappers."""
+STAGED = "staged_identity"
+"""Key of *Apply Staged Identity*'s wrappers, which keep no output of a forward."""
+APPLICATIONS = "infinite_id_applications"
+SAVINGS = "infinite_id_savings"
+ARCHIVE = "infinite_id_archive"
+TELL = "infinite_id_tell"
+LEFTOVER = "infinite_id_leftover"
+RUN = "infinite_id_run"
+EVALUATION = "infinite_id_evaluation"
