@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+TOGETHER = 3.0
 
 
 class Watch(Protocol):
@@ -34,13 +37,22 @@ class Signals:
 
 @contextmanager
 def watch_signals() -> Iterator[Signals]:
-    """Let SIGINT and SIGTERM ask to stop, inside the context. A second one acts as usual."""
+    """Let SIGINT and SIGTERM ask to stop, inside the context. A second one acts as usual.
+
+    What comes within `TOGETHER` seconds is one request: a signal to a group of processes reaches a
+    child twice if its parent passes it on.
+    """
     signals = Signals()
     before: dict[int, Any] = {}
+    since = 0.0
 
     def ask(number: int, _: Any) -> None:
-        signals.asked = True
-        signal.signal(number, before[number])
+        nonlocal since
+        if not signals.asked:
+            signals.asked, since = True, time.monotonic()
+        elif time.monotonic() - since > TOGETHER:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     for number in (signal.SIGINT.value, signal.SIGTERM.value):
         before[number] = signal.signal(number, ask)
