@@ -27,7 +27,10 @@ FILE = re.compile(r"python3? -P (\S+\.py)|pip install -r (\S+)")
 HERE = "ComfyUI/custom_nodes/ComfyUI-Infinite-ID/"
 """Where the README puts the repository."""
 ELSEWHERE = re.compile(r"git clone REPOSITORY \S+")
-ELSEWHERE_DEFINED = {"miniature.train": "miniature.training"}
+ELSEWHERE_DEFINED = {
+    "miniature.train": "miniature.training.command",
+    "miniature.refining": "miniature.ablation.refining",
+}
 """Commands whose `main` is not in the `command` module of the package that `-m` names."""
 READERS: dict[str, Callable[[str], Any]] = {
     "json": json.loads,
@@ -86,11 +89,11 @@ def _check_module(
         paths = [word for word in words if word.startswith("tests/")]
         assert [path for path in paths if not (ROOT / path).exists()] == []
     elif module == "dev" and words[:1] == ["bench"]:
-        _parse("bench", words[1:], whole, monkeypatch)
-    _parse(ELSEWHERE_DEFINED.get(module, module), words, whole, monkeypatch)
+        _parse("bench.command", words[1:], whole, monkeypatch)
+    _parse(ELSEWHERE_DEFINED.get(module, f"{module}.command"), words, whole, monkeypatch)
 
 
-def _parse(package: str, words: list[str], whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def _parse(module: str, words: list[str], whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the command's `main` its words, and end it where it has understood them."""
     understand = argparse.ArgumentParser.parse_args
 
@@ -100,11 +103,11 @@ def _parse(package: str, words: list[str], whole: bool, monkeypatch: pytest.Monk
         understand(parser, arguments)
         raise Parsed
 
-    main = import_module(f"pack.{package}.command").main
+    main = import_module(f"pack.{module}").main
     arguments = [words] if inspect.signature(main).parameters else []
     with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        patch.setattr(sys, "argv", [package, *words])
+        patch.setattr(sys, "argv", [module, *words])
         with pytest.raises(Parsed):
             main(*arguments)
 
